@@ -1,0 +1,1 @@
+"""Did it work: replies of any checkpoint, scored the same way."""

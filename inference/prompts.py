@@ -1,0 +1,11 @@
+"""One user's turn, and the text a model's chat template makes of it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Prompt(NamedTuple):
+    """What a user sends in one turn: a text and, optionally, one picture."""
+
+    text: str
+    image: Path | None

@@ -1,0 +1,1 @@
+"""What to apply: samples → activations → direction → null space → gate → calibration → bundle."""

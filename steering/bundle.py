@@ -1,0 +1,226 @@
+"""The steering bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
+
+For request i and block l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
+
+====================================  =======  =====================================================
+``requests.{i}.layers.{l}.direction``  (K, d)   r_{l,k}: k = 0 acts on the prompt, k > 0 along the reply
+``requests.{i}.layers.{l}.gate``       (d,)     u_l of a linear gate, g = uᵀh
+``requests.{i}.layers.{l}.landmarks``  (J, d)   c_j of a kernel gate
+``requests.{i}.layers.{l}.weights``    (J,)     w_j of a kernel gate
+``requests.{i}.layers.{l}.bandwidth``  ()       m², g = Σ_j w_j exp(−2‖ĥ − c_j‖²/m²), ĥ = h/‖h‖
+====================================  =======  =====================================================
+
+With a shared gate (``gate_layer``) the gate's tensors lie under that block only. The metadata key ``mllmeraser``
+holds one JSON object, the :class:`Metadata` below. No subject, question, answer, path or picture is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mllmeraser.errors import InputError
+from mllmeraser.files import write_atomically
+
+SCHEMA = 1
+METADATA_KEY = "mllmeraser"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Base(_Strict):
+    """The model the bundle was computed on; ``repo_id`` is null for a local directory."""
+
+    repo_id: str | None
+    revision: str | None
+    architecture: str
+    model_type: str
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    config_sha256: str
+
+
+class LayerStatistics(_Strict):
+    """The gate of one block, on the samples it was fitted on and on held-out subjects (null where nothing was held out).
+
+    ``leakage`` is the mean |gate| on retain divided by the mean gate on forget.
+    """
+
+    auroc_train: float
+    auroc_heldout: float | None
+    forget_mean: float
+    forget_std: float
+    retain_mean: float
+    retain_std: float
+    leakage: float
+    true_fire_heldout: float | None = None
+    false_fire_heldout: float | None = None
+
+
+class Request(_Strict):
+    """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    created: str
+    n_forget: int
+    n_retain: int
+    strength: float
+    enabled: bool = True
+    statistics: dict[int, LayerStatistics]
+
+
+class GateForm(_Strict):
+    """How the gate is computed and shaped (φ of ``method.md``); ``landmarks`` is null for a linear gate."""
+
+    kind: Literal["linear", "kernel"]
+    shape: Literal["identity", "clip", "dead-zone", "step"]
+    threshold: float | None
+    landmarks: int | None = None
+
+
+class Method(_Strict):
+    """The choices that made the numbers, enough to compute them again from the same records."""
+
+    null_space: str
+    ridge: float
+    ridge_scale: Literal["absolute", "relative"]
+    direction: str
+    perturbation: str
+    preset: str | None
+    calibration: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
+
+
+class Metadata(_Strict):
+    """The JSON object of the bundle (schema 1)."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    base: Base
+    requests: list[Request] = Field(min_length=1)
+    layers: list[int] = Field(min_length=1)
+    gate_layer: int | None
+    strength: float
+    gate: GateForm
+    prompt_positions: Literal["all", "last"]
+    reply_steps: int = Field(ge=1)
+    method: Method
+    template_sha256: str
+    versions: dict[str, str]
+    seed: int
+
+
+class Bundle(BaseModel):
+    """Metadata and tensors of one steering bundle, consistent with each other."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    metadata: Metadata
+    tensors: dict[str, Tensor]
+
+    def steering(self) -> dict[str, object]:
+        """The ``steering`` dictionary of an exported ``config.json`` for this bundle (without file and hash)."""
+        meta = self.metadata
+        requests = [
+            {
+                "id": request.id,
+                "enabled": request.enabled,
+                "strength": request.strength,
+                "layers": meta.layers,
+                "gate_layer": meta.gate_layer,
+                "gate": {"kind": meta.gate.kind, "shape": meta.gate.shape, "threshold": meta.gate.threshold},
+                "prompt_positions": meta.prompt_positions,
+                "reply_steps": meta.reply_steps,
+                "landmarks": meta.gate.landmarks,
+            }
+            for request in meta.requests
+        ]
+        return {"schema": SCHEMA, "requests": requests}
+
+
+def tensor_name(request: int, layer: int, leaf: str) -> str:
+    """The name of a tensor in a bundle, for example ``requests.0.layers.5.direction``."""
+    return f"requests.{request}.layers.{layer}.{leaf}"
+
+
+def expected_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:
+    """Every tensor a bundle with this metadata holds, and its shape."""
+    d, gate = metadata.base.hidden_size, metadata.gate
+    gate_layers = metadata.layers if metadata.gate_layer is None else [metadata.gate_layer]
+    if gate.kind == "linear":
+        leaves: dict[str, tuple[int, ...]] = {"gate": (d,)}
+    else:
+        leaves = {"landmarks": (gate.landmarks or 0, d), "weights": (gate.landmarks or 0,), "bandwidth": ()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i in range(len(metadata.requests)):
+        shapes |= {tensor_name(i, layer, "direction"): (metadata.reply_steps, d) for layer in metadata.layers}
+        shapes |= {tensor_name(i, layer, leaf): shape for layer in gate_layers for leaf, shape in leaves.items()}
+    return shapes
+
+
+def _check(metadata: Metadata, tensors: dict[str, Tensor], where: str) -> None:
+    layers, gate_layer = metadata.layers, metadata.gate_layer
+    if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= metadata.base.num_layers:
+        raise InputError(f"{where}: layers {layers} are not ascending block indices below {metadata.base.num_layers}")
+    if gate_layer is not None and not 0 <= gate_layer <= layers[0]:
+        raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered block {layers[0]}")
+    if metadata.gate.shape in ("dead-zone", "step") and metadata.gate.threshold is None:
+        raise InputError(f"{where}: a {metadata.gate.shape} gate needs a threshold")
+    expected = expected_shapes(metadata)
+    if wrong := sorted(set(expected) ^ set(tensors)):
+        raise InputError(f"{where}: tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not expected'}")
+    for name, shape in expected.items():
+        tensor = tensors[name]
+        if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
+            raise InputError(
+                f"{where}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{where}: tensor {name} holds a value that is not finite; compute the bundle again")
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write a bundle, whole or not at all. The same bundle always gives the same bytes.
+
+    Raises:
+        InputError: tensors and metadata do not fit each other.
+    """
+    _check(bundle.metadata, bundle.tensors, str(path))
+    text = json.dumps(bundle.metadata.model_dump(mode="json", by_alias=True), sort_keys=True)
+    tensors = {name: bundle.tensors[name].contiguous() for name in sorted(bundle.tensors)}
+    write_atomically(path, save(tensors, metadata={METADATA_KEY: text}))
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and check a bundle: schema, names, shapes, dtypes and finite values.
+
+    Raises:
+        InputError: the file is missing, truncated, not safetensors, not a bundle, or inconsistent.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; make a bundle with: mllmeraser compute BASE --forget F --retain R -o {path}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if text is not None else {}
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but not a steering bundle (no {METADATA_KEY!r} metadata)")
+    try:
+        metadata = Metadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: metadata key {key or METADATA_KEY}: {first['msg']}") from None
+    _check(metadata, tensors, str(path))
+    return Bundle(metadata=metadata, tensors=tensors)

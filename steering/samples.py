@@ -1,0 +1,150 @@
+"""Records of what is asked and what is answered: JSON Lines, one question a line.
+
+Image paths are relative to the file. A record may carry the exact ``prompt`` of the user's turn; otherwise the turn is
+worded here as in the ``mllmeraser`` protocol (MLLMU-Bench's own sentences without "accurately", zero shots).
+Unknown keys are kept in the file and ignored here. A bad line is an error naming file, line and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mllmeraser.errors import InputError
+from mllmeraser.inference.prompts import Prompt
+
+Task = Literal["generation", "classification", "cloze"]
+Modality = Literal["image_text", "text"]
+
+
+class Sample(BaseModel):
+    """One question about one subject, as a user would ask it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    subject: str = Field(min_length=1)
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    task: Task
+    image: Path | None = None
+    options: dict[str, str] | None = None
+    prompt: str | None = Field(default=None, min_length=1)
+    match: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_match_is_a_list_of_one(cls, record: object) -> object:
+        if isinstance(record, dict) and isinstance(record.get("match"), str):
+            return {**record, "match": [record["match"]]}
+        return record
+
+    @model_validator(mode="after")
+    def _options_hold_the_answer(self) -> Sample:
+        if self.task == "classification":
+            if not self.options:
+                raise ValueError("options: a classification record needs the options to choose from")
+            if self.answer not in self.options and self.answer not in self.options.values():
+                raise ValueError("answer: neither a key nor a value of options")
+        return self
+
+    @property
+    def modality(self) -> Modality:
+        """``image_text`` when a picture belongs to the question, else ``text``."""
+        return "image_text" if self.image else "text"
+
+    @property
+    def correct_option(self) -> str:
+        """The key of the right option of a classification record."""
+        options = self.options or {}
+        return self.answer if self.answer in options else next(k for k, v in options.items() if v == self.answer)
+
+    @property
+    def answer_text(self) -> str:
+        """The answer in words: for a classification record answered by key, the option's text."""
+        return (self.options or {}).get(self.answer, self.answer) if self.task == "classification" else self.answer
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The strings of which one must stand in the reply for it to count as right."""
+        return self.match or (self.answer_text,)
+
+    @property
+    def user_turn(self) -> Prompt:
+        """The user's turn: ``prompt`` word for word if given, else question and options in the protocol's wording."""
+        return Prompt(self.prompt or _protocol_wording(self), self.image)
+
+
+def _protocol_wording(sample: Sample) -> str:
+    """The zero-shot wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
+    if sample.task == "classification":
+        options = "\n".join(f"{key}: {text}" for key, text in (sample.options or {}).items())
+        return f"{sample.question}\n{options}\nJust give ONE letter representing the answer directly."
+    if sample.task == "cloze":
+        blanked = sample.question.replace("__", "[Blank]")
+        return f"{blanked}\nPlease **ONLY** provide the correct answer that should replace the [Blank]."
+    return f"{sample.question}\nAnswer the question based on your trained knowledge in one sentence in ENGLISH."
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read a JSON Lines file of records; image paths come back absolute and are known to exist.
+
+    Raises:
+        InputError: the file is missing, empty or not text, or a line is not a record; the message names file, line, key.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    samples = [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not samples:
+        raise InputError(f"{path}: holds no record; every line must be one JSON object (docs/records.md)")
+    return samples
+
+
+def _read_line(path: Path, number: int, line: str) -> Sample:
+    where = f"{path}, line {number}"
+    try:
+        sample = Sample.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {key + ': ' if key else ''}{message}") from None
+    if sample.image is None:
+        return sample
+    image = path.parent / sample.image
+    if not image.is_file():
+        raise InputError(f"{where}: image: {sample.image} does not exist beside the file")
+    return sample.model_copy(update={"image": image.resolve()})
+
+
+def subjects(samples: Iterable[Sample]) -> list[str]:
+    """The subjects asked about, in the order of their first question."""
+    return list(dict.fromkeys(sample.subject for sample in samples))
+
+
+def refuse_overlap(forget: Iterable[Sample], retain: Iterable[Sample]) -> None:
+    """Nobody can be forgotten and retained at once.
+
+    Raises:
+        InputError: a subject stands in both sets. The subject itself is not printed in full: a request is sensitive.
+    """
+    shared = sorted(set(subjects(forget)) & set(subjects(retain)))
+    if shared:
+        raise InputError(
+            f"{len(shared)} subject(s) stand in both the forget and the retain set, the first is {shared[0]!r}: "
+            "remove their records from one of the two files"
+        )
+
+
+def by_subject(samples: Iterable[Sample]) -> Iterator[tuple[str, list[Sample]]]:
+    """Samples grouped by subject, in order of first appearance."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.subject, []).append(sample)
+    yield from groups.items()
