@@ -50,7 +50,7 @@ class Base(_Strict):
 
 
 class LayerStatistics(_Strict):
-    """The gate of one block, on the samples it was fitted on and on held-out subjects (null where nothing was held out).
+    """The gate of one block, on the samples it was fitted on and on held-out subjects (null: nothing was held out).
 
     ``leakage`` is the mean |gate| on retain divided by the mean gate on forget.
     """
@@ -211,7 +211,7 @@ def load_bundle(path: Path) -> Bundle:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if text is not None else {}
+            tensors = {name: file.get_tensor(name) for name in file.offset_keys()} if text is not None else {}
     except SafetensorError as error:
         raise InputError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
     if text is None:

@@ -92,7 +92,7 @@ def read_samples(path: Path) -> list[Sample]:
     """Read a JSON Lines file of records; image paths come back absolute and are known to exist.
 
     Raises:
-        InputError: the file is missing, empty or not text, or a line is not a record; the message names file, line, key.
+        InputError: the file is missing, empty or not text, or a line is no record; the message names file, line, key.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")

@@ -1,0 +1,119 @@
+"""From a user's turn to tensors: the chat template of the checkpoint's own processor, the same in every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from mllmeraser.errors import InputError
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.prompts import Prompt
+
+# What grows with the sequence; everything else a processor returns describes pictures.
+SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
+IGNORED_KEYS = ("token_type_ids",)
+
+
+def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) -> str:
+    """The text of a conversation up to where the assistant speaks, or with ``reply`` spoken.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or the template loses the user's words.
+    """
+    content = [{"type": "image"}] if prompt.image else []
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
+    if reply is not None:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": reply}]})
+    try:
+        text = str(processor.apply_chat_template(messages, add_generation_prompt=reply is None, tokenize=False))
+    except (ValueError, TemplateError) as error:
+        raise InputError(f"the processor has no usable chat template ({str(error).splitlines()[0]})") from None
+    if prompt.text.strip() not in text:
+        raise InputError(
+            "the chat template of the processor drops or rewrites the user's text; it cannot be used as it is"
+        )
+    return text
+
+
+def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
+    """What follows the rendered prompt when the assistant says ``reply``: usually the reply after one space."""
+    before, whole = render(processor, prompt), render(processor, prompt, reply)
+    end = whole.rfind(reply) + len(reply)
+    if whole.startswith(before) and end > len(before):
+        return whole[len(before) : end]
+    return reply if before[-1:].isspace() else f" {reply}"
+
+
+def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str) -> dict[str, Tensor]:
+    """Model inputs of a batch: all prompts with one picture, or all without.
+
+    Returns ``input_ids`` and ``attention_mask`` (b, s) and what the processor adds for pictures, on the model's device.
+    """
+    texts = [render(checkpoint.processor, prompt) for prompt in prompts]
+    images = [_read_image(prompt) for prompt in prompts if prompt.image]
+    # A template may write the beginning-of-sequence token itself; the tokenizer must not write it again.
+    bos = checkpoint.processor.tokenizer.bos_token
+    add_special_tokens = not (bos and texts[0].startswith(bos))
+    encoded = checkpoint.processor(
+        text=texts,
+        images=images or None,
+        return_tensors="pt",
+        padding=True,
+        padding_side=padding_side,
+        add_special_tokens=add_special_tokens,
+    )
+    return {key: value.to(checkpoint.model.device) for key, value in encoded.items() if key not in IGNORED_KEYS}
+
+
+def append(
+    checkpoint: Checkpoint, inputs: dict[str, Tensor], replies: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Put a reply (token ids) behind every prompt of a batch; the result is padded on the right.
+
+    Padding on the right keeps positions counting from the first token, in every family, without position ids.
+
+    Returns:
+        the inputs (b, s + r), and per row the column just after the prompt's last token, (b,).
+    """
+    real = inputs["attention_mask"].bool()
+    lengths = real.sum(dim=1)
+    width = int((lengths + torch.tensor([len(reply) for reply in replies], device=lengths.device)).max())
+    pad = checkpoint.processor.tokenizer.pad_token_id
+    fill = SEQUENCE_KEYS | {"input_ids": 0 if pad is None else pad}
+    joined = {key: value for key, value in inputs.items() if key not in fill}
+    for key in fill.keys() & inputs.keys():
+        rows = inputs[key].new_full((len(replies), width), int(fill[key] or 0))
+        for row, reply in enumerate(replies):
+            start, stop = int(lengths[row]), int(lengths[row]) + len(reply)
+            rows[row, :start] = inputs[key][row, real[row]]
+            if key == "input_ids":
+                rows[row, start:stop] = reply.to(rows.device)
+            elif key == "attention_mask":
+                rows[row, start:stop] = 1
+        joined[key] = rows
+    return joined, lengths
+
+
+def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
+    """Indices of ``prompts`` in batches of one modality and of like length, the longest first."""
+    tokenizer = checkpoint.processor.tokenizer
+    lengths = [len(ids) for ids in tokenizer([render(checkpoint.processor, p) for p in prompts])["input_ids"]]
+    for with_image in (True, False):
+        group = [i for i, prompt in enumerate(prompts) if bool(prompt.image) is with_image]
+        group.sort(key=lambda i: (-lengths[i], i))
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _read_image(prompt: Prompt) -> Image.Image:
+    try:
+        with Image.open(str(prompt.image)) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise InputError(f"{prompt.image}: not a readable picture ({str(error).splitlines()[0]})") from None

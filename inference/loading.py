@@ -1,0 +1,81 @@
+"""Loading any checkpoint to run it: a base of a native family, or one of our own exported directories.
+
+An exported directory is loaded with the classes of :mod:`mllmeraser.modeling_patches`, never with the ``*.py`` files
+that lie in it, and a base never runs code of its repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from mllmeraser.errors import InputError
+from mllmeraser.inference.source import Source, read_config, resolve
+from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+
+STEERED_PREFIX = "mllmeraser_"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to run, its processor, and where both came from. ``model_type`` is the family of the base."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    source: Source
+    model_type: str
+    steered: bool
+
+    @property
+    def path(self) -> Path:
+        """The directory on this disk."""
+        return self.source.path
+
+
+def load(
+    source: str | Path | Source,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    steering_enabled: bool | None = None,
+) -> Checkpoint:
+    """Load model and processor for inference.
+
+    Args:
+        source: a local directory, a Hub id ``org/name[@revision]``, or what :func:`resolve` made of one.
+        device: a torch device, or ``auto`` to spread the model over what there is (accelerate).
+        dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        steering_enabled: overrides the flag of an exported checkpoint; an error for a base.
+
+    Raises:
+        InputError: not a checkpoint, an unknown family, or damaged files.
+    """
+    found = source if isinstance(source, Source) else resolve(source)
+    model_type = str(read_config(found.path)["model_type"])
+    steered = model_type.startswith(STEERED_PREFIX)
+    if steering_enabled is not None and not steered:
+        raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
+    options: dict[str, Any] = {"dtype": dtype}
+    if device == "auto":
+        options["device_map"] = "auto"
+    if steering_enabled is not None:
+        options["steering_enabled"] = steering_enabled
+    try:
+        loader = steered_class(model_type) if steered else AutoModelForImageTextToText
+        model = loader.from_pretrained(found.path, **options)
+        processor = AutoProcessor.from_pretrained(found.path)
+    except (ValueError, OSError, RuntimeError, SafetensorError, ImportError) as error:
+        raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
+    if device != "auto":
+        model = model.to(torch.device(device))
+    return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered)
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

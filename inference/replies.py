@@ -1,0 +1,113 @@
+"""What a checkpoint says: greedy replies, and how likely it finds given ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mllmeraser.console import track
+from mllmeraser.inference.encoding import append, batches, continuation, encode, render
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.prompts import Prompt
+
+
+@torch.inference_mode()
+def greedy_reply_ids(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 50,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[Tensor]:
+    """The token ids of each greedy reply, without padding, the end-of-sequence token included where it was said."""
+    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ends = _end_ids(checkpoint)
+    replies: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
+    plan = list(batches(checkpoint, prompts, batch_size))
+    for batch in track(plan, progress) if progress else plan:
+        inputs = encode(checkpoint, [prompts[i] for i in batch], padding_side="left")
+        width = inputs["input_ids"].shape[1]
+        said = model.generate(
+            **inputs, max_new_tokens=max_new_tokens, pad_token_id=pad, do_sample=False, num_beams=1, **_NO_SAMPLING
+        )[:, width:].cpu()
+        for i, row in zip(batch, said, strict=True):
+            stops = torch.isin(row, ends).nonzero()
+            replies[i] = row[: int(stops[0]) + 1] if len(stops) else row
+    return replies
+
+
+# Sampling settings of a generation config are meaningless, and warned about, when decoding greedily.
+_NO_SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+
+
+def _end_ids(checkpoint: Checkpoint) -> Tensor:
+    ends = checkpoint.model.generation_config.eos_token_id
+    if ends is None:
+        ends = checkpoint.processor.tokenizer.eos_token_id
+    return torch.tensor([] if ends is None else ends, dtype=torch.long).reshape(-1)
+
+
+def greedy_replies(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 50,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[str]:
+    """Each prompt's greedy reply as text, in the order given, special tokens and outer white space removed."""
+    ids = greedy_reply_ids(checkpoint, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    return [text.strip() for text in checkpoint.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def reply_ids(checkpoint: Checkpoint, prompt: Prompt, reply: str) -> Tensor:
+    """The token ids of ``reply`` as the chat template puts it behind the prompt (no end-of-sequence token)."""
+    tokenizer = checkpoint.processor.tokenizer
+    before = render(checkpoint.processor, prompt)
+    text = continuation(checkpoint.processor, prompt, reply)
+    known = tokenizer(before, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(before + text, add_special_tokens=False)["input_ids"]
+    # Some tokenizers treat the start of a text as a word of its own: take the reply's tokens from behind the prompt.
+    if whole[: len(known)] == known:
+        return torch.tensor(whole[len(known) :], dtype=torch.long)
+    return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+
+
+@torch.inference_mode()
+def option_log_likelihoods(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    options: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[list[float]]:
+    """log p(option | prompt) = Σ_t log p(option_t | prompt, option_<t), for every option of every prompt.
+
+    Teacher-forced; in a steered checkpoint the gate is pinned to the prompt's last token, as in generation.
+    """
+    flat = [(i, option) for i, choices in enumerate(options) for option in choices]
+    asked = [prompts[i] for i, _ in flat]
+    scores = [0.0] * len(flat)
+    plan = list(batches(checkpoint, asked, batch_size))
+    for batch in track(plan, progress) if progress else plan:
+        said = [reply_ids(checkpoint, asked[n], flat[n][1]) for n in batch]
+        inputs, starts = append(checkpoint, encode(checkpoint, [asked[n] for n in batch], "right"), said)
+        pinned = {"steering_prompt_length": starts} if checkpoint.steered else {}
+        # Only the logits that predict a reply token are computed: those from the shortest prompt's last token on.
+        first = int(starts.min()) - 1
+        width = inputs["input_ids"].shape[1]
+        logits = checkpoint.model(**inputs, **pinned, use_cache=False, logits_to_keep=width - first).logits.float()
+        log_probabilities = logits.log_softmax(dim=-1)
+        for row, (n, ids) in enumerate(zip(batch, said, strict=True)):
+            at = torch.arange(len(ids)) + int(starts[row]) - 1 - first
+            scores[n] = float(log_probabilities[row, at, ids.to(log_probabilities.device)].sum())
+    rows: list[list[float]] = [[] for _ in prompts]
+    for (i, _), score in zip(flat, scores, strict=True):
+        rows[i].append(score)
+    return rows

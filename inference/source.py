@@ -1,0 +1,68 @@
+"""Where a checkpoint comes from: a local directory, or a Hub id ``org/name[@revision]``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from mllmeraser.errors import InputError, MllmEraserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint on this disk; ``repo_id`` and the 40-hex ``revision`` are null unless it came from the Hub."""
+
+    path: Path
+    repo_id: str | None = None
+    revision: str | None = None
+
+
+def resolve(source: str | Path) -> Source:
+    """Find a local directory, or fetch a snapshot from the Hub into its cache.
+
+    Raises:
+        InputError: neither a directory nor the id of a repository, or it holds no ``config.json``.
+        MllmEraserError: the Hub could not be reached.
+    """
+    found = Source(Path(source)) if Path(source).is_dir() else _from_hub(str(source))
+    read_config(found.path)
+    return found
+
+
+def read_config(directory: Path) -> dict[str, object]:
+    """The parsed ``config.json`` of a checkpoint directory.
+
+    Raises:
+        InputError: it is missing or not a JSON object with a ``model_type``.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InputError(f"{directory}: no config.json; give the directory of a Hugging Face checkpoint")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise InputError(f"{path}: no model_type; this is not the configuration of a transformers model")
+    return config
+
+
+def _from_hub(source: str) -> Source:
+    repo_id, _, revision = source.partition("@")
+    if repo_id.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise InputError(f"{source}: no such directory, and not a Hub id of the form org/name[@revision]")
+    try:
+        path = Path(snapshot_download(repo_id, revision=revision or None, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
+    except HFValidationError as error:
+        raise InputError(f"{source}: not a Hub id ({error})") from None
+    except LocalEntryNotFoundError:
+        raise MllmEraserError(
+            f"{source}: no such directory, and the Hub cannot be reached and nothing is cached; give a local directory"
+        ) from None
+    except HfHubHTTPError as error:
+        raise MllmEraserError(f"{source}: the Hub answered: {str(error).splitlines()[0]}") from None
+    return Source(path, repo_id, path.name)
