@@ -32,6 +32,7 @@ import hashlib
 import inspect
 import json
 import math
+import re
 import types
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -46,6 +47,7 @@ from torch import Tensor, nn
 from transformers import (
     GenerationMixin,
     LlavaForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
 )
@@ -53,6 +55,11 @@ from transformers.cache_utils import Cache
 from transformers.utils import cached_file
 
 from .configuration_mllmeraser import MllmEraserLlavaConfig, MllmEraserQwen2_5_VLConfig
+
+try:
+    from transformers import conversion_mapping
+except ImportError:  # transformers 4.57
+    conversion_mapping = None
 
 SCHEMA = 1
 STEERING_FILE = "mllmeraser-steering.safetensors"
@@ -186,43 +193,131 @@ class _Generation:
 _generation: ContextVar[_Generation | None] = ContextVar("mllmeraser_generation", default=None)
 
 
-def _cache_of(arguments: dict[str, Any]) -> Cache | None:
-    cache = next((arguments[name] for name in _CACHE_NAMES if arguments.get(name) is not None), None)
-    if cache is not None and not isinstance(cache, Cache):
-        raise SteeringError(f"the cache is a {type(cache).__name__}; pass a transformers Cache object")
-    return cache
+@dataclass
+class Columns:
+    """The columns [past, past + size) of a forward, of ``batch`` rows."""
+
+    batch: int
+    size: int
+    past: int  # columns already in the cache
+    kept: KeptGates | None  # what the cache carries
+    device: torch.device
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> "Columns":
+        """Read from the arguments of ``forward``."""
+        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+        given = ids if embeds is None else embeds
+        if given is None:
+            raise SteeringError("pass input_ids or inputs_embeds")
+        cache = next((arguments[name] for name in _CACHE_NAMES if arguments.get(name) is not None), None)
+        if cache is not None and not isinstance(cache, Cache):
+            raise SteeringError(f"the cache is a {type(cache).__name__}; pass a transformers Cache object")
+        past, position = 0 if cache is None else int(cache.get_seq_length()), arguments.get("cache_position")
+        if position is not None:  # transformers 4.57, whose static cache undercounts left-padded keys
+            past = int(position[0])
+        kept = None if cache is None else vars(cache).get(_KEPT)
+        return cls(given.shape[0], given.shape[1], past, kept, given.device)
 
 
-def _columns_of(arguments: dict[str, Any]) -> tuple[int, int, int]:
-    """Batch size, number of columns, and number of columns already in the cache."""
-    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-    given = ids if embeds is None else embeds
-    if given is None:
-        raise SteeringError("pass input_ids or inputs_embeds")
-    cache, position = _cache_of(arguments), arguments.get("cache_position")
-    if position is not None:  # transformers 4.57, whose static cache undercounts left-padded keys
-        past = int(position[0])
-    else:
-        past = 0 if cache is None else int(cache.get_seq_length())
-    return given.shape[0], given.shape[1], past
+def _ends_by_rule(columns: Columns) -> list[int] | None:
+    """P of each row in a plain forward that does not say it; None: a reply column, and nobody kept a gate."""
+    if columns.past == 0:
+        return [columns.size] * columns.batch
+    if columns.size > 1:
+        raise SteeringError(
+            "several new columns on a used cache may be prompt or reply; use generate, or pass steering_prompt_length "
+            "(per row, the column of the first reply token)"
+        )
+    if columns.kept is None:
+        return None
+    if max(columns.kept.ends) > columns.past:
+        raise SteeringError("the cache was cut back into the prompt; run the prompt again")
+    return list(columns.kept.ends)
 
 
-def _last_real(mask: Tensor | None, step: Tensor, past: int) -> tuple[Tensor, Tensor]:
-    """Index of the last real prompt token of each row within these columns, and whether there is one; (b,), (b,)."""
-    real = step <= 0  # (b, s) prompt columns
-    size = real.shape[1]
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.ndim != 2:
-            raise SteeringError(
-                "the attention mask is not 2-D, so the last prompt token is unknown; pass the (batch, columns) mask"
-            )
-        if mask.shape[1] < past + size:
-            raise SteeringError(
-                f"the attention mask has {mask.shape[1]} columns for {past} cached and {size} new ones; pass them all"
-            )
-        real = real & (mask[:, past : past + size].to(real.device) != 0)
-    position = (real * torch.arange(1, size + 1, device=real.device)).amax(dim=1)  # 0: none
-    return (position - 1).clamp(min=0), position > 0
+def make_plan(
+    columns: Columns, scales: tuple[float, ...], steps: int, ends: list[int] | None, mask: Any, starting: bool = False
+) -> Plan | None:
+    """What a forward over these columns has to move; None: nothing.
+
+    Args:
+        steps: the largest K of the requests that are on.
+        ends: P of each row, cached columns included; None: not known, the rule of a plain forward applies.
+        mask: the attention mask of all columns, cached ones included; None: every token is real.
+        starting: the first forward of ``generate``, which must hold the prompt's end.
+
+    Raises:
+        SteeringError: it cannot be told which token decides, or which columns are the prompt.
+    """
+    ends = _ends_by_rule(columns) if ends is None else ends
+    no_gate = "the cache holds no gates of these rows; run the prompt through this model first"
+    if ends is None:
+        if steps > 1:
+            raise SteeringError(no_gate)
+        return None
+    if len(ends) != columns.batch:
+        raise SteeringError(no_gate)
+    if min(ends) < 1:
+        raise SteeringError(
+            "the first column is marked as reply: set the labels of the prompt to -100, or pass steering_prompt_length"
+        )
+    if max(ends) > columns.past + columns.size:
+        raise SteeringError("the prompt's end lies beyond these columns; a prompt cannot be prefilled in chunks")
+    reads = max(ends) > columns.past
+    if reads and min(ends) <= columns.past:
+        raise SteeringError("the prompt's end lies here for some rows and in the cache for others; split the batch")
+    if starting and not reads:
+        raise SteeringError("the cache already holds the whole prompt; give generate at least one new token")
+    if not reads and columns.past - max(ends) + 1 >= steps:
+        return None
+    here = torch.arange(columns.past, columns.past + columns.size, device=columns.device)
+    step = here - torch.tensor(ends, device=columns.device).unsqueeze(1) + 1  # (b, s)
+    if not reads:
+        if columns.kept is None or len(columns.kept.ends) != columns.batch:
+            raise SteeringError(no_gate)
+        nowhere = torch.zeros(columns.batch, dtype=torch.long, device=columns.device)
+        return Plan(scales, False, step, nowhere, nowhere > 0, columns.kept)
+    real = (step <= 0) & _real_tokens(mask, columns)
+    position = (real * torch.arange(1, columns.size + 1, device=columns.device)).amax(dim=1)  # (b,), 0: none
+    return Plan(scales, True, step, (position - 1).clamp(min=0), position > 0, KeptGates(tuple(ends), {}))
+
+
+def _real_tokens(mask: Any, columns: Columns) -> Tensor:
+    """Which of these columns hold a token rather than padding; (b, s) or (1, 1)."""
+    if mask is None:
+        return torch.ones(1, 1, dtype=torch.bool, device=columns.device)
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise SteeringError("the attention mask is not 2-D, so the last prompt token is unknown; pass (batch, columns)")
+    end = columns.past + columns.size
+    if mask.shape[1] < end:
+        raise SteeringError(f"the attention mask has {mask.shape[1]} columns of {end}; include the cached ones")
+    return mask[:, columns.past : end].to(columns.device) != 0
+
+
+def _prompt_ends(arguments: dict[str, Any], columns: Columns) -> list[int] | None:
+    """P of each row by ``steering_prompt_length`` or by the −100 prefix of ``labels``; None: neither is given."""
+    length, labels = arguments.pop("steering_prompt_length", None), arguments.get("labels")
+    if length is not None:
+        return [int(end) for end in torch.as_tensor(length).reshape(-1).expand(columns.batch)]
+    if labels is None:
+        return None
+    reply = torch.cat([labels != -100, labels.new_ones(labels.shape[0], 1, dtype=torch.bool)], dim=1)
+    return [columns.past + int(end) for end in reply.int().argmax(dim=1)]
+
+
+def _refuse_packing(arguments: dict[str, Any]) -> None:
+    """Several samples in one row have several last prompt tokens."""
+    message = "packed or paged batches cannot be steered; give every prompt a row of its own"
+    if any(arguments.get(name) is not None for name in ("block_table", "cu_seq_lens_q")):
+        raise SteeringError(message)
+    position = arguments.get("position_ids")
+    if position is None or arguments.get("attention_mask") is not None:
+        return
+    if position.ndim == 3:  # Qwen: the text's own positions come first of four
+        position = position[0] if position.shape[0] == 4 else position[0, :, :0]
+    if bool((position[:, 1:] <= position[:, :-1]).any()):  # transformers packs rows whose positions start again
+        raise SteeringError(message)
 
 
 # ----------------------------------------------------------------------------------------------------------- modules
@@ -311,7 +406,7 @@ class LayerSteering(nn.ModuleDict):
         return torch.where(moved.unsqueeze(-1), hidden + delta.to(hidden.dtype), hidden)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def steered_layer(base: type[nn.Module]) -> type[nn.Module]:
     """The decoder layer class ``base`` with steering applied to its output.
 
@@ -342,55 +437,78 @@ def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
 
 # ----------------------------------------------------------------------------------------------------- steering file
 
+TensorKey = tuple[int, int, str]  # (request, block, leaf)
 
-def _check_tensors(tensors: dict[tuple[int, int, str], Tensor], requests: tuple[Request, ...], hidden: int) -> None:
-    """Names, shapes, dtype and finite values against the configuration; keys are (request, block, leaf)."""
-    wanted = {(r.index, block, leaf): shape for r in requests for (block, leaf), shape in r.tensors(hidden).items()}
-    for what, keys in (("missing", wanted.keys() - tensors.keys()), ("not expected", tensors.keys() - wanted.keys())):
-        if keys:
-            index, block, leaf = min(keys)
-            raise SteeringError(f"steering tensor '{leaf}' of request {index} at block {block} is {what}; export again")
-    for key, shape in wanted.items():
-        tensor, name = tensors[key], f"steering tensor '{key[2]}' of request {key[0]} at block {key[1]}"
+
+def _key_of(name: str, pattern: str) -> TensorKey:
+    """The key of a tensor by its name; ``pattern`` has the groups request, layer and leaf."""
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        raise SteeringError(f"'{name}' is not a steering tensor of this model; export again")
+    return int(match["request"]), int(match["layer"]), match["leaf"]
+
+
+def _check_tensors(tensors: dict[TensorKey, Tensor], requests: tuple[Request, ...], hidden_size: int) -> None:
+    """Names, shapes, dtype and values against the configuration.
+
+    Raises:
+        SteeringError: something is missing, left over, of another shape or dtype, not finite, or a bandwidth ≤ 0.
+    """
+    wanted = {(r.index, layer, leaf): s for r in requests for (layer, leaf), s in r.tensors(hidden_size).items()}
+    for index, layer, leaf in sorted(wanted.keys() ^ tensors.keys()):
+        what = "missing" if (index, layer, leaf) in wanted else "not expected"
+        raise SteeringError(f"steering tensor '{leaf}' of request {index} at block {layer} is {what}; export again")
+    for (index, layer, leaf), shape in wanted.items():
+        tensor, name = tensors[index, layer, leaf], f"steering tensor '{leaf}' of request {index} at block {layer}"
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
             raise SteeringError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not float32 {shape}; export again")
-        if not bool(tensor.isfinite().all()) or (key[2] == "bandwidth" and not tensor.item() > 0):
-            raise SteeringError(f"{name} holds values that are not finite or not positive; export again")
+        if not bool(tensor.isfinite().all()) or (leaf == "bandwidth" and not tensor.item() > 0):
+            raise SteeringError(f"{name} has a value that is not finite, or not positive; export again")
 
 
-def read_steering_file(path: Path, sha256: str, prefix: str) -> dict[tuple[int, int, str], Tensor]:
-    """The tensors of a steering file by (request, block, leaf).
+def read_steering_file(path: Path, sha256: str, published_layers: str) -> dict[TensorKey, Tensor]:
+    """The tensors of a steering file.
 
     Args:
         sha256: what ``config.steering["sha256"]`` says of the file's bytes.
-        prefix: the published name of the decoder layers, ``language_model.model.layers`` for LLaVA.
+        published_layers: the published name of the decoder layers, ``language_model.model.layers`` for LLaVA.
 
     Raises:
         SteeringError: the bytes are not those the configuration names, or are no steering file of this family.
     """
-    data = path.read_bytes()
+    data = path.read_bytes()  # read once: what is checked is what is used
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise SteeringError(
-            f"{path.name}: its sha256 is not the one in config.json; fetch or export the checkpoint again"
-        )
+        raise SteeringError(f"{path.name}: its sha256 is not the one in config.json; fetch it or export again")
     try:
         named = load(data)
     except SafetensorError as error:
         raise SteeringError(f"{path.name}: not a safetensors file ({error}); export again") from error
-    tensors = {}
-    for name, tensor in named.items():
-        parts = name.removeprefix(f"{prefix}.").split(".")
-        if not name.startswith(f"{prefix}.") or len(parts) != 4 or parts[1] != "steering":
-            raise SteeringError(f"{path.name}: '{name}' is not a steering tensor of this model; export again")
-        tensors[int(parts[2]), int(parts[0]), parts[3]] = tensor
-    return tensors
+    pattern = rf"{re.escape(published_layers)}\.(?P<layer>\d+)\.steering\.(?P<request>\d+)\.(?P<leaf>\w+)"
+    return {_key_of(name, pattern): tensor for name, tensor in named.items()}
+
+
+def _write_variant_index(directory: Path, steering_names: tuple[str, ...], steering: bytes) -> None:
+    """After ``save_pretrained``: the steering file, and a weight map under the variant's name that includes it."""
+    single, index = directory / f"model.{VARIANT}.safetensors", directory / f"model.safetensors.index.{VARIANT}.json"
+    if single.exists():  # without a map the loader would not look for a second file
+        shard = directory / f"model.{VARIANT}-00001-of-00001.safetensors"
+        single.replace(shard)
+        with safe_open(shard, framework="pt") as file:
+            content: dict[str, Any] = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), shard.name)}
+    else:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    content["weight_map"] |= dict.fromkeys(steering_names, STEERING_FILE)
+    temporary = directory / f"{STEERING_FILE}.tmp"
+    temporary.write_bytes(steering)
+    temporary.replace(directory / STEERING_FILE)
+    index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------- the mixin
 
 
 class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
-    """Everything a family shares; put before the native class, so that ``super()`` is the base model."""
+    """Everything the families share; put before the native class, so that ``super()`` is the base model."""
 
     native_class: ClassVar[type[PreTrainedModel]]
     published_layers: ClassVar[str]  # name of the decoder layers in a published checkpoint
@@ -417,148 +535,74 @@ class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
         self._no_split_modules = {*(self._no_split_modules or ()), *(type(layer).__name__ for layer in layers)}
         self._keep_in_fp32_modules_strict = {*(self._keep_in_fp32_modules_strict or ()), "steering"}
 
-    def _steering_modules(self) -> Iterator[tuple[tuple[int, int], RequestSteering]]:
-        """((request, block), module) of everything that holds steering tensors."""
-        for index, layer in enumerate(self.get_decoder().layers):
+    def _steering_modules(self) -> Iterator[RequestSteering]:
+        for layer in self.get_decoder().layers:
             if "steering" in layer._modules:
-                for child in layer.steering.values():
-                    yield (child.request.index, index), child
+                yield from layer.steering.values()
 
-    def _fill_steering(self, tensors: dict[tuple[int, int, str], Tensor], device: torch.device | None = None) -> None:
+    def _fill_steering(self, tensors: dict[TensorKey, Tensor], device: torch.device | None = None) -> None:
         """Put the exact fp32 values into the model, whatever the loader made of them."""
-        for (index, layer), module in self._steering_modules():
-            for leaf, parameter in module.named_parameters():
+        for module in self._steering_modules():
+            for leaf, parameter in list(module.named_parameters()):
                 target = parameter.device if device is None else device
                 if target.type != "meta":  # offloaded: accelerate fetches it from the verified file
-                    value = tensors[index, layer, leaf].to(target, copy=True)
+                    value = tensors[module.request.index, module.layer, leaf].to(target, copy=True)
                     module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
                 parameter.requires_grad_(False)
 
     # -- forward and generate
 
     def _scales(self) -> tuple[float, ...]:
-        """λ of each request as the configuration stands now: on/off and strength may be changed on a loaded model."""
+        """λ of each request as the configuration stands now; it may be changed on a loaded model."""
         on = self.config.steering_strength if self.config.steering_enabled else 0.0
         return tuple(on * entry["strength"] if entry["enabled"] else 0.0 for entry in self.config.steering["requests"])
 
-    def _plan(
-        self, arguments: dict[str, Any], mask: Tensor | None, ends: list[int] | None, starting: bool = False
-    ) -> Plan | None:
-        """What a forward with these arguments has to move; None: nothing.
+    def _steps(self, scales: tuple[float, ...]) -> int:
+        return max(request.steps for request in self.steering_requests if scales[request.index] != 0)
 
-        Args:
-            ends: the number of prompt columns, cached ones included, for each row; None: not known.
-            starting: the first forward of ``generate``, which must hold the prompt's end.
-
-        Raises:
-            SteeringError: it cannot be told which token decides, or which columns are the prompt.
-        """
-        scales = self._scales()
-        if not any(scales):
-            return None
-        for name in ("block_table", "cu_seq_lens_q"):
-            if arguments.get(name) is not None:
-                raise SteeringError(f"'{name}': packed and paged batches cannot be steered; run padded batches")
-        batch, size, past = _columns_of(arguments)
-        cache = _cache_of(arguments)
-        kept = None if cache is None else vars(cache).get(_KEPT)
-        steps = max(request.steps for request in self.steering_requests if scales[request.index])
-        if ends is None:
-            if past == 0:
-                ends = [size] * batch
-            elif size > 1:
-                raise SteeringError(
-                    "several new columns on a used cache may be prompt or reply; pass steering_prompt_length (per row, "
-                    "the column of the first reply token), or use generate"
-                )
-            elif kept is None:
-                if steps > 1:
-                    raise SteeringError("the cache holds no gate; run the prompt through this model first")
-                return None
-            else:
-                ends = list(kept.ends)
-        if len(ends) != batch:
-            raise SteeringError(f"{len(ends)} prompt ends for {batch} rows; run the prompt again with these rows")
-        if min(ends) < 1:
-            raise SteeringError(
-                "the first column is marked as reply; mask the prompt with -100 in labels, or pass "
-                "steering_prompt_length (at least 1)"
-            )
-        if max(ends) > past + size:
-            raise SteeringError("the prompt's end lies outside these columns; a prompt cannot be prefilled in chunks")
-        here = [end > past for end in ends]
-        if any(here) != all(here):
-            raise SteeringError("the prompt's end lies here for some rows and in the cache for others; split the batch")
-        if starting and not here[0]:
-            raise SteeringError("the cache already holds the whole prompt; pass at least one new token to generate")
-        if not here[0]:
-            if past - max(ends) + 1 >= steps:
-                return None
-            if kept is None:
-                raise SteeringError("the cache holds no gate; run the prompt through this model first")
-            if len(kept.ends) != batch:
-                raise SteeringError(
-                    f"the cache holds gates for {len(kept.ends)} rows, not {batch}; run the prompt again with these rows"
-                )
-        elif past > 0 and kept is not None and tuple(ends) == kept.ends and size == 1 and not starting:
-            raise SteeringError("the cache was cut back into the prompt; run the prompt again")
-        given = arguments.get("input_ids")
-        device = (arguments["inputs_embeds"] if given is None else given).device
-        columns = torch.arange(past, past + size, device=device)
-        step = columns - torch.tensor(ends, device=device).unsqueeze(1) + 1  # (b, s)
-        if not here[0]:
-            nowhere = torch.zeros(batch, dtype=torch.long, device=device)
-            return Plan(scales, False, step, nowhere, nowhere > 0, kept)
-        last, seen = _last_real(mask, step, past)
-        return Plan(scales, True, step, last, seen, KeptGates(tuple(ends), {}))
-
-    def _prompt_ends(self, arguments: dict[str, Any]) -> list[int] | None:
-        """Where the reply starts, by ``steering_prompt_length`` or by ``labels``; None: neither is given."""
-        batch, size, past = _columns_of(arguments)
-        length, labels = arguments.pop("steering_prompt_length", None), arguments.get("labels")
-        if length is not None:
-            return [int(end) for end in torch.as_tensor(length).reshape(-1).expand(batch)]
-        if labels is None:
-            return None
-        first = torch.cat([labels != -100, labels.new_ones(batch, 1, dtype=torch.bool)], dim=1).int().argmax(dim=1)
-        return [past + int(end) for end in first]
-
-    def steered_forward(self, forward: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Call the native ``forward`` with the plan, and leave the gates it read beside its cache."""
-        arguments = {**dict(zip(_positional(forward), args, strict=False)), **kwargs}
-        if _PLAN in arguments:  # generate: prepared with the prompt's true width and the 2-D mask
+    def _steered_forward(self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the native ``forward`` with the plan, and leave the gates that were read beside its cache."""
+        arguments = {**dict(zip(inspect.signature(forward).parameters, args, strict=False)), **kwargs}
+        if _PLAN in arguments:  # from generate, made with the prompt's true width and the 2-D mask
             plan = arguments.pop(_PLAN)
+        elif any(scales := self._scales()):
+            _refuse_packing(arguments)
+            columns = Columns.of(arguments)
+            ends = _prompt_ends(arguments, columns)
+            plan = make_plan(columns, scales, self._steps(scales), ends, arguments.get("attention_mask"))
         else:
-            ends = self._prompt_ends(arguments)
-            plan = self._plan(arguments, arguments.get("attention_mask"), ends)
-            if plan is not None:
-                _refuse_packing(arguments)
+            arguments.pop("steering_prompt_length", None)
+            plan = None
         if plan is None:
             return forward(**arguments)
         outputs = forward(**arguments, **{_PLAN: plan})
         if plan.reads:
+            gates = {key: gate.detach() for key, gate in plan.kept.gates.items()}
             for value in outputs.values() if isinstance(outputs, dict) else outputs:
                 if isinstance(value, Cache):
-                    setattr(value, _KEPT, plan.kept)
+                    setattr(value, _KEPT, KeptGates(plan.kept.ends, gates))
         return outputs
 
-    def steered_inputs(self, prepare: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _steered_inputs(self, prepare: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the native ``prepare_inputs_for_generation`` and add the plan, while the mask is still 2-D."""
-        arguments = {**dict(zip(_positional(prepare), args, strict=False)), **kwargs}
+        arguments = {**dict(zip(inspect.signature(prepare).parameters, args, strict=False)), **kwargs}
         inputs = prepare(**arguments)
-        generation = _generation.get()
-        if generation is not None:
-            batch = _columns_of(inputs)[0]
-            ends = [generation.prompt_end] * batch
-            inputs[_PLAN] = self._plan(inputs, arguments.get("attention_mask"), ends, starting=not generation.started)
-            generation.started = True
+        generation, scales = _generation.get(), self._scales()
+        if generation is None:
+            return inputs
+        inputs[_PLAN] = None
+        if any(scales):
+            columns, mask = Columns.of(inputs), arguments.get("attention_mask")
+            ends, starting = [generation.prompt_end] * columns.batch, not generation.started
+            inputs[_PLAN] = make_plan(columns, scales, self._steps(scales), ends, mask, starting)
+        generation.started = True
         return inputs
 
     @functools.wraps(GenerationMixin.generate)
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        # In a context variable: an argument would also be sent to an assistant model, which does not know it.
         given = (kwargs.get("attention_mask"), kwargs.get("inputs_embeds"), inputs, kwargs.get("input_ids"))
         prompt_end = next((tensor.shape[1] for tensor in given if tensor is not None), 1)  # 1: only the BOS token
+        # A context variable: a keyword would also reach an assistant model, which rejects it.
         token = _generation.set(_Generation(prompt_end))
         try:
             return super().generate(inputs, *args, **kwargs)
@@ -568,8 +612,79 @@ class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
     @functools.wraps(GenerationMixin.init_continuous_batching)
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
         if any(self._scales()):
-            raise SteeringError("continuous batching cannot be steered: it has no prompt of its own; use generate")
+            raise SteeringError("continuous batching cannot be steered: a prompt has no row of its own; use generate")
         return super().init_continuous_batching(*args, **kwargs)
+
+    # -- from a checkpoint, and to one
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but strict: the steering file is verified first, and every weight must be found.
+
+        Raises:
+            SteeringError: the steering file is missing or not the one the configuration names, or a weight is missing.
+        """
+        name, config = pretrained_model_name_or_path, kwargs.pop("config", None)
+        hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+        if not isinstance(config, PretrainedConfig):
+            given = name if config is None else config
+            config, kwargs = cls.config_class.from_pretrained(given, return_unused_kwargs=True, **kwargs)
+            kwargs |= hub
+        tensors = cls._read_steering(name, config, hub)
+        with_info = kwargs.pop("output_loading_info", False)
+        kwargs = {**kwargs, "variant": kwargs.get("variant") or VARIANT, "use_safetensors": True}
+        model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
+        for what in ("missing_keys", "mismatched_keys", "error_msgs", "unexpected_keys"):
+            # Published checkpoints hold leftovers that transformers ignores; a steering tensor is never one.
+            names = [str(n) for n in info[what] if what != "unexpected_keys" or ".steering." in str(n)]
+            if names:
+                raise SteeringError(f"loading the weights left {what} ({min(names)}); fetch it or export again")
+        model._fill_steering(tensors)
+        return (model, info) if with_info else model
+
+    @classmethod
+    def _read_steering(cls, name: Any, config: Any, hub: dict[str, Any]) -> dict[TensorKey, Tensor]:
+        """The verified tensors of the steering file that the configuration names."""
+        text = config.get_text_config()
+        requests = parse_requests(config.steering, text.num_hidden_layers)
+        file, sha256 = config.steering.get("file"), config.steering.get("sha256")
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise SteeringError("config.json: steering.file must name a .safetensors file beside it; export again")
+        try:
+            path = None if name is None else cached_file(name, file, **hub)
+        except OSError as error:
+            raise SteeringError(f"{file}: not found in the checkpoint; fetch it or export again") from error
+        if path is None:
+            raise SteeringError(f"{file}: not found; load from a directory or a Hub repository")
+        tensors = read_steering_file(Path(path), sha256, cls.published_layers)
+        _check_tensors(tensors, requests, text.hidden_size)
+        return tensors
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; writes the variant index and the steering file, so that it loads again steered.
+
+        Raises:
+            SteeringError: the steering is off, which would save a checkpoint that looks steered and is not.
+        """
+        if self._hf_peft_config_loaded:  # only the adapter is written
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        if not self.config.steering_enabled or self.config.steering_strength == 0:
+            raise SteeringError("the steering is switched off; switch it on before saving, or save the base model")
+        if args or kwargs.get("push_to_hub") or kwargs.get("variant", VARIANT) not in (None, VARIANT):
+            raise SteeringError("save_pretrained takes keywords, no push_to_hub and no variant here; upload afterwards")
+        tensors = {
+            f"{self.published_layers}.{module.layer}.steering.{module.request.index}.{leaf}": parameter.detach().cpu()
+            for module in self._steering_modules()
+            for leaf, parameter in module.named_parameters()
+        }
+        data = save(tensors, metadata={"format": "pt"})
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.config.steering = {**self.config.steering, "file": STEERING_FILE, "sha256": sha256}
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        state = {key: value for key, value in state.items() if ".steering." not in key}
+        super().save_pretrained(save_directory, state_dict=state, **{**kwargs, "variant": VARIANT})
+        if kwargs.get("is_main_process", True):
+            _write_variant_index(Path(save_directory), tuple(tensors), data)
 
     # -- from a base model in memory
 
@@ -586,14 +701,10 @@ class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
         """
         if type(base) is not cls.native_class:
             raise SteeringError(f"{cls.__name__} steers a {cls.native_class.__name__}, not a {type(base).__name__}")
-        keyed = {}
-        for name, tensor in tensors.items():
-            parts = name.split(".")
-            if len(parts) != 5 or parts[::2][:2] != ["requests", "layers"]:
-                raise SteeringError(f"'{name}' is not a tensor name of a steering bundle")
-            keyed[int(parts[1]), int(parts[3]), parts[4]] = tensor
-        shared = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
-        model = copy.deepcopy(base, shared)  # a new module tree, whose tensors are those of the base
+        pattern = r"requests\.(?P<request>\d+)\.layers\.(?P<layer>\d+)\.(?P<leaf>\w+)"
+        keyed = {_key_of(name, pattern): tensor for name, tensor in tensors.items()}
+        # A new tree of modules whose tensors are those of the base, its non-persistent buffers too.
+        model = copy.deepcopy(base, {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())})
         config = model.config
         config.__class__ = cls.config_class
         config.steering_enabled, config.steering_strength = True, 1.0
@@ -601,46 +712,35 @@ class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
         _change_class(model, cls)
         model._install_steering()
         _check_tensors(keyed, model.steering_requests, config.get_text_config().hidden_size)
-        model._fill_steering(keyed, device=model.get_output_embeddings().weight.device)
+        for module in model._steering_modules():
+            module.to(next(model.get_decoder().layers[module.layer].self_attn.parameters()).device)
+        model._fill_steering(keyed)
         return model
 
 
-def _refuse_packing(arguments: dict[str, Any]) -> None:
-    """Positions that start again within a row, without a mask, are how several samples are packed into one row."""
-    position = arguments.get("position_ids")
-    if position is None or arguments.get("attention_mask") is not None or _columns_of(arguments)[2] > 0:
-        return
-    if position.ndim == 3:
-        if position.shape[0] != 4:  # multimodal positions only; the text's own come first in four
-            return
-        position = position[0]
-    if bool((position[:, 1:] <= position[:, :-1]).any()):
-        raise SteeringError("several samples are packed into one row; a row must hold one prompt to be steered")
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
 # ---------------------------------------------------------------------------------------------------------- families
 
 
-def _positional(method: Any) -> tuple[str, ...]:
-    """Names of a bound method's positional parameters."""
-    return tuple(inspect.signature(method).parameters)
-
-
-class MllmEraserLlavaForConditionalGeneration(SteeringMixin, LlavaForConditionalGeneration, GenerationMixin):  # type: ignore[misc]
+class MllmEraserLlavaForConditionalGeneration(  # type: ignore[misc]
+    SteeringMixin, LlavaForConditionalGeneration, GenerationMixin
+):
     """LLaVA whose decoder layers steer."""
 
     config_class = MllmEraserLlavaConfig
     native_class = LlavaForConditionalGeneration
     published_layers = "language_model.model.layers"
 
-    # generate() reads the signatures of these two, so they show the native ones.
+    # generate() reads the signatures of these two: they show the native ones.
     @functools.wraps(native_class.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.steered_forward(super().forward, args, kwargs)
+        return self._steered_forward(super().forward, args, kwargs)
 
     @functools.wraps(native_class.prepare_inputs_for_generation)
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
-        return self.steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
+        return self._steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
 
 
 class MllmEraserQwen2_5_VLForConditionalGeneration(  # type: ignore[misc]  # noqa: N801
@@ -654,17 +754,30 @@ class MllmEraserQwen2_5_VLForConditionalGeneration(  # type: ignore[misc]  # noq
 
     @functools.wraps(native_class.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.steered_forward(super().forward, args, kwargs)
+        return self._steered_forward(super().forward, args, kwargs)
 
     @functools.wraps(native_class.prepare_inputs_for_generation)
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
-        return self.steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
+        return self._steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
 
 
 FAMILIES: dict[str, type[SteeringMixin]] = {
     family.native_class.config_class.model_type: family
     for family in (MllmEraserLlavaForConditionalGeneration, MllmEraserQwen2_5_VLForConditionalGeneration)
 }
+for _native, _family in FAMILIES.items():
+    # So that save_pretrained also writes these two files and the auto_map.
+    _family.register_for_auto_class("AutoModelForImageTextToText")
+    _family.config_class.register_for_auto_class("AutoConfig")
+    if conversion_mapping is not None:
+        # transformers 5 renames published weights for its own classes only; without this the language model of a
+        # subclass stays random. 5.8 needs the model_type beside the class name.
+        for _key in (_family.native_class.__name__, _native):
+            _mapping = conversion_mapping.get_checkpoint_conversion_mapping(_key)
+            if _mapping is not None:
+                for _name in (_family.__name__, _family.config_class.model_type):
+                    conversion_mapping.register_checkpoint_conversion_mapping(_name, _mapping, overwrite=True)
+                break
 
 
 def steered_class(model_type: str) -> type[SteeringMixin]:

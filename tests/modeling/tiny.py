@@ -1,31 +1,54 @@
-"""Tiny random LLaVA and Qwen2.5-VL models, prompts and steering, for every test that needs a model."""
+"""Tiny random LLaVA and Qwen2.5-VL models, prompts, steering and exported directories, for tests that need a model."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
+
 HIDDEN = 32
 LAYERS = 4
 VOCAB = 97
-IMAGE = 96  # the image token
 PAD = 0
-IMAGE_TOKENS = 4  # 2 × 2 patches, without the class token
+IMAGE = 96  # the image token
+VISION_START = 95  # Qwen only
+SPECIAL = 93  # this token and later ones are never generated
+IMAGE_TOKENS = 4
+
+Family = Literal["llava", "qwen2_5_vl"]
+FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")
 
 
-def llava(seed: int = 0, **config: Any) -> LlavaForConditionalGeneration:
-    """A random LLaVA: 4 blocks, hidden size 32, 16-pixel pictures of 4 image tokens."""
+def model(family: Family, seed: int = 0) -> PreTrainedModel:
+    """A random model of this family: 4 decoder blocks, hidden size 32, 4 image tokens a picture, no end token."""
     torch.manual_seed(seed)
+    base = llava() if family == "llava" else qwen()
+    base.generation_config.pad_token_id = PAD
+    base.generation_config.eos_token_id = None
+    base.generation_config.suppress_tokens = list(range(SPECIAL, VOCAB))
+    return base.eval()
+
+
+def llava() -> LlavaForConditionalGeneration:
+    """A random LLaVA on 16-pixel pictures."""
     vision = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,
@@ -45,39 +68,224 @@ def llava(seed: int = 0, **config: Any) -> LlavaForConditionalGeneration:
         max_position_embeddings=256,
         initializer_range=0.3,
         bos_token_id=1,
-        eos_token_id=2,
+        eos_token_id=None,
         pad_token_id=PAD,
     )
-    base = LlavaConfig(
+    config = LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=IMAGE,
         image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        initializer_range=0.3,
-        **config,
     )
-    model = LlavaForConditionalGeneration(base).eval()
-    model.generation_config.pad_token_id = PAD
-    model.generation_config.eos_token_id = None
-    return model
+    config.initializer_range = 0.3
+    return LlavaForConditionalGeneration(config)
 
 
-def prompt(*lengths: int, image: bool = False, side: str = "left", seed: int = 1) -> dict[str, Tensor]:
-    """A padded batch of random prompts of these lengths; with ``image`` each starts with a random picture."""
+def qwen() -> Qwen2_5_VLForConditionalGeneration:
+    """A random Qwen2.5-VL on pictures of 4 × 4 patches of 4 pixels."""
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": HIDDEN,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
+    text = {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 48,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,
+        "bos_token_id": 1,
+        "eos_token_id": None,
+        "pad_token_id": PAD,
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+        "tie_word_embeddings": False,
+    }
+    config = Qwen2_5_VLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE,
+        video_token_id=94,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=93,
+        tie_word_embeddings=False,
+    )
+    config.initializer_range = 0.3
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def prompt(
+    family: Family, *lengths: int, image: bool = False, side: Literal["left", "right"] = "left", seed: int = 1
+) -> dict[str, Tensor]:
+    """A padded batch of random prompts of these lengths; with ``image`` each holds a random picture."""
     generator = torch.Generator().manual_seed(seed)
-    width = max(lengths)
-    ids = torch.full((len(lengths), width), PAD)
+    rows, width = len(lengths), max(lengths)
+    ids = torch.full((rows, width), PAD)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(lengths):
-        tokens = torch.randint(3, IMAGE, (length,), generator=generator)
+        tokens = torch.randint(3, 90, (length,), generator=generator)
         if image:
+            tokens[0] = VISION_START
             tokens[1 : 1 + IMAGE_TOKENS] = IMAGE
         here = slice(width - length, width) if side == "left" else slice(0, length)
         ids[row, here] = tokens
         mask[row, here] = 1
     batch = {"input_ids": ids, "attention_mask": mask}
-    if image:
-        batch["pixel_values"] = torch.randn(len(lengths), 3, 16, 16, generator=generator)
+    if image and family == "llava":
+        batch["pixel_values"] = torch.randn(rows, 3, 16, 16, generator=generator)
+    elif image:
+        batch["pixel_values"] = torch.randn(rows * 16, 3 * 2 * 4 * 4, generator=generator)
+        batch["image_grid_thw"] = torch.tensor([[1, 4, 4]] * rows)
+        batch["mm_token_type_ids"] = (ids == IMAGE).int()
     return batch
+
+
+def without_image(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch's tokens and mask only."""
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def last_states(base: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    """The un-steered state of every row's last prompt token at every block's output; (layers, b, d)."""
+    states: list[Tensor] = []
+    last = [int(row.nonzero().max()) for row in batch["attention_mask"]]
+
+    def record(_module: Any, _args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        states.append(torch.stack([hidden[row, column] for row, column in enumerate(last)]))
+
+    handles = [layer.register_forward_hook(record) for layer in base.get_decoder().layers]
+    with torch.no_grad():
+        base(**batch)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(states)
+
+
+def steering(
+    base: PreTrainedModel,
+    batch: dict[str, Tensor],
+    *,
+    kind: str = "linear",
+    shape: str = "identity",
+    threshold: float | None = None,
+    positions: str = "all",
+    steps: int = 1,
+    layers: tuple[int, ...] = (1, 2),
+    gate_layer: int | None = None,
+    strength: float = 1.5,
+    norm: float = 40.0,
+    seed: int = 3,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One request whose gates read 1, 0, 0.4 and −0.3 on the rows of ``batch`` (un-steered), with random directions.
+
+    Returns the dict of ``config.json`` and the tensors by their names in a bundle.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    states = last_states(base, batch).double()
+    target = torch.tensor([1.0, 0.0, 0.4, -0.3], dtype=torch.float64)[: states.shape[1]]
+    tensors: dict[str, Tensor] = {}
+    for layer in layers:
+        direction = torch.randn(steps, HIDDEN, generator=generator)
+        tensors[f"requests.0.layers.{layer}.direction"] = norm * direction / direction.norm(dim=-1, keepdim=True)
+    for layer in layers if gate_layer is None else (gate_layer,):
+        name, rows = f"requests.0.layers.{layer}", states[layer]
+        if kind == "linear":
+            tensors[f"{name}.gate"] = (torch.linalg.pinv(rows) @ target).float()
+        else:
+            unit = rows / rows.norm(dim=-1, keepdim=True)
+            features = torch.exp(-2 * torch.cdist(unit, unit).square() / 0.7)
+            tensors[f"{name}.landmarks"] = unit.float()
+            tensors[f"{name}.weights"] = torch.linalg.solve(features, target).float()
+            tensors[f"{name}.bandwidth"] = torch.tensor(0.7)
+    request = {
+        "id": "r1",
+        "enabled": True,
+        "strength": strength,
+        "layers": list(layers),
+        "gate_layer": gate_layer,
+        "gate": {"kind": kind, "shape": shape, "threshold": threshold},
+        "prompt_positions": positions,
+        "reply_steps": steps,
+        "landmarks": states.shape[1] if kind == "kernel" else None,
+    }
+    return {"schema": 1, "requests": [request]}, tensors
+
+
+def merged(*parts: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Several requests in one steering."""
+    requests = [{**part["requests"][0], "id": f"r{index}"} for index, (part, _) in enumerate(parts)]
+    tensors = {
+        name.replace("requests.0.", f"requests.{index}."): tensor
+        for index, (_, named) in enumerate(parts)
+        for name, tensor in named.items()
+    }
+    return {"schema": 1, "requests": requests}, tensors
+
+
+def steered(base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]]) -> Any:
+    """The base, steered in process."""
+    return modeling.steered_class(base.config.model_type).from_base(base, *part)
+
+
+CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
+SHARD = "model-00001-of-00001.safetensors"
+
+
+def export(
+    base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]], directory: Path, **config: Any
+) -> Path:
+    """A minimal exported directory: base shard, steering file, variant index, configuration and the two code files."""
+    base.save_pretrained(directory)
+    # Not model.safetensors: under that name the native class would find it, and load un-erased.
+    (directory / "model.safetensors").rename(directory / SHARD)
+    steering_dict, tensors = part
+    family = base.config.model_type
+    named = {}
+    for name, tensor in tensors.items():
+        _, request, _, layer, leaf = name.split(".")
+        named[modeling.checkpoint_tensor_name(family, int(layer), int(request), leaf)] = tensor
+    write_steering(directory, named)
+    with safe_open(directory / SHARD, framework="pt") as file:
+        weight_map = dict.fromkeys(file.keys(), SHARD) | dict.fromkeys(named, modeling.STEERING_FILE)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (directory / f"model.safetensors.index.{modeling.VARIANT}.json").write_text(json.dumps(index))
+    cls = modeling.steered_class(family)
+    content = json.loads((directory / "config.json").read_text())
+    content |= {
+        "model_type": cls.config_class.model_type,
+        "architectures": [cls.__name__],
+        "auto_map": {
+            "AutoConfig": f"configuration_mllmeraser.{cls.config_class.__name__}",
+            "AutoModelForImageTextToText": f"modeling_mllmeraser.{cls.__name__}",
+        },
+        "steering_enabled": True,
+        "steering_strength": 1.0,
+        "steering": {**steering_dict, "file": modeling.STEERING_FILE, "sha256": steering_sha256(directory)},
+        **config,
+    }
+    (directory / "config.json").write_text(json.dumps(content))
+    for name in CODE:
+        shutil.copyfile(Path(modeling.__file__).parent / name, directory / name)
+    return directory
+
+
+def write_steering(directory: Path, named: dict[str, Tensor]) -> None:
+    """Write the steering file from tensors by their published names."""
+    (directory / modeling.STEERING_FILE).write_bytes(save(named))
+
+
+def steering_sha256(directory: Path) -> str:
+    """The sha256 of the steering file as it lies there."""
+    return hashlib.sha256((directory / modeling.STEERING_FILE).read_bytes()).hexdigest()

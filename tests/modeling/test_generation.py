@@ -1,0 +1,238 @@
+"""P4 in generation: whatever the way of decoding, the gate is the prompt's and every column gets its direction."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import hook_oracle as oracle
+import pytest
+import tiny
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+NEW = 6
+
+
+def generate(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
+    """The new tokens of a greedy reply."""
+    tokens: torch.Tensor = model.generate(**batch, max_new_tokens=NEW, do_sample=False, **kwargs)
+    return tokens[:, batch["input_ids"].shape[1] :]
+
+
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize(("steps", "positions"), [(1, "all"), (4, "last"), (4, "all")])
+def test_greedy_equals_the_oracle(
+    base: PreTrainedModel, family: tiny.Family, steps: int, positions: str, image: bool
+) -> None:
+    batch = tiny.prompt(family, 9, 7, 8, image=image and family == "llava")
+    part = tiny.steering(base, batch, steps=steps, positions=positions, gate_layer=1)
+    model, expected = tiny.steered(base, part), oracle.greedy(base, *part, batch, NEW)
+    assert torch.equal(generate(model, batch), expected)
+    assert torch.equal(generate(model, batch, use_cache=False), expected)
+    assert torch.equal(generate(model, batch, cache_implementation="static", disable_compile=True), expected)
+    assert not torch.equal(expected, generate(base, batch))
+
+
+def test_a_picture_prompt_decodes_alike_with_and_without_a_cache(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 7, image=True)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    cached = generate(model, batch)
+    assert torch.equal(cached, generate(model, batch, cache_implementation="static", disable_compile=True))
+    assert not torch.equal(cached, generate(base, batch))
+    if family == "llava":  # Qwen without a cache loses its picture's positions, steered or not
+        assert torch.equal(cached, generate(model, batch, use_cache=False))
+
+
+def test_mixed_length_batch_equals_each_prompt_alone(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 5)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
+    alone = {"input_ids": batch["input_ids"][1:, 4:], "attention_mask": batch["attention_mask"][1:, 4:]}
+    assert torch.equal(generate(model, batch)[1:], generate(model, alone))
+
+
+def test_beams_and_several_sequences_keep_their_gates(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 7, 8)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    beams = generate(model, batch, num_beams=3, num_return_sequences=2)
+    assert torch.equal(beams, generate(model, batch, num_beams=3, num_return_sequences=2, use_cache=False))
+    assert not torch.equal(beams, generate(base, batch, num_beams=3, num_return_sequences=2))
+    sampled = []
+    for use_cache in (True, False):
+        torch.manual_seed(0)
+        sampled.append(
+            model.generate(**batch, max_new_tokens=NEW, do_sample=True, num_return_sequences=3, use_cache=use_cache)
+        )
+    assert torch.equal(*sampled)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, about its assistant's arguments
+@pytest.mark.parametrize("assistant", ["base", "steered", "lookup"])
+def test_assisted_decoding_equals_greedy(base: PreTrainedModel, family: tiny.Family, assistant: str) -> None:
+    batch = tiny.prompt(family, 9)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    if assistant == "lookup":
+        batch["input_ids"][0, :3] = batch["input_ids"][0, -3:]  # something to look up, so that drafts exist
+        extra: dict[str, Any] = {"prompt_lookup_num_tokens": 3}
+    else:
+        extra = {"assistant_model": copy.deepcopy({"base": base, "steered": model}[assistant])}
+    assert torch.equal(generate(model, batch, **extra), generate(model, batch))
+
+
+def test_inputs_embeds_generate_as_input_ids(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 7)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
+    embeds = base.get_input_embeddings()(batch["input_ids"]).detach()
+    given = model.generate(inputs_embeds=embeds, attention_mask=batch["attention_mask"], max_new_tokens=NEW)
+    assert torch.equal(given, generate(model, batch))
+
+
+def test_one_token_prompt(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 1)
+    part = tiny.steering(base, batch, steps=2)
+    assert torch.equal(generate(tiny.steered(base, part), batch), oracle.greedy(base, *part, batch, NEW))
+
+
+def test_half_precision_decodes_alike_with_and_without_a_cache(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 9, 7)
+    half = copy.deepcopy(llava).to(torch.bfloat16)
+    model = tiny.steered(half, tiny.steering(llava, batch, steps=3))
+    assert generate(model, batch).shape == (2, NEW)
+    assert torch.equal(generate(model, batch)[:, :1], generate(model, batch, use_cache=False)[:, :1])
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_scoring_equals_generation(base: PreTrainedModel, family: tiny.Family, steps: int, side: Any) -> None:
+    batch = tiny.prompt(family, 9, 9)
+    part = tiny.steering(base, batch, steps=steps)
+    model = tiny.steered(base, part)
+    out = model.generate(**batch, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    padding = torch.full((2, 2), tiny.PAD)
+    both = [(padding, 0), (out.sequences, 1)] if side == "left" else [(out.sequences, 1), (padding, 0)]
+    ids = torch.cat([tokens for tokens, _ in both], dim=1)
+    mask = torch.cat([torch.full_like(tokens, real) for tokens, real in both], dim=1)
+    start = 9 + (2 if side == "left" else 0)
+    labels = ids.clone()
+    labels[:, :start] = -100
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    scored = model(input_ids=ids, attention_mask=mask, labels=labels, position_ids=positions)
+    reply = scored.logits[:, start - 1 : start - 1 + NEW]
+    torch.testing.assert_close(reply, torch.stack(out.logits, dim=1), rtol=1e-4, atol=1e-4)
+    given = model(input_ids=ids, attention_mask=mask, position_ids=positions, steering_prompt_length=start)
+    assert torch.equal(given.logits, scored.logits)
+    assert torch.equal(
+        scored.logits,
+        oracle.logits(
+            base, *part, {"input_ids": ids, "attention_mask": mask, "position_ids": positions}, [start, start]
+        ),
+    )
+    free = model(input_ids=ids, attention_mask=mask, position_ids=positions)  # gated by the last answer token
+    assert not torch.equal(free.logits, scored.logits)
+
+
+@torch.no_grad()
+def test_scoring_rows_whose_prompts_end_at_different_columns(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 7, side="right")
+    part = tiny.steering(base, batch, steps=3, positions="last")
+    ends = [6, 3]
+    native = tiny.steered(base, part)(**batch, steering_prompt_length=torch.tensor(ends)).logits
+    assert torch.equal(native, oracle.logits(base, *part, batch, ends))
+
+
+@torch.no_grad()
+def test_decoding_by_hand_equals_generate_also_from_a_copied_cache(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 9, 9)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    expected = generate(model, batch)
+    out = model(input_ids=batch["input_ids"], use_cache=True)
+    cache, tokens = out.past_key_values, [out.logits[:, -1, : tiny.SPECIAL].argmax(-1)]
+    for _ in range(NEW - 1):
+        cache = copy.deepcopy(cache)
+        tokens.append(
+            model(input_ids=tokens[-1][:, None], **cache_argument(model, cache))
+            .logits[:, -1, : tiny.SPECIAL]
+            .argmax(-1)
+        )
+    assert torch.equal(torch.stack(tokens, dim=1), expected)
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """The cache under the name this version of transformers gives it, and in use."""
+    import inspect
+
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
+
+
+@torch.no_grad()
+def test_a_new_turn_on_a_used_cache_is_gated_by_its_own_last_token(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 8)
+    part = tiny.steering(llava, batch, steps=3)
+    model = tiny.steered(llava, part)
+    cache = DynamicCache()
+    name = next(iter(cache_argument(model, cache)))
+    first = model.generate(**batch, max_new_tokens=3, **{name: cache})
+    kept = vars(cache)["mllmeraser_kept_gates"]
+    assert kept.ends == (8,)
+    turn = torch.cat([first, torch.tensor([[17, 23, 42]])], dim=1)
+    model.generate(input_ids=turn, attention_mask=torch.ones_like(turn), max_new_tokens=3, **{name: cache})
+    again = vars(cache)["mllmeraser_kept_gates"]
+    assert again.ends == (turn.shape[1],)
+    assert not torch.equal(kept.gates[0, 1], again.gates[0, 1])
+
+
+def test_the_same_signatures_as_the_base(base: PreTrainedModel, family: tiny.Family) -> None:
+    import inspect
+
+    model = tiny.steered(base, tiny.steering(base, tiny.prompt(family, 4)))
+    for name in ("forward", "prepare_inputs_for_generation", "generate"):
+        assert inspect.signature(getattr(model, name)) == inspect.signature(getattr(base, name))
+    with pytest.raises(ValueError, match="not used by the model"):
+        model.generate(**tiny.prompt(family, 4), max_new_tokens=2, nonsense=1)
+
+
+@torch.no_grad()
+def test_what_cannot_be_placed_raises(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 6, 6)
+    ids = batch["input_ids"]
+    model = tiny.steered(llava, tiny.steering(llava, batch, steps=3))
+    one = tiny.steered(llava, tiny.steering(llava, batch))
+
+    def used(by: Any) -> dict[str, Any]:
+        return cache_argument(by, by(input_ids=ids, use_cache=True).past_key_values)
+
+    four_d = torch.zeros(2, 1, 6, 6)
+    packed = torch.tensor([[0, 1, 2, 0, 1, 2]] * 2)
+    cases: list[tuple[str, Any, dict[str, Any]]] = [
+        ("not 2-D", model, {"input_ids": ids, "attention_mask": four_d}),
+        ("not 2-D", model, {"input_ids": ids, "attention_mask": {"full_attention": four_d}}),
+        ("packed", model, {"input_ids": ids, "position_ids": packed}),
+        ("packed", model, {"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 6])}),
+        ("packed", model, {"input_ids": ids, "block_table": torch.zeros(1)}),
+        ("no gates", model, {"input_ids": ids[:, :1], **used(llava)}),
+        ("no gates", model, {"input_ids": ids[:1, :1], **used(model)}),
+        ("may be prompt or reply", model, {"input_ids": ids[:, :2], **used(model)}),
+        ("in chunks", model, {"input_ids": ids, "steering_prompt_length": 9}),
+        ("split the batch", model, {"input_ids": ids, "steering_prompt_length": torch.tensor([6, 8]), **used(model)}),
+        ("marked as reply", model, {"input_ids": ids, "labels": ids}),
+        ("include the cached", model, {"input_ids": ids[:, :2], "attention_mask": ids[:, :2] > 0, **used(one)}
+         | {"steering_prompt_length": 8}),
+    ]  # fmt: skip
+    for message, by, arguments in cases:
+        with pytest.raises(ValueError, match=message):
+            by(**arguments)
+    one(input_ids=ids[:, :1], **used(llava))  # K = 1: a reply column is never moved
+    with pytest.raises(ValueError, match="in chunks"):
+        model.generate(**batch, max_new_tokens=2, prefill_chunk_size=3)
+    with pytest.raises(ValueError, match="continuous batching"):
+        model.generate_batch([[1, 2, 3]])
+    cache = used(model)
+    next(iter(cache.values())).crop(-2)
+    with pytest.raises(ValueError, match="cut back"):
+        model(input_ids=ids[:, 4:5], **cache)
+    model.config.steering_enabled = False
+    assert torch.equal(
+        model(input_ids=ids, position_ids=packed).logits, llava(input_ids=ids, position_ids=packed).logits
+    )
