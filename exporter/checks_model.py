@@ -1,0 +1,191 @@
+"""The checks of an exported directory that load it, with the tool's own classes and never with its ``*.py`` files.
+
+The probe is a prompt of arbitrary tokens: what a model says to it does not matter, only whether two runs agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from mllmeraser.exporter.base import BaseCheckpoint
+from mllmeraser.exporter.checks import Check, CheckFailed, run
+from mllmeraser.exporter.checks_files import family_of, read_object
+from mllmeraser.exporter.distrust import without_dangerous_keys
+from mllmeraser.exporter.layout import CONFIG, VARIANT
+from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering
+
+_PROBE_LENGTH = 12
+_NAMES = ("loads", "steering acts", "gates open", "off equals base")
+
+
+def model_checks(directory: Path, base: BaseCheckpoint | None, distrusted: str | None) -> list[Check]:
+    """Load the directory and probe it.
+
+    Args:
+        distrusted: the first check of the files that failed and without which nothing may be loaded.
+    """
+    if distrusted is not None:
+        return [Check(name, False, f"not tried, because the check '{distrusted}' failed") for name in _NAMES]
+    with _quiet(), torch.no_grad():
+        models: list[Any] = []
+        checks = [run("loads", lambda: _load(directory, models))]
+        if models:
+            ids = _probe(models[0].config)
+            checks.append(run("steering acts", lambda: _acts(models[0], ids)))
+            checks.append(run("gates open", lambda: _gates_open(models[0])))
+            # The steered model is gone before the native one is loaded: two of them may not fit in memory.
+            checks.append(run("off equals base", lambda: _equals_base(directory, base, ids, _last_logits(models, ids))))
+    done = {check.name for check in checks}
+    return checks + [Check(name, False, "not tried, because it does not load") for name in _NAMES if name not in done]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bar and its report of the steering tensors that the native class does not expect."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _load(directory: Path, models: list[Any]) -> str:
+    family = family_of(read_object(directory / CONFIG))
+    config = family.config_class.from_pretrained(directory, local_files_only=True)
+    model = family.from_pretrained(directory, config=config, dtype="auto", local_files_only=True).eval()
+    models.append(model)
+    steering = sum(parameter.numel() for parameter in _parameters(model))
+    return f"{family.__name__}, every weight found, {steering:,} steering values"
+
+
+def _modules(model: nn.Module) -> list[RequestSteering]:
+    return [module for module in model.modules() if isinstance(module, RequestSteering)]
+
+
+def _parameters(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for module in _modules(model) for parameter in module.parameters()]
+
+
+def _probe(config: Any) -> Tensor:
+    """Token ids that stand for nothing but text; (1, s)."""
+    special = {value for key, value in config.to_dict().items() if "token" in key and isinstance(value, int)}
+    special |= {v for k, v in config.get_text_config().to_dict().items() if "token" in k and isinstance(v, int)}
+    plain = [token for token in range(config.get_text_config().vocab_size) if token not in special]
+    stride = max(1, len(plain) // _PROBE_LENGTH)
+    return torch.tensor([plain[::stride][:_PROBE_LENGTH]])
+
+
+def _logits(model: Any, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    if not bool(logits.isfinite().all()):
+        raise CheckFailed("the logits of the probe are not finite")
+    return logits
+
+
+@contextmanager
+def _gates_forced_open(model: nn.Module) -> Iterator[None]:
+    def ones(hidden: Tensor, plan: Any) -> Tensor:
+        return torch.ones(hidden.shape[0], device=hidden.device)
+
+    modules = _modules(model)
+    try:
+        for module in modules:
+            vars(module)["read"] = ones
+        yield
+    finally:
+        for module in modules:
+            vars(module).pop("read", None)
+
+
+def _off_logits(model: Any, ids: Tensor) -> Tensor:
+    model.config.steering_enabled = False
+    try:
+        return _logits(model, ids)
+    finally:
+        model.config.steering_enabled = True
+
+
+def _acts(model: Any, ids: Tensor) -> str:
+    """Each request alone, its gates forced open, must change the logits."""
+    off, requests = _off_logits(model, ids), model.config.steering["requests"]
+    switches = [(entry["enabled"], entry["strength"]) for entry in requests]
+    found = []
+    try:
+        for index, entry in enumerate(requests):
+            for other in requests:
+                other["enabled"] = other is entry
+            # A request that is shipped with strength 0 is still a request: its tensors must work when it is raised.
+            entry["strength"] = switches[index][1] or 1.0
+            with _gates_forced_open(model):
+                difference = float((_logits(model, ids) - off).abs().max())
+            if difference == 0:
+                raise CheckFailed(f"request '{entry['id']}': the logits are the same with its gates open and off")
+            found.append(f"{entry['id']} {difference:.3g}")
+    finally:
+        for entry, (enabled, strength) in zip(requests, switches, strict=True):
+            entry["enabled"], entry["strength"] = enabled, strength
+    return f"largest change of a logit with the gates forced open: {', '.join(found)}"
+
+
+def _gates_open(model: Any) -> str:
+    """There is an input each gate opens on: a kernel gate's own landmarks; any vector along a linear gate."""
+    best: list[str] = []
+    for module in _modules(model):
+        if not module.reads:
+            continue
+        request, where = module.request, f"request {module.request.index}, block {module.layer}"
+        if request.kind == "linear":
+            if not bool(module.gate.any()):
+                raise CheckFailed(f"{where}: the gate is zero and never opens")
+            continue
+        landmarks = module.landmarks.double()
+        unit = nn.functional.normalize(landmarks, dim=-1)
+        squared = torch.cdist(unit, landmarks, compute_mode="donot_use_mm_for_euclid_dist").square()  # (J, J)
+        highest = float((torch.exp(-2 * squared / module.bandwidth.double()) @ module.weights.double()).max())
+        needed = request.threshold if request.shape in ("dead-zone", "step") and request.threshold else 0.0
+        if highest < needed or highest <= 0:
+            raise CheckFailed(f"{where}: the gate reaches {highest:.3g} at its landmarks and opens at {needed:g}")
+        best.append(f"{highest:.3g}")
+    return f"kernel gates reach {', '.join(best)} at a landmark" if best else "every linear gate is nonzero"
+
+
+def _last_logits(models: list[Any], ids: Tensor) -> Tensor:
+    """The logits with the steering off; the model is dropped from the list, and with it from memory."""
+    return _off_logits(models.pop(), ids)
+
+
+def _equals_base(directory: Path, base: BaseCheckpoint | None, ids: Tensor, off: Tensor) -> str:
+    config = read_object(directory / CONFIG)
+    native = family_of(config).native_class
+    if base is not None:
+        settings, where, variant = without_dangerous_keys(base.config), base.root, None
+    else:
+        ours = ("auto_map", "steering", "steering_enabled", "steering_strength")
+        settings = {key: value for key, value in config.items() if key not in ours}
+        settings |= {"model_type": native.config_class.model_type, "architectures": [native.__name__]}
+        where, variant = directory, VARIANT
+    model = native.from_pretrained(
+        where,
+        config=native.config_class.from_dict(settings),
+        variant=variant,
+        dtype="auto",
+        use_safetensors=True,
+        local_files_only=True,
+    ).eval()
+    logits = _logits(model, ids)
+    if not torch.equal(logits, off):
+        difference = float((logits.double() - off.double()).abs().max())
+        raise CheckFailed(f"with the steering off, logits differ from the native {native.__name__} by {difference:.3g}")
+    source = "the base" if base is not None else "the linked shards"
+    return f"bit for bit, against {native.__name__} on {source}"

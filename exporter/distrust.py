@@ -1,0 +1,71 @@
+"""What a base checkpoint may not bring along: files outside it, and keys that make a loader run code.
+
+A base comes from anybody. Its ``*.py`` files are never copied or executed, its weights may only be safetensors inside
+its own directory, and of its JSON files these keys are dropped at every depth:
+
+- ``auto_map`` and ``trust_remote_code``: they point a loader at code (CVE-2026-5241);
+- ``_attn_implementation_internal``, and any attention implementation that names a Hub repository: kernels are
+  downloaded and run (CVE-2026-4372);
+- absolute paths of the machine the base was saved on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mllmeraser.errors import InputError
+
+_CODE_KEYS = {"auto_map", "trust_remote_code", "_attn_implementation_internal"}
+_KERNEL_KEYS = {"_attn_implementation", "attn_implementation"}
+_PATH_KEYS = {"_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file"}
+
+
+def file_inside(root: Path, name: str) -> Path:
+    """The real path of the file ``name`` of a base; ``root`` is the resolved directory.
+
+    A snapshot of the Hugging Face cache consists of links into the ``blobs`` folder beside it; these are followed.
+
+    Raises:
+        InputError: ``name`` is no plain file name, or a link that leaves the directory.
+    """
+    if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name.startswith("."):
+        raise InputError(f"{root}: '{name}' is not the name of a file in this directory; the base cannot be trusted")
+    real = (root / name).resolve()
+    if real.is_relative_to(root):
+        return real
+    if root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs"):
+        return real
+    raise InputError(f"{root / name}: a link that leaves the base's directory; put the file itself there")
+
+
+def without_dangerous_keys(value: Any) -> Any:
+    """A parsed JSON value without the keys named above; everything else, and its order, stays."""
+    if isinstance(value, list):
+        return [without_dangerous_keys(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_dangerous_keys(item) for key, item in value.items() if not is_dangerous(key, item)}
+
+
+def is_dangerous(key: str, value: object) -> bool:
+    """Whether this key with this value is dropped."""
+    text = value if isinstance(value, str) else ""
+    return (
+        key in _CODE_KEYS
+        or (key in _KERNEL_KEYS and (isinstance(value, dict) or "/" in text))
+        or (key in _PATH_KEYS and (PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()))
+        or (key in _PATH_KEYS and text.startswith(("~", ".")))
+    )
+
+
+def dangerous_keys(value: Any, prefix: str = "") -> list[str]:
+    """The dotted names of the keys that :func:`without_dangerous_keys` would drop."""
+    if isinstance(value, list):
+        return [name for i, item in enumerate(value) for name in dangerous_keys(item, f"{prefix}{i}.")]
+    if not isinstance(value, dict):
+        return []
+    found: list[str] = []
+    for key, item in value.items():
+        found += [f"{prefix}{key}"] if is_dangerous(key, item) else dangerous_keys(item, f"{prefix}{key}.")
+    return found

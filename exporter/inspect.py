@@ -1,0 +1,95 @@
+"""What is in a bundle file or an exported directory, as one JSON-ready object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
+from mllmeraser.exporter.checks_files import read_manifest, read_object
+from mllmeraser.exporter.layout import CONFIG, STEERING_FILE
+from mllmeraser.files import sha256_of
+from mllmeraser.steering.bundle import Metadata, load_bundle
+
+SCHEMA = 1
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Base, requests, gates, statistics, hashes and sizes (the keys are described in ``docs/json.md``).
+
+    Raises:
+        InputError: neither a bundle nor an exported directory, or a damaged one.
+    """
+    return _inspect_directory(path) if path.is_dir() else _inspect_bundle(path)
+
+
+def _inspect_bundle(path: Path) -> dict[str, Any]:
+    metadata = load_bundle(path).metadata
+    return {
+        "schema": SCHEMA,
+        "kind": "bundle",
+        **_common([metadata], path),
+        "steering_enabled": True,
+        "steering_strength": 1.0,
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}},
+    }
+
+
+def _inspect_directory(directory: Path) -> dict[str, Any]:
+    try:
+        manifest, config = read_manifest(directory), read_object(directory / CONFIG)
+        metadata = [Metadata.model_validate_json(json.dumps(entry)) for entry in manifest["bundles"]]
+        document = {
+            "schema": SCHEMA,
+            "kind": "checkpoint",
+            **_common(metadata, directory / STEERING_FILE),
+            "base": manifest["base"],  # of what was exported; a bundle says only what it was computed on
+            "steering_enabled": config["steering_enabled"],
+            "steering_strength": config["steering_strength"],
+            "files": {n: {"bytes": e["bytes"], "sha256": e["sha256"]} for n, e in manifest["files"].items()},
+        }
+        switches = {entry["id"]: entry for entry in config["steering"]["requests"]}
+        for request in document["requests"]:
+            # As the checkpoint stands now: config.json may have been edited since.
+            now = switches[request["id"]]
+            request |= {"enabled": now["enabled"], "strength": now["strength"]}
+    except CheckFailed as failure:
+        raise InputError(f"{directory}: {failure}; give a bundle, or a directory that mllmeraser export made") from None
+    except ValidationError:
+        raise InputError(f"{directory}: the manifest's metadata is damaged; run: mllmeraser verify DIR") from None
+    except DAMAGE as error:
+        raise InputError(f"{directory}: damaged ({one_line(error)}); run: mllmeraser verify DIR") from None
+    return document
+
+
+def _common(metadata: Sequence[Metadata], steering_file: Path) -> dict[str, Any]:
+    base, requests = metadata[0].base.model_dump(mode="json"), [row for meta in metadata for row in _requests(meta)]
+    blocks = sum(len(request["layers"]) for request in requests)
+    return {
+        "base": base,
+        "layers": sorted({layer for meta in metadata for layer in meta.layers}),
+        "requests": requests,
+        "versions": metadata[0].versions,
+        "steering_bytes": steering_file.stat().st_size,
+        # What the paper's form of the same steering takes: a d × d matrix in fp32 for every steered block.
+        "dense_bytes": blocks * base["hidden_size"] ** 2 * 4,
+    }
+
+
+def _requests(meta: Metadata) -> list[dict[str, Any]]:
+    shared = {
+        "layers": meta.layers,
+        "gate_layer": meta.gate_layer,
+        "gate": meta.gate.model_dump(mode="json"),
+        "prompt_positions": meta.prompt_positions,
+        "reply_steps": meta.reply_steps,
+        "method": meta.method.model_dump(mode="json"),
+        "template_sha256": meta.template_sha256,
+        "seed": meta.seed,
+    }
+    return [{**request.model_dump(mode="json"), **shared} for request in meta.requests]

@@ -1,0 +1,52 @@
+"""``mllmeraser.json``: what every file of an exported directory must be, and where it came from.
+
+No date, no path and no name of a machine is in it, so the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mllmeraser
+from mllmeraser.exporter.base import BaseCheckpoint
+from mllmeraser.exporter.sidecars import as_json
+from mllmeraser.steering.bundle import Bundle
+
+SCHEMA = 1
+Origin = Literal["base", "tool"]  # base: a file of the base, byte for byte; tool: written or shipped by us
+UNKNOWN_SHA256 = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the directory."""
+
+    size: int  # bytes
+    sha256: str
+    origin: Origin
+
+
+def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, object]:
+    """Where an export comes from: the base, the bundles' own metadata, this tool's version."""
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "mllmeraser", "version": mllmeraser.__version__},
+        "base": {
+            "repo_id": base.source.repo_id,
+            "revision": base.source.revision,
+            "architecture": base.architecture,
+            "model_type": base.model_type,
+            "hidden_size": base.hidden_size,
+            "num_layers": base.num_layers,
+            "config_sha256": base.config_sha256,
+        },
+        "bundles": [bundle.metadata.model_dump(mode="json", by_alias=True) for bundle in bundles],
+    }
+
+
+def render(origin: Mapping[str, object], entries: Mapping[str, Entry]) -> bytes:
+    """The bytes of the manifest; ``entries`` are all files but the manifest itself."""
+    files = {name: {"bytes": e.size, "sha256": e.sha256, "origin": e.origin} for name, e in entries.items()}
+    return as_json({**origin, "files": files})

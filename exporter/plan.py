@@ -1,0 +1,100 @@
+"""What an export will do, file by file, decided before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mllmeraser.exporter import manifest
+from mllmeraser.exporter.base import BaseCheckpoint
+from mllmeraser.exporter.card import render_card
+from mllmeraser.exporter.layout import CARD, CONFIG, INDEX, MANIFEST, STEERING_FILE, shipped_code
+from mllmeraser.exporter.merge import merge, steered_config
+from mllmeraser.exporter.sidecars import as_json, read_sidecars
+from mllmeraser.exporter.weights import variant_index
+from mllmeraser.steering.bundle import Bundle
+
+SCHEMA = 1
+Link = Literal["auto", "copy", "hard", "sym"]
+Action = Literal["link", "copy", "write"]
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file: ``source`` for a shard of the base, ``content`` for everything that is small enough to hold."""
+
+    name: str
+    action: Action
+    size: int
+    origin: manifest.Origin
+    source: Path | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every file of an export but the manifest, which names their hashes, and the totals."""
+
+    output: Path
+    base: BaseCheckpoint
+    bundles: tuple[Bundle, ...]
+    link: Link
+    files: tuple[PlannedFile, ...]
+    manifest_bytes: int
+    dry_run: bool
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room the export takes on the disk: everything but links."""
+        return self.manifest_bytes + sum(file.size for file in self.files if file.action != "link")
+
+    def document(self) -> dict[str, object]:
+        """The JSON document of ``export --json`` (``docs/json.md``)."""
+        rows: list[dict[str, object]] = [
+            {"name": file.name, "action": file.action, "bytes": file.size} for file in self.files
+        ]
+        rows.append({"name": MANIFEST, "action": "write", "bytes": self.manifest_bytes})
+        return {
+            "schema": SCHEMA,
+            "output": str(self.output),
+            "dry_run": self.dry_run,
+            "base": {"repo_id": self.base.source.repo_id, "revision": self.base.source.revision},
+            "model_type": self.base.family.config_class.model_type,
+            "requests": [request.id for bundle in self.bundles for request in bundle.metadata.requests],
+            "linked_bytes": sum(file.size for file in self.files if file.action == "link"),
+            "needed_bytes": self.needed_bytes,
+            "files": sorted(rows, key=lambda row: str(row["name"])),
+        }
+
+
+def make_plan(base: BaseCheckpoint, bundles: Sequence[Bundle], output: Path, link: Link, dry_run: bool) -> Plan:
+    """Decide every file of an export, and its bytes.
+
+    Raises:
+        InputError: the bundles do not fit the base or each other, or a file of the base cannot be used.
+    """
+    steering = merge(base, bundles)
+    copied, changed = read_sidecars(base.root, base.model_type)
+    written = {
+        **changed,
+        **shipped_code(),
+        CONFIG: as_json(steered_config(base, steering.section)),
+        INDEX: variant_index(base.weights, steering.tensor_bytes),
+        STEERING_FILE: steering.content,
+        CARD: render_card(base, bundles).encode(),
+    }
+    # os.link works within one file system only; a reflink too.
+    same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
+    action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"
+    files = [
+        PlannedFile(shard.name, action, shard.path.stat().st_size, "base", source=shard.path)
+        for shard in base.weights.shards
+    ]
+    files += [PlannedFile(name, "copy", len(data), "base", content=data) for name, data in copied.items()]
+    files += [PlannedFile(name, "write", len(data), "tool", content=data) for name, data in written.items()]
+    entries = {file.name: manifest.Entry(file.size, manifest.UNKNOWN_SHA256, file.origin) for file in files}
+    size = len(manifest.render(manifest.provenance(base, bundles), entries))
+    ordered = tuple(sorted(files, key=lambda file: file.name))
+    return Plan(output, base, tuple(bundles), link, ordered, size, dry_run)

@@ -1,0 +1,80 @@
+"""The files beside the weights: processor, tokenizer, chat template, generation settings, licence.
+
+They are copied byte for byte, never linked. Only a JSON file that holds a dangerous key (:mod:`distrust`), or that has
+to name the processor's class, is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.distrust import dangerous_keys, file_inside, without_dangerous_keys
+
+_SETTINGS = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+)
+_VERBATIM = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
+_LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-].*)?", re.IGNORECASE)
+# Where transformers looks for the processor's class, in its order.
+_NAMES_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+def read_sidecars(root: Path, model_type: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The files to copy as they are, and the files to write because their content had to change; by name.
+
+    Raises:
+        InputError: a file is a link that leaves the base, or a settings file is not a JSON object.
+    """
+    names = {path.name for path in root.iterdir() if path.is_file()}
+    wanted = [name for name in sorted(names) if name in _VERBATIM or _is_licence(name)]
+    copied = {name: file_inside(root, name).read_bytes() for name in wanted}
+    settings = {name: file_inside(root, name).read_bytes() for name in _SETTINGS if name in names}
+    parsed = {name: _parse(root / name, content) for name, content in settings.items()}
+    changed = {name: without_dangerous_keys(value) for name, value in parsed.items() if dangerous_keys(value)}
+    if not any("processor_class" in parsed[name] for name in _NAMES_PROCESSOR if name in parsed):
+        # Without it AutoProcessor returns a bare tokenizer for a model_type it does not know.
+        for name in [name for name in _NAMES_PROCESSOR if name in parsed][:1]:
+            changed[name] = {**changed.get(name, parsed[name]), "processor_class": PROCESSOR_MAPPING_NAMES[model_type]}
+    copied |= {name: content for name, content in settings.items() if name not in changed}
+    return copied, {name: as_json(value) for name, value in changed.items()}
+
+
+def _is_licence(name: str) -> bool:
+    return _LICENCE.fullmatch(name) is not None and not name.lower().endswith((".py", ".pkl", ".bin"))
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); download the base again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a JSON object; download the base again")
+    return value
+
+
+def as_json(value: object) -> bytes:
+    """JSON as every file of an export is written: sorted, two spaces, UTF-8, a newline at the end."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

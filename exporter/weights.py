@@ -1,0 +1,126 @@
+"""The base's weights by their safetensors headers: which tensor lies in which shard. No weight is ever read.
+
+In an exported directory the weight map stands in a *variant* index, ``model.safetensors.index.mllmeraser.json``: the
+native class looks for the default one, finds no weights and raises, instead of loading an un-erased model. For the same
+reason a base's single ``model.safetensors`` is linked under a shard's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.distrust import file_inside
+from mllmeraser.exporter.layout import SINGLE_SHARD, STEERING_FILE, VARIANT_SINGLE
+
+SINGLE = "model.safetensors"
+DEFAULT_INDEX = "model.safetensors.index.json"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of base weights: its name in the export, and the real file it is linked to."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The shards of a base, and the shard (by its name in the export) of every tensor."""
+
+    shards: tuple[Shard, ...]
+    weight_map: dict[str, str]
+    data_bytes: int
+
+
+def read_weights(root: Path) -> Weights:
+    """Find the shards of a base directory and read their headers.
+
+    Raises:
+        InputError: there are no safetensors weights, the index is damaged, leaves the directory or names a shard or
+            tensor that is missing, or a shard is truncated.
+    """
+    indexed = None if (root / SINGLE).exists() else _read_index(root)  # transformers' own order
+    names = sorted({SINGLE} if indexed is None else set(indexed.values()))
+    shards = tuple(_shard(root, name) for name in names)
+    held = {shard.name: tensor_names(shard.path) for shard in shards}
+    if indexed is None:
+        weight_map = {tensor: name for name, tensors in held.items() for tensor in tensors}
+    else:
+        weight_map = {tensor: _exported_name(name) for tensor, name in indexed.items()}
+        for tensor, name in weight_map.items():
+            if tensor not in held[name]:
+                raise InputError(f"{root / DEFAULT_INDEX}: {tensor} is not in {name}; download the base again")
+    if steered := next((tensor for tensor in weight_map if ".steering." in tensor), None):
+        raise InputError(f"{root}: holds the steering tensor {steered}; export from the base it was made from")
+    return Weights(shards, weight_map, sum(data_bytes(shard.path) for shard in shards))
+
+
+def _read_index(root: Path) -> dict[str, str]:
+    if not (root / DEFAULT_INDEX).exists():
+        pickled = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLED)
+        found = f" only {pickled[0]}, a pickle, which can run code when it is read" if pickled else " none"
+        raise InputError(f"{root}: safetensors weights are needed, found{found}; convert or download them")
+    path = file_inside(root, DEFAULT_INDEX)
+    try:
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{root / DEFAULT_INDEX}: not valid JSON ({error}); download the base again") from None
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{root / DEFAULT_INDEX}: no weight_map; download the base again")
+    if not all(isinstance(name, str) for name in weight_map.values()):
+        raise InputError(f"{root / DEFAULT_INDEX}: weight_map must name a file for every tensor")
+    return weight_map
+
+
+def _exported_name(name: str) -> str:
+    return SINGLE_SHARD if name == SINGLE else name
+
+
+def _shard(root: Path, name: str) -> Shard:
+    if not name.endswith(".safetensors"):
+        raise InputError(f"{root / DEFAULT_INDEX}: '{name}' is not a .safetensors file; convert the base first")
+    if name in (STEERING_FILE, VARIANT_SINGLE):
+        raise InputError(f"{root / DEFAULT_INDEX}: a shard may not be called {name}; rename it in the base")
+    path = file_inside(root, name)
+    if not path.is_file():
+        raise InputError(f"{root / name}: this shard is missing; download the base again")
+    return Shard(_exported_name(name), path)
+
+
+def tensor_names(path: Path) -> frozenset[str]:
+    """The names of the tensors of a safetensors file, from its header.
+
+    Raises:
+        InputError: the file is truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable safetensors file ({reason}); download it again") from None
+
+
+def data_bytes(path: Path) -> int:
+    """The bytes of a safetensors file after its header."""
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    return path.stat().st_size - 8 - header
+
+
+def variant_index(weights: Weights, steering: Mapping[str, int]) -> bytes:
+    """The variant index; ``steering`` gives the bytes of every steering tensor by its published name."""
+    weight_map = weights.weight_map | dict.fromkeys(steering, STEERING_FILE)
+    total = weights.data_bytes + sum(steering.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    return (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
