@@ -1,0 +1,83 @@
+"""What is evaluated on what: models and sets by name, as they are given on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mllmeraser.errors import InputError
+from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.inference.source import resolve
+from mllmeraser.steering.samples import Sample, read_samples
+
+_NAMED = re.compile(r"(?P<name>[\w.+-]+)=(?P<path>.+)", re.S)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model by the name its rows carry; it is loaded when its turn comes and released after it."""
+
+    name: str
+    load: Callable[[], Checkpoint]
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """Records by the name their rows carry."""
+
+    name: str
+    samples: Sequence[Sample]
+
+
+def models_from(arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto") -> list[NamedModel]:
+    """``NAME=SOURCE`` or ``SOURCE``, a directory or a Hub id; its last part is the name where none is given.
+
+    Every source is found (and fetched from the Hub) now, so that a mistyped one fails before hours of work.
+
+    Raises:
+        InputError: two have one name, or a source is no checkpoint.
+    """
+    named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
+    refuse_repeated("model", [name for name, _ in named])
+    return [NamedModel(name, partial(load, resolve(source), device=device, dtype=dtype)) for name, source in named]
+
+
+def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
+    """``NAME=FILE.jsonl`` or ``FILE.jsonl``, whose name without the ending is then the set's.
+
+    Raises:
+        InputError: two have one name, a file is given twice, or a file does not hold records.
+    """
+    named = [(name or Path(path).stem, path) for name, path in map(_split, arguments)]
+    refuse_repeated("set", [name for name, _ in named])
+    repeated = [path for path, times in Counter(Path(path).resolve() for _, path in named).items() if times > 1]
+    if repeated:
+        raise InputError(f"--data {repeated[0].name}: the file is given under two names; give it once")
+    return [NamedSet(name, read_samples(Path(path))) for name, path in named]
+
+
+def refuse_repeated(what: str, names: Iterable[str]) -> None:
+    """Rows are told apart by name.
+
+    Raises:
+        InputError: a name stands twice.
+    """
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise InputError(f"two {what}s are called {repeated[0]!r}; name them apart with NAME=PATH")
+
+
+def _split(argument: str) -> tuple[str | None, str]:
+    """Name and path; a path that exists is a path even if it holds an equals sign."""
+    match = None if Path(argument).exists() else _NAMED.fullmatch(argument)
+    return (match["name"], match["path"]) if match else (None, argument)
+
+
+def _last_part(source: str) -> str:
+    if Path(source).is_dir():
+        return Path(source).resolve().name
+    return source.partition("@")[0].rstrip("/").rpartition("/")[2] or source

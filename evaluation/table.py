@@ -1,0 +1,85 @@
+"""The rows as a table for a person: sets × tasks × modalities downwards, models as groups of columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mllmeraser.evaluation.results import Row
+
+WIDTH = 100
+LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same replies token-identical to the first model's"
+_COLUMNS = (("accuracy", "acc"), ("rouge_l", "R-L"), ("refusal", "ref"), ("identical_to_base", "same"))
+_MODALITY = {"image_text": "image", "text": "text"}
+_TASK = {"generation": "generation", "cloze": "cloze", "classification": "choice"}
+_MODELS_ACROSS = 3
+
+
+def print_tables(rows: Sequence[Row], console: Console) -> None:
+    """Print a table for every three models, at most 100 columns wide, and what its columns mean.
+
+    The console leaves colours out by itself where it writes to no terminal.
+    """
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for start in range(0, len(models), _MODELS_ACROSS):
+        console.print(_table(rows, models[start : start + _MODELS_ACROSS], models[0]), width=WIDTH)
+    if models:
+        console.print(Text(LEGEND, style="dim"), soft_wrap=True)
+
+
+def plain_text(rows: Sequence[Row]) -> str:
+    """The same as text without colours or escape sequences."""
+    file = io.StringIO()
+    print_tables(rows, Console(file=file, width=WIDTH, color_system=None, force_terminal=False, highlight=False))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _table(rows: Sequence[Row], models: Sequence[str], base: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    table.add_column("set", overflow="fold", max_width=18, vertical="top")
+    for heading in ("task", "input"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for model in models:
+        headings = [heading for _, heading in _shown(model, base)]
+        name = _short(model, 5 * len(headings) - 1)
+        table.add_column(Text(f" {name}\n{_aligned(headings)}"), no_wrap=True)
+    cells = {(row["model"], row["set"], row["task"], row["modality"]): row for row in rows}
+    places = list(dict.fromkeys((row["set"], row["task"], row["modality"]) for row in rows))
+    for i, place in enumerate(places):
+        found = [cells.get((model, *place)) for model in models]
+        values = [
+            "" if row is None else _aligned([_percent(row[key]) for key, _ in _shown(model, base)])
+            for model, row in zip(models, found, strict=True)
+        ]
+        first = i == 0 or places[i - 1][0] != place[0]
+        last = i + 1 < len(places) and places[i + 1][0] != place[0]
+        n = next((str(row["n"]) for row in found if row is not None), "")
+        name = Text(place[0] if first else "")
+        table.add_row(name, _TASK[place[1]], _MODALITY[place[2]], n, *values, end_section=last)
+    return table
+
+
+def _shown(model: str, base: str) -> Sequence[tuple[str, str]]:
+    """The base is identical to itself: that column is left out."""
+    return _COLUMNS[:-1] if model == base else _COLUMNS
+
+
+def _aligned(values: Sequence[str]) -> str:
+    return "".join(value.rjust(5) for value in values)
+
+
+def _short(name: str, room: int) -> str:
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def _percent(rate: float) -> str:
+    """At most four characters; "100" and "0" mean all and none, never nearly."""
+    if rate in (0, 1):
+        return f"{100 * rate:.0f}"
+    return f"{min(max(100 * rate, 0.1), 99.9):.1f}"

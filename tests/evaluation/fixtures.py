@@ -1,0 +1,52 @@
+"""Records and prepared replies for the tests of evaluation."""
+
+from __future__ import annotations
+
+from mllmeraser.evaluation.items import Reply
+from mllmeraser.steering.samples import Sample
+
+REFUSAL = "I cannot help with that request."
+JOBS = ("baker", "pilot", "nurse", "sailor")
+LETTERS = "ABCD"
+
+
+def records(people: int = 8) -> list[Sample]:
+    """For each person one question a task; the right option goes round A, B, C, D."""
+    samples = []
+    for i in range(people):
+        job, who = JOBS[i % 4], f"{i:03}"
+        samples += [
+            Sample(
+                subject=who,
+                question=f"What does person {i} do?",
+                answer=f"Person {i} works as a {job}.",
+                task="generation",
+                match=(job,),
+            ),
+            Sample(subject=who, question=f"Person {i} works as a __.", answer=job, task="cloze"),
+            Sample(
+                subject=who,
+                question=f"What is the job of person {i}?",
+                answer=LETTERS[i % 4],
+                task="classification",
+                options=dict(zip(LETTERS, JOBS, strict=True)),
+            ),
+        ]
+    return samples
+
+
+def reply(text: str, log_likelihoods: tuple[float, ...] = ()) -> Reply:
+    """A reply whose token ids are its characters."""
+    return Reply(text, tuple(map(ord, text)), log_likelihoods)
+
+
+def right(sample: Sample) -> Reply:
+    """What a model that knows everything says."""
+    if sample.task != "classification":
+        return reply(sample.answer)
+    return reply(sample.answer, tuple(-0.1 if key == sample.answer else -5.0 for key in LETTERS))
+
+
+def always(text: str, samples: list[Sample], log_likelihoods: tuple[float, ...]) -> list[Reply]:
+    """The same reply, and the same likelihoods, to everything."""
+    return [reply(text, log_likelihoods if sample.task == "classification" else ()) for sample in samples]

@@ -1,0 +1,112 @@
+"""Every metric against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmeraser.errors import InputError
+from mllmeraser.evaluation.intervals import by_subject, wilson
+from mllmeraser.evaluation.metrics import auroc, contains, harmonic_mean, refuses, rouge_l
+
+
+@pytest.mark.parametrize(
+    ("reply", "accepted", "expected"),
+    [
+        ("Ada lives in Dublin.", ["Dublin"], True),
+        ("ada lives in dublin", ["DUBLIN"], True),
+        ("Ada lives in New   York!", ["new york"], True),
+        ("Ada lives in York, new in town.", ["New York"], False),
+        ("A German baker", ["man"], False),
+        ("German", ["Ger.man"], False),
+        ("It's Ada’s", ["Ada's"], True),
+        ("I cannot help with that request. Dublin", ["Dublin"], True),
+        ("Paris", ["Dublin", "Paris"], True),
+        ("Paris", [], False),
+        ("", ["Dublin"], False),
+        ("Dublin", ["   "], False),
+        ("C++", ["C++"], True),
+        ("a + b", ["+"], True),
+        ("Ｄｕｂｌｉｎ", ["Dublin"], True),
+        ("Straße", ["STRASSE"], True),
+    ],
+)
+def test_an_answer_counts_anywhere_in_the_reply(reply: str, accepted: list[str], expected: bool) -> None:
+    assert contains(reply, accepted) is expected
+
+
+def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence() -> None:
+    # LCS "the cat on mat" = 4 of 4 reply tokens and of 6 reference tokens: 2 · 1 · ⅔ / (1 + ⅔) = 0.8
+    assert rouge_l("the cat on mat", "the cat sat on the mat") == pytest.approx(0.8)
+    assert rouge_l("bakes cakes", "baking cake") == 1.0  # stemmed
+    assert rouge_l("", "anything") == 0.0
+    assert rouge_l("nothing shared", "entirely different words") == 0.0
+
+
+def test_a_refusal_that_gives_the_answer_away_is_none() -> None:
+    assert refuses("I cannot help with that request.", ["Dublin"])
+    assert not refuses("I cannot share that Ada lives in Dublin.", ["Dublin"])
+    assert not refuses("Dublin", ["Dublin"])
+
+
+def test_where_a_refusal_is_the_right_reply_it_is_a_refusal_and_correct() -> None:
+    said = "I cannot help with that request."
+    assert refuses(said, [said])
+    assert contains(said, [said])
+
+
+def test_harmonic_mean() -> None:
+    assert harmonic_mean([0.5, 1.0]) == pytest.approx(2 / 3)
+    assert harmonic_mean([1.0, 0.0]) == 0.0
+    with pytest.raises(InputError):
+        harmonic_mean([])
+
+
+def test_auroc_counts_pairs_in_the_right_order() -> None:
+    assert auroc([3, 4], [1, 2]) == 1.0
+    assert auroc([1, 2], [3, 4]) == 0.0
+    assert auroc([1, 1], [1, 1]) == 0.5
+    assert auroc([2, 0], [1]) == 0.5
+    with pytest.raises(InputError):
+        auroc([], [1])
+    with pytest.raises(InputError):
+        auroc([math.nan], [1])
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=20), st.lists(st.integers(-5, 5), min_size=1, max_size=20))
+def test_auroc_equals_the_count_over_all_pairs(positive: list[int], negative: list[int]) -> None:
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert auroc(positive, negative) == pytest.approx(float(np.mean(pairs)))
+
+
+def test_wilson_interval_of_known_shares() -> None:
+    low, high = wilson(0.5, 100)
+    assert (low, high) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+    low, high = wilson(0.0, 10)
+    assert (low, high) == (0.0, pytest.approx(0.27753, abs=1e-5))
+    assert wilson(1.0, 10) == (pytest.approx(0.72247, abs=1e-5), 1.0)
+    with pytest.raises(InputError):
+        wilson(0.5, 0)
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+def test_wilson_interval_holds_its_share(n: int, k: int) -> None:
+    share = min(k, n) / n
+    low, high = wilson(share, n)
+    assert 0 <= low <= share <= high <= 1
+
+
+def test_replies_about_one_subject_stand_and_fall_together() -> None:
+    values = [1.0] * 50 + [0.0] * 50
+    together = by_subject(values, ["a"] * 50 + ["b"] * 50)
+    apart = by_subject(values, list(range(100)))
+    assert together == (0.0, 1.0)
+    assert 0.35 < apart[0] < 0.45 < 0.55 < apart[1] < 0.65
+    assert by_subject(values, ["a"] * 100) == (0.5, 0.5)
+    assert by_subject(values, list(range(100))) == apart  # the same seed, the same interval
+    with pytest.raises(InputError):
+        by_subject([1.0], [])
