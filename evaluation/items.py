@@ -113,10 +113,10 @@ def _read_choice(sample: Sample, prompt: str, reply: Reply) -> Choice:
 
 
 def _outcome(sample: Sample, prompt: str, reply: str, refusal: bool, given: bool) -> Outcome:
-    """The first that holds: degenerate without the answer, correct, refusal, a valid wrong answer, unparsable.
+    """The first that holds: the right answer stands in it, degenerate, refusal, wrong but valid, unparsable.
 
-    A loop that repeats the right answer still tells it, and counts as correct. In multiple choice a reply is valid if
-    it names one option, else if it is made of words.
+    So a refusal or a loop that tells the right answer counts as correct. In multiple choice a reply is right or wrong
+    by the one option it names, and unparsable if it names none; elsewhere a wrong one is valid if it is made of words.
     """
     if sample.options and sample.task == "classification":
         named = named_option(reply, sample.options, lists_letters(prompt, sample.options))

@@ -13,7 +13,7 @@ from rich.text import Text
 from mllmeraser.evaluation.results import Row
 
 WIDTH = 100
-LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same replies token-identical to the first model's"
+LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same token-identical to the first model"
 _COLUMNS = (("accuracy", "acc"), ("rouge_l", "R-L"), ("refusal", "ref"), ("identical_to_base", "same"))
 _MODALITY = {"image_text": "image", "text": "text"}
 _TASK = {"generation": "generation", "cloze": "cloze", "classification": "choice"}
@@ -60,8 +60,8 @@ def _table(rows: Sequence[Row], models: Sequence[str], base: str) -> Table:
         first = i == 0 or places[i - 1][0] != place[0]
         last = i + 1 < len(places) and places[i + 1][0] != place[0]
         n = next((str(row["n"]) for row in found if row is not None), "")
-        name = Text(place[0] if first else "")
-        table.add_row(name, _TASK[place[1]], _MODALITY[place[2]], n, *values, end_section=last)
+        set_name = Text(place[0] if first else "")
+        table.add_row(set_name, _TASK[place[1]], _MODALITY[place[2]], n, *values, end_section=last)
     return table
 
 
