@@ -12,6 +12,7 @@ from PIL import Image
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate
+from mllmeraser.inference.replies import option_log_likelihoods
 
 SAMPLES = records(3)
 
@@ -52,3 +53,11 @@ def test_accuracy_of_multiple_choice_is_the_likeliest_letter(results: Results) -
         if item.task == "classification":
             best = "ABCD"[item.log_likelihoods.index(max(item.log_likelihoods))]
             assert item.correct == (best == SAMPLES[item.index % len(SAMPLES)].answer)
+
+
+def test_log_likelihoods_stand_in_the_order_of_the_options(results: Results) -> None:
+    checkpoint = tiny_chat.checkpoint(0)
+    item = next(item for item in results.items if item.task == "classification" and item.modality == "text")
+    prompt = SAMPLES[item.index].user_turn
+    alone = [option_log_likelihoods(checkpoint, [prompt], [[letter]])[0][0] for letter in "ABCD"]
+    assert item.log_likelihoods == pytest.approx(alone, abs=1e-4)
