@@ -5,6 +5,7 @@ The probe is a prompt of arbitrary tokens: what a model says to it does not matt
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,12 +49,14 @@ def model_checks(directory: Path, base: BaseCheckpoint | None, distrusted: str |
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' bar and its report of the steering tensors that the native class does not expect."""
+    """Without bars, warnings, and the report of the steering tensors that the native class does not expect."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged configuration may warn before it fails
+            yield
     finally:
         logging.set_verbosity(level)
         if bar:

@@ -430,9 +430,17 @@ def steered_layer(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
+    """Make ``module`` an instance of ``to``, a subclass of its class that overrides ``forward``."""
+    former = type(module)
     module.__class__ = to
-    if "_old_forward" in vars(module):  # accelerate's dispatch keeps a bound method of the former class
-        module._old_forward = types.MethodType(to.forward, module)
+    # A bound method on the instance would go on calling the former class: accelerate's dispatch keeps one, and
+    # transformers 4.57 and 5.0 leave one behind when hidden states were asked for.
+    for name in ("forward", "_old_forward"):
+        if name not in vars(module) or (name == "forward" and "_old_forward" in vars(module)):
+            continue
+        if getattr(vars(module)[name], "__func__", None) is not former.forward:
+            raise SteeringError(f"the forward of a {former.__name__} is patched, so it cannot steer; use a fresh base")
+        setattr(module, name, types.MethodType(to.forward, module))
 
 
 # ----------------------------------------------------------------------------------------------------- steering file

@@ -38,11 +38,11 @@ FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")
 
 
 def model(family: Family, seed: int = 0) -> PreTrainedModel:
-    """A random model of this family: 4 decoder blocks, hidden size 32, 4 image tokens a picture, no end token."""
+    """A random model of this family: 4 decoder blocks, hidden size 32, 4 image tokens a picture, that never stops."""
     torch.manual_seed(seed)
     base = llava() if family == "llava" else qwen()
     base.generation_config.pad_token_id = PAD
-    base.generation_config.eos_token_id = None
+    base.generation_config.eos_token_id = SPECIAL
     base.generation_config.suppress_tokens = list(range(SPECIAL, VOCAB))
     return base.eval()
 
