@@ -1,0 +1,225 @@
+"""A verification passes what export made, names what was damaged, and survives any damage."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from checkpoints import contents, edit_json, make_base, make_bundle
+from safetensors.torch import load_file, save_file
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter import checks_model
+from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.verify import Verification, verify
+from mllmeraser.files import sha256_of
+from mllmeraser.inference.source import Source
+
+NAMES = [
+    "manifest",
+    "files",
+    "unlisted files",
+    "fails closed",
+    "code",
+    "config",
+    "switched on",
+    "steering file",
+    "index",
+    "loads",
+    "steering acts",
+    "gates open",
+    "off equals base",
+]
+STEERING = "mllmeraser-steering.safetensors"
+SHARD = "model-00001-of-00001.safetensors"
+
+
+def failed(verification: Verification) -> set[str]:
+    assert all("\n" not in check.detail for check in verification.checks)
+    assert verification.ok == all(check.ok for check in verification.checks)
+    return {check.name for check in verification.checks if not check.ok}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_an_export_keeps_every_promise(family: tiny.Family, sharded: bool, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", family, sharded)
+    bundles = [
+        make_bundle(base, "a", family),
+        make_bundle(base, "b", family, kind="kernel", shape="dead-zone", threshold=0.3, steps=2, gate_layer=0),
+    ]
+    export(Source(base), bundles, tmp_path / "out")
+    alone = verify(tmp_path / "out")
+    assert [check.name for check in alone.checks] == NAMES
+    assert failed(alone) == set()
+    against = verify(tmp_path / "out", base)
+    assert failed(against) == set()
+    assert "base" in {check.name for check in against.checks}
+    document = json.loads(json.dumps(against.document()))
+    assert document["schema"] == 1
+    assert document["ok"] is True
+    assert document["checks"][0].keys() == {"name", "ok", "detail"}
+
+
+def _append(name: str) -> Callable[[Path], None]:
+    return lambda out: (out / name).write_bytes((out / name).read_bytes() + b" ") and None
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda out: (out / name).unlink()
+
+
+def _add(name: str) -> Callable[[Path], None]:
+    return lambda out: (out / name).touch()
+
+
+def _config(**keys: object) -> Callable[[Path], None]:
+    return lambda out: edit_json(out / "config.json", **keys)
+
+
+def _nest(out: Path) -> None:
+    config = json.loads((out / "config.json").read_text())
+    edit_json(out / "config.json", extra={"model_type": "llava", "text_config": config["text_config"]})
+
+
+def _steering(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    """Change tensors, and make every hash fit again: only the values can tell."""
+
+    def damage(out: Path) -> None:
+        tensors = load_file(out / STEERING)
+        change(tensors)
+        save_file(tensors, out / STEERING)
+        rehash(out)
+
+    return damage
+
+
+def rehash(out: Path) -> None:
+    steering = json.loads((out / "config.json").read_text())["steering"]
+    edit_json(out / "config.json", steering={**steering, "sha256": sha256_of(out / STEERING)})
+    files = json.loads((out / "mllmeraser.json").read_text())["files"]
+    for name in files:
+        files[name] |= {"bytes": (out / name).stat().st_size, "sha256": sha256_of(out / name)}
+    edit_json(out / "mllmeraser.json", files=files)
+
+
+DIRECTION = "language_model.model.layers.1.steering.0.direction"
+WEIGHTS = "language_model.model.layers.1.steering.0.weights"
+MODEL = {"loads", "steering acts", "gates open", "off equals base"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_remove("mllmeraser.json"), {"manifest", "files", "unlisted files"}),
+        (_append("tokenizer.json"), {"file tokenizer.json", "files"}),
+        (_append("modeling_mllmeraser.py"), {"file modeling_mllmeraser.py", "files", "code"}),
+        (_remove("LICENSE"), {"file LICENSE", "files"}),
+        (_add("notes.txt"), {"unlisted files"}),
+        (_add("model.safetensors"), {"unlisted files", "fails closed", *MODEL}),
+        (_config(steering_enabled=False), {"file config.json", "files", "switched on"}),
+        (_config(model_type="llava"), {"file config.json", "files", "config", "steering file", *MODEL}),
+        (_config(auto_map={"AutoConfig": "o/r--c.C"}), {"file config.json", "files", "config", *MODEL}),
+        (_config(_attn_implementation_internal="o/r"), {"file config.json", "files", "config", *MODEL}),
+        (_config(architectures=["Other"]), {"file config.json", "files", "config", *MODEL}),
+        (_nest, {"file config.json", "files", "config", *MODEL}),
+        (_append(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
+        (_remove(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
+        (_remove(SHARD), {f"file {SHARD}", "files", "index", *MODEL}),
+        (_append(SHARD), {f"file {SHARD}", "files", "index", *MODEL}),
+        (_steering(lambda t: t[DIRECTION].fill_(float("nan"))), {"steering file", *MODEL}),
+        (_steering(lambda t: t[DIRECTION].zero_()), {"steering file", *MODEL}),
+        (_steering(lambda t: t.pop(DIRECTION)), {"steering file", "index", *MODEL}),
+        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION].half()})), {"steering file", *MODEL}),
+        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION][:1]})), {"steering file", *MODEL}),
+        (_steering(lambda t: t[WEIGHTS].mul_(0.5)), {"gates open"}),
+    ],
+)
+def test_each_damage_is_named(exported: Path, damage: Callable[[Path], None], expected: set[str]) -> None:
+    damage(exported)
+    assert failed(verify(exported)) == expected
+
+
+def test_what_git_and_the_hub_client_leave_is_no_damage(exported: Path) -> None:
+    (exported / ".cache" / "huggingface").mkdir(parents=True)
+    (exported / ".gitattributes").touch()
+    assert verify(exported).ok
+
+
+def test_one_flipped_bit_of_a_base_weight_is_seen(exported: Path, base: Path) -> None:
+    data = bytearray((exported / SHARD).read_bytes())
+    data[-2] ^= 1
+    (exported / SHARD).write_bytes(data)
+    assert failed(verify(exported)) == {f"file {SHARD}", "files"}
+    rehash(exported)  # somebody who edits a weight also edits the manifest
+    assert failed(verify(exported)) == set()
+    assert "base" in failed(verify(exported, base))
+
+
+def test_another_base_is_not_the_base(exported: Path, tmp_path: Path) -> None:
+    other = make_base(tmp_path / "other")
+    edit_json(other / "config.json", image_seq_length=9)
+    assert "base" in failed(verify(exported, other))
+    with pytest.raises(InputError):
+        verify(exported, tmp_path / "nowhere")
+    with pytest.raises(InputError):
+        verify(tmp_path / "nowhere")
+
+
+def test_steering_that_does_not_act_is_seen(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_model.RequestSteering, "forward", lambda self, hidden, plan: None)
+    assert failed(verify(exported)) == {"steering acts"}
+
+
+def test_steering_that_cannot_be_switched_off_is_seen(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = checks_model._off_logits
+    monkeypatch.setattr(checks_model, "_off_logits", lambda model, ids: logits(model, ids) + 1e-6)
+    assert failed(verify(exported)) == {"off equals base"}
+
+
+def test_the_code_in_the_directory_is_never_run(exported: Path, tmp_path: Path) -> None:
+    for name in ("modeling_mllmeraser.py", "configuration_mllmeraser.py", "processing_x.py"):
+        (exported / name).write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    edit_json(exported / "tokenizer_config.json", auto_map={"AutoTokenizer": ["processing_x.T", None]})
+    assert {"code", "files"} <= failed(verify(exported))
+    assert not (tmp_path / "canary").exists()
+
+
+def test_no_damage_makes_it_crash(exported: Path) -> None:
+    """Truncation, a random byte, and emptiness, in every file: a failed check, never an exception."""
+    chance = random.Random(0)
+    for name, data in contents(exported).items():
+        for damaged in (b"", data[: len(data) // 2], _with_random_bytes(chance, data), b"[]", b"{}", b"\xff\xfe\x00"):
+            if damaged != data:
+                (exported / name).write_bytes(damaged)
+                assert failed(verify(exported)), name
+        (exported / name).write_bytes(data)
+    assert verify(exported).ok
+
+
+def _with_random_bytes(chance: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(4):
+        position = chance.randrange(len(data))
+        changed[position] ^= chance.randrange(1, 256)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", [], {}, [1], {"a": None}, -1, 1e400])
+def test_no_value_in_the_configuration_makes_it_crash(exported: Path, value: object) -> None:
+    good = (exported / "config.json").read_bytes()
+    config = json.loads(good)
+    for key in config:
+        (exported / "config.json").write_text(json.dumps({**config, key: value}))
+        assert failed(verify(exported)), key
+    request = config["steering"]["requests"][0]
+    for key in request:
+        steering = {**config["steering"], "requests": [{**request, key: value}]}
+        (exported / "config.json").write_text(json.dumps({**config, "steering": steering}))
+        assert failed(verify(exported)), key
