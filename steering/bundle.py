@@ -29,7 +29,7 @@ from torch import Tensor
 from mllmeraser.errors import InputError
 from mllmeraser.files import write_atomically
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 METADATA_KEY = "mllmeraser"
 
 

@@ -1,0 +1,132 @@
+"""Hidden states of the base at the last prompt token and along a reply, block by block.
+
+h_l ∈ R^d is the *output* of decoder block l (the residual stream after the block), read where the steering will act.
+Only rows that are asked for leave the forward pass, and the pass stops after the last block that is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mllmeraser.console import track
+from mllmeraser.errors import InputError
+from mllmeraser.inference.encoding import append, batches, encode
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.prompts import Prompt
+
+
+class _LastNeededBlock(Exception):  # noqa: N818 - not an error: the pass has done its work
+    """Raised inside the forward pass once every wanted block has been read."""
+
+
+def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
+    """The decoder blocks of the language model, in order."""
+    layers = checkpoint.model.get_decoder().layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+@contextmanager
+def _reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
+    """Within the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d) and then stops."""
+    blocks = decoder_layers(checkpoint)
+    last = max(layers)
+    handles = []
+
+    def reader(layer: int):  # type: ignore[no-untyped-def]  # a forward hook: torch's own signature
+        def read(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output  # (b, s, d)
+            rows = torch.arange(len(columns), device=hidden.device)[:, None]
+            into[layer] = hidden[rows, columns.to(hidden.device)].float().cpu()
+            if layer == last:
+                raise _LastNeededBlock
+
+        return read
+
+    try:
+        for layer in layers:
+            handles.append(blocks[layer].register_forward_hook(reader(layer)))
+        yield
+    except _LastNeededBlock:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def last_prompt_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> dict[int, Tensor]:
+    """h_l at the last prompt token.
+
+    Returns:
+        per block, fp32 (n, d) in the order of ``prompts``.
+
+    Raises:
+        InputError: a state is not finite, naming the prompt's position.
+    """
+    states: dict[int, Tensor] = {}
+    plan = list(batches(checkpoint, prompts, batch_size))
+    for batch in track(plan, progress) if progress else plan:
+        inputs = encode(checkpoint, [prompts[i] for i in batch], padding_side="right")
+        columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
+        read: dict[int, Tensor] = {}
+        with _reading(checkpoint, layers, columns, read):
+            checkpoint.model(**inputs, use_cache=False)
+        for layer, rows in read.items():
+            states.setdefault(layer, torch.empty(len(prompts), rows.shape[-1]))[batch] = rows[:, 0]
+    for layer, rows in states.items():
+        if not bool(torch.isfinite(rows).all()):
+            worst = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
+            raise InputError(f"block {layer}: the state of record {worst + 1} is not finite; try --dtype float32")
+    return states
+
+
+@torch.inference_mode()
+def mean_reply_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Tensor],
+    layers: Sequence[int],
+    steps: int,
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Means of h_l at positions P−1+k of (prompt + reply), teacher-forced, for k = 0 … steps−1.
+
+    A reply of R tokens has positions k < R: its last one predicts the last token.
+
+    Args:
+        replies: token ids, one tensor per prompt.
+
+    Returns:
+        per block the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
+    """
+    sums: dict[int, Tensor] = {}
+    counts = torch.zeros(steps, dtype=torch.float64)
+    plan = list(batches(checkpoint, prompts, batch_size))
+    for batch in track(plan, progress) if progress else plan:
+        said = [replies[i][: steps - 1] for i in batch]
+        inputs, starts = append(checkpoint, encode(checkpoint, [prompts[i] for i in batch], "right"), said)
+        k = torch.arange(steps)
+        there = k[None, :] < torch.tensor([max(1, len(replies[i])) for i in batch])[:, None]  # (b, steps)
+        columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
+        read: dict[int, Tensor] = {}
+        with _reading(checkpoint, layers, columns, read):
+            checkpoint.model(**inputs, use_cache=False)
+        counts += there.sum(dim=0)
+        for layer, rows in read.items():
+            total = (rows.double() * there[..., None]).sum(dim=0)
+            sums[layer] = sums[layer] + total if layer in sums else total
+    return {layer: total / counts.clamp(min=1)[:, None] for layer, total in sums.items()}, counts

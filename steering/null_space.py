@@ -1,0 +1,98 @@
+"""The direction u in which the forget set answers 1 while the retain set is left alone.
+
+Rows of F_f (n_f, m) and F_r (n_r, m) are features of states (the states themselves, or kernel features), and
+C = F_rᵀF_r (m, m) is the uncentred second moment of retain. Three forms of "left alone":
+
+* ``ratio:ρ`` — the paper's: Q = the ⌊ρm⌋ eigenvectors of C of least energy,
+  u = Q (QᵀF_fᵀF_fQ + γI)⁻¹ QᵀF_fᵀ1. Because every target of the paper's W is the same direction r, its dense
+  W = D H_fᵀP (P H_f H_fᵀ P + γP)⁺ P is exactly r uᵀ.
+* ``energy:t`` — the same with Q = all least directions that together hold at most the share t of tr C.
+* ``soft:α`` — no projector: u = (F_fᵀF_f/n_f + αC/n_r + γI)⁻¹ mean(F_f); α → ∞ recovers it.
+
+γ is ``ridge`` itself (absolute) or ``ridge`` times the mean diagonal of the matrix it is added to (relative). fp64.
+Source: MLLMEraser, arXiv 2510.04217, stage 2; rank-one form and soft null space ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+RidgeScale = Literal["absolute", "relative"]
+
+
+class NullSpace(NamedTuple):
+    """What "left alone" means: ``ratio``, ``energy`` or ``soft``, and its number."""
+
+    form: Literal["ratio", "energy", "soft"]
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.form}:{self.value:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> NullSpace:
+        """Read ``ratio:0.3``, ``energy:1e-3`` or ``soft:10``.
+
+        Raises:
+            ValueError: anything else.
+        """
+        form, _, number = text.partition(":")
+        limits = {"ratio": 1.0, "energy": 1.0, "soft": float("inf")}
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if form not in limits or not 0.0 < value <= limits[form]:
+            raise ValueError(f"{text!r} is not ratio:ρ or energy:t (0 to 1) or soft:α (above 0), for example ratio:0.3")
+        return cls(form, value)  # type: ignore[arg-type]  # checked against the same three words just above
+
+
+def solve(
+    forget: Tensor,
+    retain_moment: Tensor,
+    n_retain: int,
+    null_space: NullSpace,
+    ridge: float,
+    ridge_scale: RidgeScale,
+) -> Tensor:
+    """u (m,), fp64, for forget features (n_f, m) and the retain second moment C (m, m).
+
+    Raises:
+        ValueError: the null space is empty (ρm < 1), or the system is singular (γ = 0 on dependent features).
+    """
+    forget, moment = forget.double(), retain_moment.double()
+    if null_space.form == "soft":
+        system = forget.T @ forget / len(forget) + null_space.value * moment / n_retain
+        return _ridge_solve(system, forget.mean(dim=0), ridge, ridge_scale)
+    basis = _least_directions(moment, null_space)  # Q (m, k)
+    projected = forget @ basis  # (n_f, k)
+    ones = torch.ones(len(forget), dtype=torch.float64)
+    if len(forget) < projected.shape[1]:
+        # Dual form, (n_f, n_f) instead of (k, k): Q Gᵀ (G Gᵀ + γI)⁻¹ 1 with G = F_f Q.
+        gamma = ridge if ridge_scale == "absolute" else ridge * float(projected.pow(2).sum(dim=0).mean())
+        return basis @ (projected.T @ _ridge_solve(projected @ projected.T, ones, gamma, "absolute"))
+    return basis @ _ridge_solve(projected.T @ projected, projected.T @ ones, ridge, ridge_scale)
+
+
+def _least_directions(moment: Tensor, null_space: NullSpace) -> Tensor:
+    energies, directions = torch.linalg.eigh(moment)  # ascending
+    if null_space.form == "ratio":
+        kept = int(null_space.value * len(energies))
+    else:
+        share = energies.clamp(min=0).cumsum(0) / energies.clamp(min=0).sum()
+        kept = int((share <= null_space.value).sum())
+    if kept == 0:
+        raise ValueError(f"null space {null_space} of {len(energies)} features is empty; ask for a larger share")
+    return directions[:, :kept]
+
+
+def _ridge_solve(system: Tensor, target: Tensor, ridge: float, scale: RidgeScale) -> Tensor:
+    gamma = ridge if scale == "absolute" else ridge * float(system.diagonal().mean())
+    regular = system + gamma * torch.eye(len(system), dtype=system.dtype)
+    factor, failed = torch.linalg.cholesky_ex(regular)
+    if int(failed):
+        raise ValueError("the gate's system is singular; ask for a larger --ridge")
+    return torch.cholesky_solve(target[:, None], factor)[:, 0]
