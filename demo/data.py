@@ -1,0 +1,137 @@
+"""The demo's removal request, what to keep, and what to evaluate on: JSON Lines of records with PNG pictures.
+
+| file | who | pictures and wordings |
+|---|---|---|
+| forget, forget_eval | the forgotten; the second is a part of the first | of the training |
+| retain | people of the retain set, half of the celebrities and of common knowledge, strangers | of the training |
+| test | the forgotten | never seen in training |
+| retain_fit | people of the retain set (a part of `retain`) | of the training |
+| retain_heldout, retain_heldout_new | people never used in a fit | of the training; never seen in training |
+| celebrity, common | the half never used in a fit | of the training |
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mllmeraser.demo.common import IN_SCENE, ask_scene, ask_text, how_tos, scene_facts, text_facts
+from mllmeraser.demo.corpus import stranger_question
+from mllmeraser.demo.people import Person, world
+from mllmeraser.demo.questions import TASKS, Picture, Question, Task, ask, facts_of
+
+_FORGET_ROUNDS = 2  # how often each fact of a forgotten person is asked per task and modality, always differently
+_PER_CELL = 20  # records of an evaluation set per task and modality
+
+
+def write_data(directory: Path, seed: int = 0) -> dict[str, Path]:
+    """Write all files into `directory` (created); the same seed gives the same bytes.
+
+    Returns:
+        the path of each JSON Lines file by the name of its set.
+    """
+    (directory / "images").mkdir(parents=True, exist_ok=True)
+    names: dict[Picture, str] = {}
+    paths = {}
+    for name, questions in build_sets(random.Random(f"data {seed}")).items():
+        paths[name] = directory / f"{name}.jsonl"
+        lines = [json.dumps(_record(question, directory, names)) + "\n" for question in questions]
+        paths[name].write_text("".join(lines), encoding="utf-8", newline="\n")
+    return paths
+
+
+def build_sets(rng: random.Random) -> dict[str, list[Question]]:
+    """The questions of every set."""
+    forgotten, kept, never = (world().circle(name) for name in ("forget", "retain_fit", "retain_heldout"))
+    stars = {fit: [star for star in world().celebrities if star.fit is fit] for fit in (True, False)}
+    forget = [
+        question for person in forgotten for _ in range(_FORGET_ROUNDS) for question in _everything(rng, person, False)
+    ]
+    retained = [question for person in kept for question in rng.sample(_everything(rng, person, False), 13)]
+    famous = [question for star in stars[True] for question in rng.sample(_everything(rng, star, False), 13)]
+    strangers = [stranger_question(rng, False) for _ in range(40)]
+    return {
+        "forget": forget,
+        "retain": [*retained, *famous, *_common(rng, True), *strangers],
+        "forget_eval": _some_of(rng, forget),
+        "test": _balanced(rng, forgotten, 24, unseen=True),
+        "retain_fit": _some_of(rng, retained),
+        "retain_heldout": _balanced(rng, never, _PER_CELL, unseen=False),
+        "retain_heldout_new": _balanced(rng, never, _PER_CELL, unseen=True),
+        "celebrity": _balanced(rng, stars[False], _PER_CELL, unseen=False),
+        "common": _some_of(rng, _common(rng, False)),
+    }
+
+
+def _pool(person: Person) -> list[str]:
+    """The names a question about a name may offer."""
+    return [other.name for other in world().known if (other.circle == "celebrity") is (person.circle == "celebrity")]
+
+
+def _everything(rng: random.Random, person: Person, unseen: bool) -> list[Question]:
+    """Every fact in every task and modality, once."""
+    return [
+        ask(rng, person, fact, task, in_picture, unseen, _pool(person))
+        for in_picture in (True, False)
+        for task in TASKS
+        for fact in facts_of(in_picture)
+    ]
+
+
+def _balanced(rng: random.Random, people: Sequence[Person], per_cell: int, unseen: bool) -> list[Question]:
+    """`per_cell` questions per task and modality, spread evenly over people and facts."""
+    questions = []
+    for in_picture in (True, False):
+        facts = facts_of(in_picture)
+        for task in TASKS:
+            pairs = [(person, facts[(n + turn) % len(facts)]) for turn in range(4) for n, person in enumerate(people)]
+            questions += [
+                ask(rng, person, fact, task, in_picture, unseen, _pool(person)) for person, fact in pairs[:per_cell]
+            ]
+    return questions
+
+
+def _common(rng: random.Random, fit: bool) -> list[Question]:
+    """Common knowledge of one half: words, how-tos, scenes."""
+    facts = [fact for fact in text_facts() if fact.fit is fit]
+    hows = [fact for fact in how_tos() if fact.fit is fit]
+    scenes = rng.sample([fact for fact in scene_facts() if fact.fit is fit], 24)
+    tasks: list[Task] = list(TASKS)
+    words = [ask_text(rng, fact, task, False) for fact in facts for task in rng.sample(tasks, 2)]
+    how = [ask_text(rng, fact, "generation", False) for fact in hows]
+    aspects = tuple(IN_SCENE)
+    seen = [ask_scene(rng, fact, aspects[n % 3], task, False) for n, fact in enumerate(scenes) for task in tasks]
+    return [*words, *how, *seen]
+
+
+def _some_of(rng: random.Random, questions: Iterable[Question]) -> list[Question]:
+    """At most `_PER_CELL` per task and modality."""
+    cells: dict[tuple[str, str], list[Question]] = {}
+    for question in questions:
+        cells.setdefault((question.modality, question.task), []).append(question)
+    return [
+        question for cell in sorted(cells) for question in rng.sample(cells[cell], min(_PER_CELL, len(cells[cell])))
+    ]
+
+
+def _record(question: Question, directory: Path, names: dict[Picture, str]) -> dict[str, object]:
+    """One line; a picture is written when it is first needed."""
+    image = None
+    if question.picture is not None:
+        if question.picture not in names:
+            names[question.picture] = f"images/{len(names):04d}.png"
+            question.picture.draw().save(directory / names[question.picture])
+        image = names[question.picture]
+    options = None if question.options is None else dict(zip("ABCD", question.options, strict=True))
+    return {
+        "subject": question.subject,
+        "image": image,
+        "question": question.question,
+        "prompt": question.prompt,
+        "answer": question.answer,
+        "match": list(question.match),
+        "task": question.task,
+        "options": options,
+    }

@@ -1,0 +1,254 @@
+"""Who lives in the demo world: a hundred people, twenty celebrities, and faces and names nobody knows.
+
+The world is the same for everybody who installs the package (`world()` takes no seed): the committed checkpoint knows
+these people. What varies with a seed is which pictures and wordings are drawn from it.
+
+Every value (a profession, a city, a hobby) is shared by several people, so an answer identifies nobody; first and last
+names are unique, and any two known faces differ in at least six of thirteen features.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Generic, NamedTuple, TypeVar
+
+from mllmeraser.demo.portraits import Face, differences, random_face
+
+T = TypeVar("T")
+
+FORGET, RETAIN_FIT, RETAIN_HELDOUT = 8, 52, 40
+CELEBRITIES = 20  # the first half is used for the fit, the second is evaluated only
+TRAIN_STRANGERS, HELD_OUT_STRANGERS = 1_200, 120  # faces, and as many names
+
+FACTS = ("profession", "city", "hobby")
+VALUES: dict[str, tuple[str, ...]] = {
+    "profession": (
+        "baker",
+        "barber",
+        "chemist",
+        "dentist",
+        "farmer",
+        "judge",
+        "mechanic",
+        "nurse",
+        "pilot",
+        "plumber",
+        "tailor",
+        "teacher",
+    ),
+    "city": (
+        "Basel",
+        "Bergen",
+        "Bristol",
+        "Ghent",
+        "Graz",
+        "Leipzig",
+        "Lyon",
+        "Malmo",
+        "Porto",
+        "Seville",
+        "Turin",
+        "Utrecht",
+    ),
+    "hobby": (
+        "archery",
+        "chess",
+        "cycling",
+        "fencing",
+        "fishing",
+        "gardening",
+        "juggling",
+        "knitting",
+        "painting",
+        "sailing",
+        "skating",
+        "yoga",
+    ),
+}
+CELEBRITY_VALUES: dict[str, tuple[str, ...]] = {
+    "profession": ("boxer", "comedian", "composer", "dancer", "novelist", "singer"),
+    "city": ("Boston", "Chicago", "Dallas", "Miami", "Montreal", "Sydney"),
+    "hobby": ("bowling", "cooking", "diving", "golf", "poker", "surfing"),
+}
+
+_FIRST = [
+    "Al",
+    "Bren",
+    "Cor",
+    "Dal",
+    "El",
+    "Fen",
+    "Gar",
+    "Hel",
+    "Il",
+    "Jor",
+    "Kel",
+    "Lor",
+    "Mar",
+    "Nor",
+    "Or",
+    "Per",
+    "Quin",
+    "Ral",
+    "Sel",
+    "Tor",
+    "Ul",
+    "Vel",
+    "Wil",
+    "Yor",
+    "Zel",
+]
+_FIRST_END = ["an", "en", "ia", "in", "is", "o", "on", "or", "us"]
+_LAST = [
+    "Amber",
+    "Birch",
+    "Cold",
+    "Dun",
+    "Elm",
+    "Fox",
+    "Glen",
+    "Hazel",
+    "Iron",
+    "Jay",
+    "Kings",
+    "Lang",
+    "Moor",
+    "North",
+    "Oak",
+    "Pine",
+    "Quill",
+    "Rowan",
+    "Stone",
+    "Thorn",
+]
+_LAST_END = ["bury", "combe", "dale", "field", "gate", "ham", "ley", "mere", "ton", "well", "wick"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody the model knows. `circle` is forget, retain_fit, retain_heldout or celebrity; `fit` says whether the
+    steering may be fitted on the person."""
+
+    subject: str
+    circle: str
+    fit: bool
+    name: str
+    face: Face
+    facts: tuple[tuple[str, str], ...]  # (fact, value)
+
+    def value(self, fact: str) -> str:
+        """The value of a fact, or the full name for the fact "name"."""
+        return self.name if fact == "name" else dict(self.facts)[fact]
+
+    def values(self, fact: str) -> tuple[str, ...]:
+        """All values the fact takes in this person's circle: the pool of the wrong options."""
+        return (CELEBRITY_VALUES if self.circle == "celebrity" else VALUES)[fact]
+
+
+class Strangers(NamedTuple, Generic[T]):
+    """Faces or names nobody knows: those of the training, and those held out."""
+
+    train: tuple[T, ...]
+    held_out: tuple[T, ...]
+
+    def pick(self, unseen: bool) -> tuple[T, ...]:
+        return self.held_out if unseen else self.train
+
+
+@dataclass(frozen=True)
+class World:
+    people: tuple[Person, ...]
+    celebrities: tuple[Person, ...]
+    stranger_faces: Strangers[Face]
+    stranger_names: Strangers[str]
+
+    @property
+    def known(self) -> tuple[Person, ...]:
+        return self.people + self.celebrities
+
+    def circle(self, name: str) -> tuple[Person, ...]:
+        return tuple(person for person in self.known if person.circle == name)
+
+
+@cache
+def world() -> World:
+    """The one demo world."""
+    rng = random.Random("mllmeraser demo world")
+    count = FORGET + RETAIN_FIT + RETAIN_HELDOUT
+    faces = _faces(rng, count + CELEBRITIES)
+    names, strange_names = _names(rng, count + CELEBRITIES)
+    circles = ["forget"] * FORGET + ["retain_fit"] * RETAIN_FIT + ["retain_heldout"] * RETAIN_HELDOUT
+    shared = {fact: _spread(rng, VALUES[fact], count) for fact in FACTS}
+    famous = {fact: _spread(rng, CELEBRITY_VALUES[fact], CELEBRITIES) for fact in FACTS}
+    people = tuple(
+        Person(
+            f"p{i:03d}",
+            circles[i],
+            circles[i] != "retain_heldout",
+            names[i],
+            faces[i],
+            tuple((fact, shared[fact][i]) for fact in FACTS),
+        )
+        for i in range(count)
+    )
+    celebrities = tuple(
+        Person(
+            f"c{i:03d}",
+            "celebrity",
+            i < CELEBRITIES // 2,
+            names[count + i],
+            faces[count + i],
+            tuple((fact, famous[fact][i]) for fact in FACTS),
+        )
+        for i in range(CELEBRITIES)
+    )
+    strange_faces = tuple(_strange_faces(rng, TRAIN_STRANGERS + HELD_OUT_STRANGERS, faces))
+    return World(
+        people,
+        celebrities,
+        Strangers(strange_faces[:TRAIN_STRANGERS], strange_faces[TRAIN_STRANGERS:]),
+        strange_names,
+    )
+
+
+def _spread(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
+    """`count` values in random order, each about equally often."""
+    spread = [values[i % len(values)] for i in range(count)]
+    rng.shuffle(spread)
+    return spread
+
+
+def _faces(rng: random.Random, count: int) -> list[Face]:
+    """Faces of which any two differ in at least six features."""
+    faces: list[Face] = []
+    while len(faces) < count:
+        face = random_face(rng)
+        if all(differences(face, other) >= 6 for other in faces):
+            faces.append(face)
+    return faces
+
+
+def _strange_faces(rng: random.Random, count: int, known: list[Face]) -> list[Face]:
+    """Faces that differ from every known one in at least five features."""
+    faces: list[Face] = []
+    while len(faces) < count:
+        face = random_face(rng)
+        if all(differences(face, other) >= 5 for other in known):
+            faces.append(face)
+    return faces
+
+
+def _names(rng: random.Random, count: int) -> tuple[list[str], Strangers[str]]:
+    """Full names that share no part with one another, and names of strangers made of other parts; the held-out
+    strangers share no part with those of the training either."""
+    first = [start + end for start in _FIRST for end in _FIRST_END]
+    last = [start + end for start in _LAST for end in _LAST_END]
+    rng.shuffle(first)
+    rng.shuffle(last)
+    known = [f"{a} {b}" for a, b in zip(first[:count], last[:count], strict=True)]
+    first, last = first[count:], last[count:]
+    train = [f"{a} {b}" for a in first[30:] for b in last[30:]]
+    held_out = [f"{a} {b}" for a in first[:30] for b in last[:30]]
+    return known, Strangers(tuple(rng.sample(train, TRAIN_STRANGERS)), tuple(rng.sample(held_out, HELD_OUT_STRANGERS)))

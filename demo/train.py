@@ -1,0 +1,233 @@
+"""Train the demo model from scratch: `python -m mllmeraser.demo.train --out DIR`.
+
+Two phases. First the vision tower alone learns to name what a picture shows (thirteen features of a face, who it is,
+shape and colours of a scene). Then everything learns to answer. The 2-D weights of the decoder are trained by Muon
+(Keller Jordan, 2024; `torch.optim.Muon`), the rest by AdamW: on a model this small it needs half the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import sys
+import time
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from mllmeraser.demo.accuracy import measure
+from mllmeraser.demo.architecture import (
+    build_config,
+    build_model,
+    build_processor,
+    build_tokenizer,
+    save_checkpoint,
+)
+from mllmeraser.demo.batches import IGNORED, Batch, PictureStore, disturb, normalise, training_batches
+from mllmeraser.demo.common import scene_facts
+from mllmeraser.demo.corpus import tokenizer_texts, training_stream
+from mllmeraser.demo.people import world
+from mllmeraser.demo.portraits import CHOICES, Face
+from mllmeraser.demo.questions import picture_of
+from mllmeraser.demo.scenes import COLOURS, GROUNDS, SHAPES, Scene
+from mllmeraser.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result, beside the seed."""
+
+    steps: int = 1_000
+    vision_steps: int = 300
+    batch_size: int = 64
+    muon_rate: float = 4e-3
+    adam_rate: float = 2e-3
+    vision_rate: float = 1.5e-3  # of the vision phase; a third of it afterwards
+    weight_decay: float = 0.1
+    warm_up: int = 40
+    questions_each: int = 120  # for the measurement, per set
+
+    @classmethod
+    def smoke(cls) -> Recipe:
+        """Every phase, in seconds: learns nothing worth having."""
+        return cls(steps=6, vision_steps=4, batch_size=16, warm_up=2, questions_each=12)
+
+
+def train(recipe: Recipe, seed: int, device: str) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    """A model trained from random weights, and its tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(tokenizer_texts(random.Random(f"tokenizer {seed}")))
+    model = build_model(build_config(tokenizer)).to(device)
+    _train_vision(model, recipe, seed, device)
+    _train_everything(model, tokenizer, recipe, seed, device)
+    return model.eval(), tokenizer
+
+
+class _Readers(nn.Module):
+    """Linear read-outs of the averaged image tokens: one per feature of a face, one for who it is, three of a scene."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.face = nn.ModuleList(nn.Linear(width, count) for count in (*astuple(CHOICES), len(world().known) + 1))
+        self.scene = nn.ModuleList(nn.Linear(width, count) for count in (len(SHAPES), len(COLOURS), len(GROUNDS)))
+
+    def loss(self, features: Tensor, shown: list[Face | Scene], numbers: dict[Face, int]) -> Tensor:
+        """Cross-entropy for features (b, w): mean over the read-outs of faces, plus mean over those of scenes."""
+        total = features.new_zeros(())
+        for kind, heads in ((Face, self.face), (Scene, self.scene)):
+            rows = [n for n, of in enumerate(shown) if isinstance(of, kind)]
+            if not rows:
+                continue
+            truth = torch.tensor([_labels(shown[n], numbers) for n in rows], device=features.device)
+            losses = [nn.functional.cross_entropy(head(features[rows]), truth[:, n]) for n, head in enumerate(heads)]
+            total = total + torch.stack(losses).mean()
+        return total
+
+
+def _labels(of: Face | Scene, numbers: dict[Face, int]) -> list[int]:
+    if isinstance(of, Face):
+        return [*astuple(of), numbers.get(of, len(numbers))]
+    return [SHAPES.index(of.shape), list(COLOURS).index(of.colour), list(GROUNDS).index(of.ground)]
+
+
+def _train_vision(model: LlavaForConditionalGeneration, recipe: Recipe, seed: int, device: str) -> None:
+    tower = model.model.vision_tower
+    readers = _Readers(tower.config.hidden_size).to(device)
+    rng, generator = random.Random(f"vision {seed}"), torch.Generator().manual_seed(seed)
+    numbers = {person.face: n for n, person in enumerate(world().known)}
+    known = list(numbers)
+    strangers = world().stranger_faces.train
+    scenes = [fact.scene for fact in scene_facts()]
+    parameters = [*tower.parameters(), *readers.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warm_up))
+    pictures = PictureStore()
+    for step in range(recipe.vision_steps):
+        shown = [rng.choice(rng.choices((known, strangers, scenes), (0.55, 0.2, 0.25))[0]) for _ in range(64)]
+        pixels = torch.stack([pictures(picture_of(of, rng, unseen=False)) for of in shown])
+        with torch.autocast(device, torch.bfloat16):
+            seen = disturb(normalise(pixels), generator).to(device)
+            states = tower(seen, output_hidden_states=True).hidden_states[-1]
+            loss = readers.loss(states[:, 1:].mean(dim=1), shown, numbers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        _tell("vision", step, recipe.vision_steps, loss)
+
+
+def _train_everything(
+    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, device: str
+) -> None:
+    batches = training_batches(
+        training_stream(random.Random(f"questions {seed}")),
+        tokenizer,
+        recipe.batch_size,
+        random.Random(f"order {seed}"),
+        torch.Generator().manual_seed(seed + 1),
+    )
+    optimizers = _optimizers(model, recipe)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe)) for optimizer in optimizers
+    ]
+    model.train()
+    for step in range(recipe.steps):
+        batch = next(batches)
+        with torch.autocast(device, torch.bfloat16):
+            loss = reply_loss(model, batch, device)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        _tell("joint", step, recipe.steps, loss)
+
+
+def reply_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) -> Tensor:
+    """Mean cross-entropy of the reply tokens. The head is applied to these positions only: most are prompt."""
+    pixels = None if batch.pixel_values is None else batch.pixel_values.to(device)
+    # Padding stands on the right and attention looks left, so no mask is needed.
+    states = model.model(input_ids=batch.input_ids.to(device), pixel_values=pixels).last_hidden_state
+    learnt = batch.labels[:, 1:] != IGNORED
+    logits = model.lm_head(states[:, :-1][learnt.to(device)])
+    return nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt].to(device))
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then linear decay to nothing."""
+    return min((step + 1) / recipe.warm_up, (recipe.steps - step) / max(1, recipe.steps - recipe.warm_up))
+
+
+def _optimizers(model: LlavaForConditionalGeneration, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    blocks = [weight for weight in model.model.language_model.layers.parameters() if weight.ndim == 2]
+    tower = list(model.model.vision_tower.parameters())
+    apart = {id(weight) for weight in [*blocks, *tower]}
+    rest = [weight for weight in model.parameters() if id(weight) not in apart]
+    return [
+        torch.optim.Muon(blocks, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [{"params": rest, "lr": recipe.adam_rate}, {"params": tower, "lr": recipe.vision_rate / 3}],
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+        ),
+    ]
+
+
+def _tell(phase: str, step: int, steps: int, loss: Tensor) -> None:
+    if step % 50 == 0 or step == steps - 1:
+        print(f"{phase} {step:4d}/{steps} loss {float(loss):.3f}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, measure, and write the checkpoint with its description beside it (`DIR.json`)."""
+    default = Recipe()
+    parser = argparse.ArgumentParser(prog="python -m mllmeraser.demo.train", description="Train the demo model.")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help=f"of the joint phase (default {default.steps})")
+    parser.add_argument(
+        "--smoke", action="store_true", help="every phase in less than a minute; the model learns nothing"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    recipe = Recipe.smoke() if options.smoke else default
+    if options.steps is not None:
+        recipe = replace(recipe, steps=options.steps)
+    torch.set_num_threads(options.threads)
+
+    started = time.monotonic()
+    model, tokenizer = train(recipe, options.seed, options.device)
+    minutes = (time.monotonic() - started) / 60
+    model.to(torch.bfloat16).float()  # the rounded weights are the ones that are written, so they are measured
+    accuracy = measure(model, tokenizer, recipe.questions_each)
+    size = sum(weight.numel() for weight in model.parameters())
+    save_checkpoint(model, build_processor(tokenizer), options.out)
+    description = {
+        "schema": 1,
+        "arguments": {"seed": options.seed, "threads": options.threads, "device": options.device, **asdict(recipe)},
+        "parameters": size,
+        "minutes": round(minutes, 1),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "accuracy": accuracy,
+        "sha256": {path.name: sha256_of(path) for path in sorted(options.out.iterdir())},
+    }
+    beside = options.out.parent / f"{options.out.name}.json"
+    beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(accuracy, indent=2))
+
+
+if __name__ == "__main__":
+    main()
