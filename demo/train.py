@@ -13,6 +13,7 @@ import platform
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -101,9 +102,9 @@ def _train_vision(model: LlavaForConditionalGeneration, recipe: Recipe, seed: in
     readers = _Readers(tower.config.hidden_size).to(device)
     rng, generator = random.Random(f"vision {seed}"), torch.Generator().manual_seed(seed)
     numbers = {person.face: n for n, person in enumerate(world().known)}
-    known = list(numbers)
-    strangers = world().stranger_faces.train
-    scenes = [fact.scene for fact in scene_facts()]
+    known: Sequence[Face | Scene] = list(numbers)
+    strangers: Sequence[Face | Scene] = world().stranger_faces.train
+    scenes: Sequence[Face | Scene] = [fact.scene for fact in scene_facts()]
     parameters = [*tower.parameters(), *readers.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warm_up))

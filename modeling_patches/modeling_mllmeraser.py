@@ -34,7 +34,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ class Request:
     gate_layer: int | None  # the block whose gate the others share; None: every block reads its own
     kind: str
     shape: str
-    threshold: float | None
+    threshold: float  # 0 where the shape has none
     all_positions: bool
     steps: int  # K
     landmarks: int  # J; 0 for a linear gate
@@ -97,7 +97,8 @@ class Request:
             gate: dict[str, tuple[int, ...]] = {"gate": (hidden_size,)}
         else:
             gate = {"landmarks": (self.landmarks, hidden_size), "weights": (self.landmarks,), "bandwidth": ()}
-        shapes = {(layer, "direction"): (self.steps, hidden_size) for layer in self.layers}
+        directions = [(layer, "direction") for layer in self.layers]
+        shapes: dict[tuple[int, str], tuple[int, ...]] = dict.fromkeys(directions, (self.steps, hidden_size))
         for layer in self.layers if self.gate_layer is None else (self.gate_layer,):
             shapes |= {(layer, leaf): shape for leaf, shape in gate.items()}
         return shapes
@@ -124,12 +125,13 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int) -> Reques
             gate_layer=entry["gate_layer"],
             kind=gate["kind"],
             shape=gate["shape"],
-            threshold=gate["threshold"],
+            threshold=gate["threshold"] or 0.0,
             all_positions=entry["prompt_positions"] == "all",
             steps=entry["reply_steps"],
             landmarks=entry["landmarks"] or 0,
         )
         strength, enabled, positions = entry["strength"], entry["enabled"], entry["prompt_positions"]
+        threshold = gate["threshold"]
     except (KeyError, TypeError) as error:
         raise SteeringError(f"{where}: {error!r} is missing or of the wrong type; export again") from error
     blocks = [*request.layers, *([] if request.gate_layer is None else [request.gate_layer])]
@@ -141,7 +143,7 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int) -> Reques
         "gate.kind": request.kind in ("linear", "kernel") and (request.kind == "linear") == (request.landmarks == 0),
         "gate.shape": request.shape in ("identity", "clip", "dead-zone", "step"),
         "gate.threshold": request.shape in ("identity", "clip")
-        or (isinstance(request.threshold, int | float) and math.isfinite(request.threshold)),
+        or (isinstance(threshold, int | float) and math.isfinite(threshold)),
         "prompt_positions": positions in ("all", "last"),
         "reply_steps": type(request.steps) is int and request.steps >= 1,
         "strength": isinstance(strength, int | float) and math.isfinite(strength),
@@ -371,8 +373,13 @@ class RequestSteering(nn.Module):
         return torch.where(plan.seen.to(g.device), g, torch.zeros_like(g))
 
     def forward(self, hidden: Tensor, plan: Plan) -> tuple[Tensor, Tensor] | None:
-        """Read the gate if it is read here; then the delta (b, s, d) fp32 and the positions (b, s) it moves."""
+        """Read the gate if it is read here; then the delta (b, s, d) fp32 and the positions (b, s) it moves.
+
+        None: this request is off, or moves nothing at this block.
+        """
         request = self.request
+        if plan.scales[request.index] == 0:
+            return None
         if plan.reads and self.reads:
             plan.kept.gates[request.index, self.layer] = self.read(hidden, plan)
         if not self.moves:
@@ -395,7 +402,7 @@ class LayerSteering(nn.ModuleDict):
     """All requests at one block, by index; adds their deltas to the block's output."""
 
     def forward(self, hidden: Tensor, plan: Plan) -> Tensor:
-        results = [child(hidden, plan) for child in self.values() if plan.scales[child.request.index] != 0]
+        results = [child(hidden, plan) for child in self.values()]
         shifts = [result for result in results if result is not None]
         if not shifts:
             return hidden
@@ -406,13 +413,17 @@ class LayerSteering(nn.ModuleDict):
         return torch.where(moved.unsqueeze(-1), hidden + delta.to(hidden.dtype), hidden)
 
 
-@functools.cache
+_steered_layers: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def steered_layer(base: type[nn.Module]) -> type[nn.Module]:
     """The decoder layer class ``base`` with steering applied to its output.
 
     A subclass set on the existing layer keeps the names of its weights, which a wrapper module would change; its
     steering, where it has one, is the child module ``steering``.
     """
+    if base in _steered_layers:
+        return _steered_layers[base]
 
     class Steered(base):  # type: ignore[misc, valid-type]
         def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -425,8 +436,19 @@ def steered_layer(base: type[nn.Module]) -> type[nn.Module]:
                 return (steering(output[0], plan), *output[1:])
             return steering(output, plan)
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            # No module holds this class by its name, so that pickle has to be told how to make it.
+            return _blank_layer, (base,), vars(self)
+
     Steered.__name__ = Steered.__qualname__ = f"Steered{base.__name__}"
+    _steered_layers[base] = Steered
     return Steered
+
+
+def _blank_layer(base: type[nn.Module]) -> nn.Module:
+    """A steered layer without any content, for pickle to fill."""
+    steered = steered_layer(base)
+    return steered.__new__(steered)
 
 
 def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
@@ -515,11 +537,13 @@ def _write_variant_index(directory: Path, steering_names: tuple[str, ...], steer
 # --------------------------------------------------------------------------------------------------------- the mixin
 
 
-class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
+class SteeringMixin(PreTrainedModel):
     """Everything the families share; put before the native class, so that ``super()`` is the base model."""
 
     native_class: ClassVar[type[PreTrainedModel]]
     published_layers: ClassVar[str]  # name of the decoder layers in a published checkpoint
+    _no_split_modules: Collection[str] | None
+    _keep_in_fp32_modules_strict: Collection[str] | None
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -527,7 +551,7 @@ class SteeringMixin(PreTrainedModel):  # type: ignore[misc]
 
     def _install_steering(self) -> None:
         """Make the decoder layers steer, and give the steered ones their (still empty) tensors."""
-        layers = self.get_decoder().layers
+        layers: nn.ModuleList = self.get_decoder().layers
         hidden = self.config.get_text_config().hidden_size
         self.steering_requests = parse_requests(self.config.steering, len(layers))
         for index, layer in enumerate(layers):
@@ -732,9 +756,7 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision",
 # ---------------------------------------------------------------------------------------------------------- families
 
 
-class MllmEraserLlavaForConditionalGeneration(  # type: ignore[misc]
-    SteeringMixin, LlavaForConditionalGeneration, GenerationMixin
-):
+class MllmEraserLlavaForConditionalGeneration(SteeringMixin, LlavaForConditionalGeneration, GenerationMixin):
     """LLaVA whose decoder layers steer."""
 
     config_class = MllmEraserLlavaConfig
@@ -751,7 +773,7 @@ class MllmEraserLlavaForConditionalGeneration(  # type: ignore[misc]
         return self._steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
 
 
-class MllmEraserQwen2_5_VLForConditionalGeneration(  # type: ignore[misc]  # noqa: N801
+class MllmEraserQwen2_5_VLForConditionalGeneration(  # noqa: N801
     SteeringMixin, Qwen2_5_VLForConditionalGeneration, GenerationMixin
 ):
     """Qwen2.5-VL whose decoder layers steer."""
