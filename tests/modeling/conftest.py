@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, dynamic_module_utils
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that the tests import tiny and hook_oracle, beside them
 
@@ -38,3 +39,11 @@ def base(family: tiny.Family) -> PreTrainedModel:
 def llava() -> PreTrainedModel:
     """As ``base``, LLaVA only."""
     return _base("llava")
+
+
+@pytest.fixture(scope="session")
+def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remote code is copied into a folder of this run; one for all tests, for Python remembers where it found it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield

@@ -83,7 +83,7 @@ def llava() -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config)
 
 
-def qwen() -> Qwen2_5_VLForConditionalGeneration:
+def qwen(tied: bool = False) -> Qwen2_5_VLForConditionalGeneration:
     """A random Qwen2.5-VL on pictures of 4 × 4 patches of 4 pixels."""
     vision = {
         "depth": 2,
@@ -110,7 +110,7 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
         "eos_token_id": None,
         "pad_token_id": PAD,
         "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": tied,
     }
     config = Qwen2_5_VLConfig(
         vision_config=vision,
@@ -119,7 +119,7 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
         video_token_id=94,
         vision_start_token_id=VISION_START,
         vision_end_token_id=93,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )
     config.initializer_range = 0.3
     return Qwen2_5_VLForConditionalGeneration(config)
