@@ -48,10 +48,19 @@ def export(
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
-        MllmEraserError: the disk is full, or a file cannot be linked; nothing is left behind.
+        MllmEraserError: the disk is full or fails, or a file cannot be linked; nothing is left behind.
     """
+    try:
+        return _export(source, bundles, output.absolute(), link, overwrite, dry_run)
+    except OSError as error:
+        where = output if error.filename is None else error.filename
+        raise MllmEraserError(f"{where}: {error.strerror}; the export failed, mend that and run it again") from error
+
+
+def _export(
+    source: Source, bundles: Sequence[Bundle], output: Path, link: Link, overwrite: bool, dry_run: bool
+) -> Plan:
     base = read_base(source)
-    output = output.absolute()
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     output = output.resolve()
@@ -118,10 +127,8 @@ def _staging(output: Path) -> Iterator[Path]:
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
-    except OSError as error:
-        raise MllmEraserError(f"{output}: the export failed ({error.strerror}); nothing was left behind") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         if descriptor >= 0:
             os.close(descriptor)
 
@@ -163,7 +170,16 @@ def _publish(folder: Path, output: Path, overwrite: bool) -> None:
     finally:
         if aside.exists() and not output.exists():
             aside.rename(output)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, even if Ctrl-C comes meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _sync(folder: Path) -> None:
