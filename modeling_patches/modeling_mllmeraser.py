@@ -34,7 +34,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -537,6 +537,20 @@ def _write_variant_index(directory: Path, steering_names: tuple[str, ...], steer
 # --------------------------------------------------------------------------------------------------------- the mixin
 
 
+def _in_place_of(native: Callable[..., Any], steered: Callable[..., Any]) -> Callable[..., Any]:
+    """The method that calls ``steered`` with ``native`` and its arguments by name.
+
+    It shows the native signature, which ``generate`` reads.
+    """
+    names = tuple(inspect.signature(native).parameters)[1:]
+
+    @functools.wraps(native)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return steered(self, native, {**dict(zip(names, args, strict=False)), **kwargs})
+
+    return method
+
+
 class SteeringMixin(PreTrainedModel):
     """Everything the families share; put before the native class, so that ``super()`` is the base model."""
 
@@ -544,6 +558,13 @@ class SteeringMixin(PreTrainedModel):
     published_layers: ClassVar[str]  # name of the decoder layers in a published checkpoint
     _no_split_modules: Collection[str] | None
     _keep_in_fp32_modules_strict: Collection[str] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "native_class" in vars(cls):
+            native = cls.native_class
+            cls.forward = _in_place_of(native.forward, cls._steered_forward)
+            cls.prepare_inputs_for_generation = _in_place_of(native.prepare_inputs_for_generation, cls._steered_inputs)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -592,9 +613,8 @@ class SteeringMixin(PreTrainedModel):
     def _steps(self, scales: tuple[float, ...]) -> int:
         return max(request.steps for request in self.steering_requests if scales[request.index] != 0)
 
-    def _steered_forward(self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _steered_forward(self, forward: Any, arguments: dict[str, Any]) -> Any:
         """Call the native ``forward`` with the plan, and leave the gates that were read beside its cache."""
-        arguments = {**dict(zip(inspect.signature(forward).parameters, args, strict=False)), **kwargs}
         if _PLAN in arguments:  # from generate, made with the prompt's true width and the 2-D mask
             plan = arguments.pop(_PLAN)
         elif any(scales := self._scales()):
@@ -606,8 +626,8 @@ class SteeringMixin(PreTrainedModel):
             arguments.pop("steering_prompt_length", None)
             plan = None
         if plan is None:
-            return forward(**arguments)
-        outputs = forward(**arguments, **{_PLAN: plan})
+            return forward(self, **arguments)
+        outputs = forward(self, **arguments, **{_PLAN: plan})
         if plan.reads:
             gates = {key: gate.detach() for key, gate in plan.kept.gates.items()}
             for value in outputs.values() if isinstance(outputs, dict) else outputs:
@@ -615,10 +635,9 @@ class SteeringMixin(PreTrainedModel):
                     setattr(value, _KEPT, KeptGates(plan.kept.ends, gates))
         return outputs
 
-    def _steered_inputs(self, prepare: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _steered_inputs(self, prepare: Any, arguments: dict[str, Any]) -> Any:
         """Call the native ``prepare_inputs_for_generation`` and add the plan, while the mask is still 2-D."""
-        arguments = {**dict(zip(inspect.signature(prepare).parameters, args, strict=False)), **kwargs}
-        inputs = prepare(**arguments)
+        inputs = prepare(self, **arguments)
         generation, scales = _generation.get(), self._scales()
         if generation is None:
             return inputs
@@ -763,15 +782,6 @@ class MllmEraserLlavaForConditionalGeneration(SteeringMixin, LlavaForConditional
     native_class = LlavaForConditionalGeneration
     published_layers = "language_model.model.layers"
 
-    # generate() reads the signatures of these two: they show the native ones.
-    @functools.wraps(native_class.forward)
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._steered_forward(super().forward, args, kwargs)
-
-    @functools.wraps(native_class.prepare_inputs_for_generation)
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
-        return self._steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
-
 
 class MllmEraserQwen2_5_VLForConditionalGeneration(  # noqa: N801
     SteeringMixin, Qwen2_5_VLForConditionalGeneration, GenerationMixin
@@ -781,14 +791,6 @@ class MllmEraserQwen2_5_VLForConditionalGeneration(  # noqa: N801
     config_class = MllmEraserQwen2_5_VLConfig
     native_class = Qwen2_5_VLForConditionalGeneration
     published_layers = "model.layers"
-
-    @functools.wraps(native_class.forward)
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._steered_forward(super().forward, args, kwargs)
-
-    @functools.wraps(native_class.prepare_inputs_for_generation)
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
-        return self._steered_inputs(super().prepare_inputs_for_generation, args, kwargs)
 
 
 FAMILIES: dict[str, type[SteeringMixin]] = {

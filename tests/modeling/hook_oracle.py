@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tiny
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -35,36 +34,52 @@ def gate(request: dict[str, Any], tensors: dict[str, Tensor], name: str, h: Tens
             return 1.0 if g >= threshold else 0.0
 
 
+Turn = tuple[int, list[int]]  # the columns from here on belong to it; P of each row
+
+
 @contextmanager
 def hooked(
-    base: PreTrainedModel, steering: dict[str, Any], tensors: dict[str, Tensor], mask: Tensor, ends: list[int]
+    base: PreTrainedModel, steering: dict[str, Any], tensors: dict[str, Tensor], mask: Tensor, *turns: Turn
 ) -> Iterator[None]:
-    """Within it, a forward of the whole sequence (no cache) is steered; ``ends`` is P of each row."""
-    lasts = [max(c for c in range(end) if mask[row, c]) for row, end in enumerate(ends)]
-    gates: dict[tuple[int, int, int], float] = {}  # request, block, row
+    """Within it, every forward of the whole sequence (no cache) is steered.
+
+    Args:
+        mask: of the prompts; a forward over n times as many rows has n copies of each, one after the other, as
+            ``generate`` lays out beams and returned sequences.
+        turns: a single one that starts at column 0, or more: those of earlier turns stay as they were steered.
+    """
+    gates: dict[tuple[int, int, int, int], float] = {}  # turn, request, block, row
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, _args: Any, output: Any) -> Any:
             before = output[0] if isinstance(output, tuple) else output
             after = before.clone()
-            for row, (end, last) in enumerate(zip(ends, lasts, strict=True)):
-                for column in range(before.shape[1]):
-                    delta = torch.zeros(before.shape[2])
-                    moved = False
+            for row in range(before.shape[0]):
+                prompt = row * mask.shape[0] // before.shape[0]
+                for turn, (start, ends) in enumerate(turns):
+                    end = ends[prompt]
+                    last = max(c for c in range(start, end) if c >= mask.shape[1] or mask[prompt, c])
+                    stop = turns[turn + 1][0] if turn + 1 < len(turns) else before.shape[1]
                     for index, request in enumerate(steering["requests"]):
-                        name, k = f"requests.{index}.layers.{layer}", max(0, column - end + 1)
+                        name = f"requests.{index}.layers.{layer}"
                         if f"{name}.gate" in tensors or f"{name}.landmarks" in tensors:
-                            gates[index, layer, row] = gate(request, tensors, name, before[row, last].float())
-                        here = column == last or request["prompt_positions"] == "all" if column < end else True
-                        if layer not in request["layers"] or k >= request["reply_steps"] or not here:
-                            continue
-                        source = layer if request["gate_layer"] is None else request["gate_layer"]
-                        coefficient = torch.tensor(gates[index, source, row]) * request["strength"]
-                        if request["enabled"] and coefficient != 0:
-                            delta = delta + coefficient * tensors[f"{name}.direction"][k]
-                            moved = True
-                    if moved:
-                        after[row, column] = before[row, column] + delta.to(before.dtype)
+                            gates[turn, index, layer, row] = gate(request, tensors, name, before[row, last].float())
+                    for column in range(start, min(stop, before.shape[1])):
+                        delta = torch.zeros(before.shape[2])
+                        moved = False
+                        for index, request in enumerate(steering["requests"]):
+                            k = max(0, column - end + 1)
+                            here = column == last or request["prompt_positions"] == "all" if column < end else True
+                            if layer not in request["layers"] or k >= request["reply_steps"] or not here:
+                                continue
+                            source = layer if request["gate_layer"] is None else request["gate_layer"]
+                            coefficient = torch.tensor(gates[turn, index, source, row]) * request["strength"]
+                            if request["enabled"] and coefficient != 0:
+                                direction = tensors[f"requests.{index}.layers.{layer}.direction"]
+                                delta = delta + coefficient * direction[k]
+                                moved = True
+                        if moved:
+                            after[row, column] = before[row, column] + delta.to(before.dtype)
             return (after, *output[1:]) if isinstance(output, tuple) else after
 
         return hook
@@ -82,30 +97,15 @@ def logits(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, ends:
     """Logits of one forward over the batch, steered by hooks."""
     width = batch["attention_mask"].shape[1]
     ends = [width] * batch["attention_mask"].shape[0] if ends is None else ends
-    with hooked(base, steering, tensors, batch["attention_mask"], ends):
+    with hooked(base, steering, tensors, batch["attention_mask"], (0, ends)):
         result: Tensor = base(**batch, use_cache=False).logits
     return result
 
 
 @torch.no_grad()
-def greedy(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, new: int) -> Tensor:
-    """The greedy reply (b, new), without a cache: every token by a forward over the prompt and the reply so far."""
-    batch, prompt = dict(batch), batch["input_ids"].shape[1]
-    rows = batch["input_ids"].shape[0]
-    for _ in range(new):
-        token = logits(base, steering, tensors, with_positions(base, batch), [prompt] * rows)[
-            :, -1, : tiny.SPECIAL
-        ].argmax(-1)
-        batch["input_ids"] = torch.cat([batch["input_ids"], token[:, None]], dim=1)
-        batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones(rows, 1, dtype=torch.long)], dim=1)
-        if "mm_token_type_ids" in batch:
-            batch["mm_token_type_ids"] = torch.nn.functional.pad(batch["mm_token_type_ids"], (0, 1))
-    return batch["input_ids"][:, prompt:]
-
-
-def with_positions(base: PreTrainedModel, batch: Any) -> Any:
-    """The position ids that ``generate`` would count from the mask, for the family whose forward does not."""
-    if base.config.model_type != "llava":
-        return batch
-    positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return {**batch, "position_ids": positions}
+def generate(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, *turns: Turn, **kwargs: Any) -> Tensor:
+    """The new tokens of the native ``generate`` without a cache: every token by a forward over all before it."""
+    rows, width = batch["input_ids"].shape
+    with hooked(base, steering, tensors, batch["attention_mask"], *(turns or ((0, [width] * rows),))):
+        tokens: Tensor = base.generate(**batch, use_cache=False, **kwargs)
+    return tokens[:, width:]

@@ -20,6 +20,11 @@ def generate(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
     return tokens[:, batch["input_ids"].shape[1] :]
 
 
+def from_oracle(base: Any, part: Any, batch: Any, turns: Any = (), **kwargs: Any) -> torch.Tensor:
+    """The same from the un-steered model under hooks."""
+    return oracle.generate(base, *part, batch, *turns, **{"max_new_tokens": NEW, "do_sample": False, **kwargs})
+
+
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize(("steps", "positions"), [(1, "all"), (4, "last"), (4, "all")])
 def test_greedy_equals_the_oracle(
@@ -27,11 +32,23 @@ def test_greedy_equals_the_oracle(
 ) -> None:
     batch = tiny.prompt(family, 9, 7, 8, image=image and family == "llava")
     part = tiny.steering(base, batch, steps=steps, positions=positions, gate_layer=1)
-    model, expected = tiny.steered(base, part), oracle.greedy(base, *part, batch, NEW)
+    model, expected = tiny.steered(base, part), from_oracle(base, part, batch)
     assert torch.equal(generate(model, batch), expected)
     assert torch.equal(generate(model, batch, use_cache=False), expected)
     assert torch.equal(generate(model, batch, cache_implementation="static", disable_compile=True), expected)
     assert not torch.equal(expected, generate(base, batch))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_kernel_gate_decodes_as_the_oracle(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+    batch = tiny.prompt(family, 9, 7, 8)
+    part = tiny.steering(base, batch, kind="kernel", shape="step", threshold=0.5, steps=steps, gate_layer=0)
+    model, expected = tiny.steered(base, part), from_oracle(base, part, batch)
+    assert torch.equal(generate(model, batch), expected)
+    assert torch.equal(generate(model, batch, cache_implementation="static", disable_compile=True), expected)
+    plain = generate(base, batch)
+    assert torch.equal(expected[1:], plain[1:])  # gates 0 and 0.4: closed, and so the base's own reply
+    assert not torch.equal(expected[0], plain[0])
 
 
 def test_a_picture_prompt_decodes_alike_with_and_without_a_cache(base: PreTrainedModel, family: tiny.Family) -> None:
@@ -51,32 +68,38 @@ def test_mixed_length_batch_equals_each_prompt_alone(base: PreTrainedModel, fami
     assert torch.equal(generate(model, batch)[1:], generate(model, alone))
 
 
-def test_beams_and_several_sequences_keep_their_gates(base: PreTrainedModel, family: tiny.Family) -> None:
+@pytest.mark.parametrize("steps", [1, 4])
+def test_beams_and_several_sequences_keep_their_gates(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
     batch = tiny.prompt(family, 9, 7, 8)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
-    beams = generate(model, batch, num_beams=3, num_return_sequences=2)
-    assert torch.equal(beams, generate(model, batch, num_beams=3, num_return_sequences=2, use_cache=False))
-    assert not torch.equal(beams, generate(base, batch, num_beams=3, num_return_sequences=2))
-    sampled = []
-    for use_cache in (True, False):
+    part = tiny.steering(base, batch, steps=steps)
+    model = tiny.steered(base, part)
+    for ways in ({"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True, "num_return_sequences": 3}):
+        kwargs = {"max_new_tokens": NEW, "do_sample": False, **ways}
         torch.manual_seed(0)
-        sampled.append(
-            model.generate(**batch, max_new_tokens=NEW, do_sample=True, num_return_sequences=3, use_cache=use_cache)
-        )
-    assert torch.equal(*sampled)
+        expected = from_oracle(base, part, batch, **kwargs)
+        for use_cache in (True, False):
+            torch.manual_seed(0)
+            tokens = model.generate(**batch, use_cache=use_cache, **kwargs)[:, 9:]
+            assert torch.equal(tokens, expected)
+        torch.manual_seed(0)
+        assert not torch.equal(base.generate(**batch, **kwargs)[:, 9:], expected)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, about its assistant's arguments
+@pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("assistant", ["base", "steered", "lookup"])
-def test_assisted_decoding_equals_greedy(base: PreTrainedModel, family: tiny.Family, assistant: str) -> None:
+def test_assisted_decoding_equals_greedy(
+    base: PreTrainedModel, family: tiny.Family, assistant: str, steps: int
+) -> None:
     batch = tiny.prompt(family, 9)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    part = tiny.steering(base, batch, steps=steps)
+    model = tiny.steered(base, part)
     if assistant == "lookup":
         batch["input_ids"][0, :3] = batch["input_ids"][0, -3:]  # something to look up, so that drafts exist
         extra: dict[str, Any] = {"prompt_lookup_num_tokens": 3}
     else:
         extra = {"assistant_model": copy.deepcopy({"base": base, "steered": model}[assistant])}
-    assert torch.equal(generate(model, batch, **extra), generate(model, batch))
+    assert torch.equal(generate(model, batch, **extra), from_oracle(base, part, batch))
 
 
 def test_inputs_embeds_generate_as_input_ids(base: PreTrainedModel, family: tiny.Family) -> None:
@@ -90,7 +113,7 @@ def test_inputs_embeds_generate_as_input_ids(base: PreTrainedModel, family: tiny
 def test_one_token_prompt(base: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 1)
     part = tiny.steering(base, batch, steps=2)
-    assert torch.equal(generate(tiny.steered(base, part), batch), oracle.greedy(base, *part, batch, NEW))
+    assert torch.equal(generate(tiny.steered(base, part), batch), from_oracle(base, part, batch))
 
 
 def test_half_precision_decodes_alike_with_and_without_a_cache(llava: PreTrainedModel) -> None:
@@ -166,21 +189,27 @@ def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     return {name: cache, "use_cache": True}
 
 
+@pytest.mark.parametrize("positions", ["all", "last"])
 @torch.no_grad()
-def test_a_new_turn_on_a_used_cache_is_gated_by_its_own_last_token(llava: PreTrainedModel) -> None:
+def test_a_new_turn_on_a_used_cache_is_gated_by_its_own_last_token(llava: PreTrainedModel, positions: str) -> None:
     batch = tiny.prompt("llava", 8)
-    part = tiny.steering(llava, batch, steps=3)
+    part = tiny.steering(llava, batch, steps=3, positions=positions)
     model = tiny.steered(llava, part)
     cache = DynamicCache()
     name = next(iter(cache_argument(model, cache)))
-    first = model.generate(**batch, max_new_tokens=3, **{name: cache})
+    first = model.generate(**batch, max_new_tokens=4, **{name: cache})
     kept = vars(cache)["mllmeraser_kept_gates"]
     assert kept.ends == (8,)
-    turn = torch.cat([first, torch.tensor([[17, 23, 42]])], dim=1)
-    model.generate(input_ids=turn, attention_mask=torch.ones_like(turn), max_new_tokens=3, **{name: cache})
+    ids = torch.cat([first, torch.tensor([[17, 23, 42]])], dim=1)
+    turn = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    reply = generate(model, turn, **{name: cache})
     again = vars(cache)["mllmeraser_kept_gates"]
-    assert again.ends == (turn.shape[1],)
+    assert again.ends == (ids.shape[1],)
     assert not torch.equal(kept.gates[0, 1], again.gates[0, 1])
+    # The last token of the first reply had not been run yet: it belongs to the new turn's prompt.
+    expected = from_oracle(llava, part, turn, turns=((0, [8]), (11, [15])))
+    assert torch.equal(reply, expected)
+    assert not torch.equal(reply, from_oracle(llava, part, turn))  # as if the conversation were one prompt
 
 
 def test_the_same_signatures_as_the_base(base: PreTrainedModel, family: tiny.Family) -> None:

@@ -40,14 +40,18 @@ FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")
 def model(family: Family, seed: int = 0) -> PreTrainedModel:
     """A random model of this family: 4 decoder blocks, hidden size 32, 4 image tokens a picture, that never stops."""
     torch.manual_seed(seed)
-    base = llava() if family == "llava" else qwen()
+    return endless(llava() if family == "llava" else qwen())
+
+
+def endless(base: PreTrainedModel) -> PreTrainedModel:
+    """Set so that ``generate`` never stops early, nor gives a special token."""
     base.generation_config.pad_token_id = PAD
     base.generation_config.eos_token_id = SPECIAL
     base.generation_config.suppress_tokens = list(range(SPECIAL, VOCAB))
     return base.eval()
 
 
-def llava() -> LlavaForConditionalGeneration:
+def llava(hidden: int = HIDDEN) -> LlavaForConditionalGeneration:
     """A random LLaVA on 16-pixel pictures."""
     vision = CLIPVisionConfig(
         hidden_size=16,
@@ -60,8 +64,8 @@ def llava() -> LlavaForConditionalGeneration:
     )
     text = LlamaConfig(
         vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=48,
+        hidden_size=hidden,
+        intermediate_size=hidden * 3 // 2,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -197,7 +201,7 @@ def steering(
     target = torch.tensor([1.0, 0.0, 0.4, -0.3], dtype=torch.float64)[: states.shape[1]]
     tensors: dict[str, Tensor] = {}
     for layer in layers:
-        direction = torch.randn(steps, HIDDEN, generator=generator)
+        direction = torch.randn(steps, states.shape[-1], generator=generator)
         tensors[f"requests.0.layers.{layer}.direction"] = norm * direction / direction.norm(dim=-1, keepdim=True)
     for layer in layers if gate_layer is None else (gate_layer,):
         name, rows = f"requests.0.layers.{layer}", states[layer]
