@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from mllmeraser.errors import InputError
@@ -38,3 +39,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Before long work: is there room for the files it will write?
+
+    Raises:
+        InputError: one exists and may not be replaced, or its folder does not exist.
+    """
+    for path in paths:
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise InputError(f"{path}: exists; choose another output, or replace a file with --overwrite")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from mllmeraser.evaluation.metrics import contains
+from mllmeraser.inference.answers import contains
 from mllmeraser.inference.loops import words
 
 

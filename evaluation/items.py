@@ -13,8 +13,9 @@ from mllmeraser.evaluation.choices import (
     lists_letters,
     named_option,
 )
-from mllmeraser.evaluation.metrics import contains, refuses, rouge_l
+from mllmeraser.evaluation.metrics import rouge_l
 from mllmeraser.evaluation.protocols import first_alphanumeric, first_character
+from mllmeraser.inference.answers import contains, refuses
 from mllmeraser.inference.loops import is_degenerate, words
 from mllmeraser.steering.samples import Modality, Sample, Task
 

@@ -12,16 +12,16 @@ from rich.text import Text
 
 from mllmeraser.evaluation.results import Row
 
-WIDTH = 100
+WIDTH = 120
 LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same token-identical to the first model"
 _COLUMNS = (("accuracy", "acc"), ("rouge_l", "R-L"), ("refusal", "ref"), ("identical_to_base", "same"))
 _MODALITY = {"image_text": "image", "text": "text"}
 _TASK = {"generation": "generation", "cloze": "cloze", "classification": "choice"}
-_MODELS_ACROSS = 3
+_MODELS_ACROSS = 4
 
 
 def print_tables(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every three models, at most 100 columns wide, and what its columns mean.
+    """Print a table for every four models, at most 120 columns wide, and what its columns mean.
 
     The console leaves colours out by itself where it writes to no terminal.
     """

@@ -112,6 +112,8 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) 
 
 
 def _read_image(prompt: Prompt) -> Image.Image:
+    if isinstance(prompt.image, Image.Image):
+        return prompt.image.convert("RGB")
     try:
         with Image.open(str(prompt.image)) as image:
             return image.convert("RGB")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mllmeraser.errors import InputError
+from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.source import Source, read_config, resolve
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
@@ -23,13 +24,17 @@ STEERED_PREFIX = "mllmeraser_"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to run, its processor, and where both came from. ``model_type`` is the family of the base."""
+    """A model ready to run, its processor, and where both came from. ``model_type`` is the family of the base.
+
+    ``passes`` remembers forward passes, if a work directory was given.
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
     source: Source
     model_type: str
     steered: bool
+    passes: PassCache = NO_CACHE
 
     @property
     def path(self) -> Path:
@@ -43,6 +48,7 @@ def load(
     device: str = "cpu",
     dtype: str = "auto",
     steering_enabled: bool | None = None,
+    work_dir: Path | None = None,
 ) -> Checkpoint:
     """Load model and processor for inference.
 
@@ -51,6 +57,7 @@ def load(
         device: a torch device, or ``auto`` to spread the model over what there is (accelerate).
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         steering_enabled: overrides the flag of an exported checkpoint; an error for a base.
+        work_dir: keep finished forward passes here, for a run that is killed and started again.
 
     Raises:
         InputError: not a checkpoint, an unknown family, or damaged files.
@@ -73,7 +80,10 @@ def load(
         raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
     if device != "auto":
         model = model.to(torch.device(device))
-    return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered)
+    passes = (
+        PassCache() if work_dir is None else PassCache.of(work_dir, found.path, f"{model.dtype} {steering_enabled}")
+    )
+    return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 
 class Prompt(NamedTuple):
-    """What a user sends in one turn: a text and, optionally, one picture."""
+    """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory."""
 
     text: str
-    image: Path | None
+    image: Path | Image.Image | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,21 +25,28 @@ def greedy_reply_ids(
     progress: str | None = None,
 ) -> list[Tensor]:
     """The token ids of each greedy reply, without padding, the end-of-sequence token included where it was said."""
-    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = _end_ids(checkpoint)
     replies: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
     plan = list(batches(checkpoint, prompts, batch_size))
     for batch in track(plan, progress) if progress else plan:
-        inputs = encode(checkpoint, [prompts[i] for i in batch], padding_side="left")
-        width = inputs["input_ids"].shape[1]
-        said = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, pad_token_id=pad, do_sample=False, num_beams=1, **_NO_SAMPLING
-        )[:, width:].cpu()
-        for i, row in zip(batch, said, strict=True):
-            stops = torch.isin(row, ends).nonzero()
-            replies[i] = row[: int(stops[0]) + 1] if len(stops) else row
+        asked = [prompts[i] for i in batch]
+        run = functools.partial(_greedy_batch, checkpoint, asked, max_new_tokens)
+        said = checkpoint.passes("replies", asked, max_new_tokens, run)
+        for i, row, length in zip(batch, said["ids"], said["lengths"].tolist(), strict=True):
+            replies[i] = row[:length]
     return replies
+
+
+def _greedy_batch(checkpoint: Checkpoint, prompts: Sequence[Prompt], max_new_tokens: int) -> dict[str, Tensor]:
+    """``ids`` (b, t), padded, and ``lengths`` (b,)."""
+    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    inputs = encode(checkpoint, prompts, padding_side="left")
+    said = model.generate(
+        **inputs, max_new_tokens=max_new_tokens, pad_token_id=pad, do_sample=False, num_beams=1, **_NO_SAMPLING
+    )[:, inputs["input_ids"].shape[1] :].cpu()
+    ends = torch.isin(said, _end_ids(checkpoint))
+    lengths = torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, said.shape[1])
+    return {"ids": said, "lengths": lengths}
 
 
 # Sampling settings of a generation config are meaningless, and warned about, when decoding greedily.

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.intervals import by_subject, wilson
-from mllmeraser.evaluation.metrics import auroc, contains, harmonic_mean, refuses, rouge_l
+from mllmeraser.evaluation.metrics import harmonic_mean, rouge_l
+from mllmeraser.inference.answers import contains, refuses
+from mllmeraser.ranking import auroc
 
 
 @pytest.mark.parametrize(
