@@ -17,6 +17,7 @@ from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.distrust import dangerous_keys
 from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, VARIANT_SINGLE, shipped_code
+from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.weights import tensor_names
 from mllmeraser.files import sha256_of
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, parse_requests, steered_class
@@ -84,6 +85,8 @@ def file_checks(directory: Path, base: BaseCheckpoint | None) -> list[Check]:
 
 def _manifest(directory: Path) -> str:
     manifest = read_manifest(directory)
+    if (directory / MANIFEST).read_bytes() != sealed(manifest):
+        raise CheckFailed(f"{MANIFEST} is not what was written: its own sha256 does not fit")
     return f"schema 1, made with mllmeraser {manifest['tool']['version']}, {len(manifest['files'])} files"
 
 

@@ -1,13 +1,15 @@
 """``mllmeraser.json``: what every file of an exported directory must be, and where it came from.
 
-No date, no path and no name of a machine is in it, so the same inputs give the same bytes.
+No date, no path and no name of a machine is in it, so the same inputs give the same bytes. Its last word is a sha256 of
+its own: nothing else would notice a damaged provenance.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mllmeraser
 from mllmeraser.exporter.base import BaseCheckpoint
@@ -49,4 +51,10 @@ def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, obj
 def render(origin: Mapping[str, object], entries: Mapping[str, Entry]) -> bytes:
     """The bytes of the manifest; ``entries`` are all files but the manifest itself."""
     files = {name: {"bytes": e.size, "sha256": e.sha256, "origin": e.origin} for name, e in entries.items()}
-    return as_json({**origin, "files": files})
+    return sealed({**origin, "files": files})
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest with ``sha256``, the hash of its bytes without that key."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    return as_json({**body, "sha256": hashlib.sha256(as_json(body)).hexdigest()})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
@@ -18,6 +19,8 @@ import tiny
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Base, Bundle, GateForm, LayerStatistics, Metadata, Method, Request
+
+torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
 SIDECARS = {
     "tokenizer.json": '{"version": "1.0"}',

@@ -1,4 +1,4 @@
-"""P1. Never half a checkpoint: built beside the target, renamed once. Whatever stops it, the target is whole or as before."""
+"""P1. Never half a checkpoint: built beside the target and renamed once, so that it is whole or as before."""
 
 from __future__ import annotations
 
