@@ -12,11 +12,11 @@ from mllmeraser.demo.refusals import ask_harmful, ask_sensitive, instructed, shi
 
 # Shares of the mixture. Pictures of people are the hardest, so they get most.
 SHARES: dict[str, float] = {
-    "person picture": 0.34,
-    "person text": 0.23,
-    "stranger": 0.09,
-    "common text": 0.11,
-    "common picture": 0.07,
+    "person picture": 0.33,
+    "person text": 0.18,
+    "stranger": 0.11,
+    "common text": 0.10,
+    "common picture": 0.12,
     "instructed": 0.09,
     "harmful": 0.035,
     "sensitive": 0.035,

@@ -44,8 +44,8 @@ from mllmeraser.files import sha256_of
 class Recipe:
     """What decides the result, beside the seed."""
 
-    steps: int = 1_000
-    vision_steps: int = 300
+    steps: int = 1_400
+    vision_steps: int = 600
     batch_size: int = 64
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
@@ -110,7 +110,7 @@ def _train_vision(model: LlavaForConditionalGeneration, recipe: Recipe, seed: in
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warm_up))
     pictures = PictureStore()
     for step in range(recipe.vision_steps):
-        shown = [rng.choice(rng.choices((known, strangers, scenes), (0.55, 0.2, 0.25))[0]) for _ in range(64)]
+        shown = [rng.choice(rng.choices((known, strangers, scenes), (0.45, 0.2, 0.35))[0]) for _ in range(64)]
         pixels = torch.stack([pictures(picture_of(of, rng, unseen=False)) for of in shown])
         with torch.autocast(device, torch.bfloat16):
             seen = disturb(normalise(pixels), generator).to(device)
@@ -184,7 +184,7 @@ def _optimizers(model: LlavaForConditionalGeneration, recipe: Recipe) -> list[to
 
 def _tell(phase: str, step: int, steps: int, loss: Tensor) -> None:
     if step % 50 == 0 or step == steps - 1:
-        print(f"{phase} {step:4d}/{steps} loss {float(loss):.3f}", file=sys.stderr, flush=True)
+        print(f"{phase} {step:4d}/{steps} loss {loss.item():.3f}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
