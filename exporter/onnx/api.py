@@ -1,0 +1,54 @@
+"""The calls that the command line makes; importable without the extra ``onnx``, which is asked for when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mllmeraser.errors import InputError, MllmEraserError
+
+if TYPE_CHECKING:
+    from mllmeraser.exporter.onnx.directory import SteeredDirectory
+    from mllmeraser.steering.bundle import Bundle
+
+_PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
+
+
+def require_onnx() -> None:
+    """Check that the packages of the extra are installed.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise InputError(f"the package {missing[0]} is not installed; install with: pip install 'mllmeraser[onnx]'")
+
+
+def onnx_steer(
+    model_dir: Path,
+    bundles: Sequence[Bundle],
+    output: Path,
+    *,
+    toggle: Literal["constant", "input"] = "constant",
+    link: Literal["auto", "copy", "hard", "sym"] = "auto",
+    overwrite: bool = False,
+) -> SteeredDirectory:
+    """Steer the decoder graphs of a directory; see :func:`mllmeraser.exporter.onnx.directory.steer_directory`."""
+    require_onnx()
+    from mllmeraser.exporter.onnx.directory import steer_directory
+
+    with _disk_errors(output):
+        return steer_directory(model_dir, bundles, output, toggle=toggle, link=link, overwrite=overwrite)
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
+    """A full or failing disk in one line."""
+    try:
+        yield
+    except OSError as error:
+        where = output if error.filename is None else error.filename
+        raise MllmEraserError(f"{where}: {error.strerror}; nothing was written, mend that and run it again") from error

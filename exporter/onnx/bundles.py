@@ -1,0 +1,60 @@
+"""From steering bundles to the requests that a graph takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.onnx.requests import Array, Gate, GraphRequest
+from mllmeraser.steering.bundle import Bundle, tensor_name
+
+
+def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
+    """Every request that is switched on, in the order of the bundles; their deltas add.
+
+    Raises:
+        InputError: no bundle, or an id used twice.
+    """
+    if not bundles:
+        raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
+    ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
+    if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
+        raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
+    return [
+        _request(bundle, index)
+        for bundle in bundles
+        for index, request in enumerate(bundle.metadata.requests)
+        if request.enabled and request.strength != 0
+    ]
+
+
+def _request(bundle: Bundle, index: int) -> GraphRequest:
+    meta = bundle.metadata
+    request = meta.requests[index]
+    shared = meta.gate_layer
+    return GraphRequest(
+        id=request.id,
+        strength=request.strength,
+        shape=meta.gate.shape,
+        threshold=meta.gate.threshold,
+        all_positions=meta.prompt_positions == "all",
+        gates={block: _gate(bundle, index, block) for block in (meta.layers if shared is None else [shared])},
+        gate_of={block: block if shared is None else shared for block in meta.layers},
+        directions={block: _array(bundle, index, block, "direction") for block in meta.layers},
+    )
+
+
+def _gate(bundle: Bundle, index: int, block: int) -> Gate:
+    if bundle.metadata.gate.kind == "linear":
+        return Gate(vector=_array(bundle, index, block, "gate"))
+    return Gate(
+        landmarks=_array(bundle, index, block, "landmarks"),
+        weights=_array(bundle, index, block, "weights"),
+        bandwidth=float(_array(bundle, index, block, "bandwidth")),
+    )
+
+
+def _array(bundle: Bundle, index: int, block: int, leaf: str) -> Array:
+    return np.asarray(bundle.tensors[tensor_name(index, block, leaf)], dtype=np.float32)

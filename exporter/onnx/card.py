@@ -1,0 +1,51 @@
+"""The model card of a directory of steered graphs. Of the data it shows nothing (promise P9)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import mllmeraser
+from mllmeraser.exporter.card import LIMITS
+from mllmeraser.steering.bundle import Bundle
+
+
+def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: Mapping[str, str], notes: str) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        graphs: the steered graphs and the twin of each, empty for none.
+        licence: the ``license…`` keys of the given card.
+        notes: a paragraph on the switch and on the reply.
+    """
+    front = [f"{key}: {json.dumps(value)}" for key, value in licence.items()]
+    front += ["library_name: onnx", "tags:", "- mllmeraser", "- steered", "- machine-unlearning"]
+    rows = [
+        f"| `{request.id}` | {', '.join(map(str, bundle.metadata.layers))} | {bundle.metadata.gate.kind}, "
+        f"{bundle.metadata.gate.shape} | {request.strength:g}{'' if request.enabled else ' (off)'} |"
+        for bundle in bundles
+        for request in bundle.metadata.requests
+    ]
+    files = [
+        f"- `{name}`: steered; `{twin}` is the base's graph" if twin else f"- `{name}`: steered"
+        for name, twin in graphs.items()
+    ]
+    return "\n".join(
+        [
+            "---",
+            *front,
+            "---",
+            "# Steered ONNX graphs",
+            "",
+            f"Made with mllmeraser {mllmeraser.__version__}. It {LIMITS}",
+            "",
+            "| request | blocks | gate | strength |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            *files,
+            "",
+            notes,
+            "",
+        ]
+    )

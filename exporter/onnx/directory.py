@@ -1,0 +1,230 @@
+"""Steering a directory of ONNX graphs: read, insert, and write whole or not at all.
+
+Encoder and embeddings come along byte for byte (linked), and so do the decoder's weights. Every decoder in the
+directory is steered, so that no un-steered one is left over; with a constant strength each keeps a twin,
+``…_base.onnx``, which is the given graph over the same weights file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mllmeraser
+from mllmeraser.errors import InputError
+from mllmeraser.exporter import manifest
+from mllmeraser.exporter.card import read_licence
+from mllmeraser.exporter.directory import _publish, _remove_stale, _staging, _sync, _write
+from mllmeraser.exporter.layout import CARD, MANIFEST
+from mllmeraser.exporter.link import link_or_copy
+from mllmeraser.exporter.onnx.bundles import graph_requests
+from mllmeraser.exporter.onnx.card import render_card
+from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read_folder, real_file
+from mllmeraser.exporter.onnx.insert import Inserted, Toggle, insert_steering
+from mllmeraser.exporter.onnx.requests import GraphRequest
+from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_size, read_settings
+from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph, write_split
+from mllmeraser.exporter.plan import Link
+from mllmeraser.files import sha256_of
+from mllmeraser.steering.bundle import Bundle
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SteeredGraph:
+    """One steered decoder of a directory; ``twin`` is the base's graph, or empty."""
+
+    name: str
+    twin: str
+    reply_steps: int
+
+
+@dataclass(frozen=True)
+class SteeredDirectory:
+    """What was written."""
+
+    output: Path
+    toggle: Toggle
+    graphs: tuple[SteeredGraph, ...]
+    requests: tuple[str, ...]
+    files: dict[str, int]  # bytes by name
+    warnings: tuple[str, ...]
+
+    def document(self) -> dict[str, object]:
+        """The JSON document of ``onnx-steer --json``."""
+        return {
+            "schema": SCHEMA,
+            "output": str(self.output),
+            "toggle": self.toggle,
+            "requests": list(self.requests),
+            "graphs": [{"name": g.name, "twin": g.twin or None, "reply_steps": g.reply_steps} for g in self.graphs],
+            "files": [{"name": name, "bytes": size} for name, size in sorted(self.files.items())],
+            "warnings": list(self.warnings),
+        }
+
+
+def steer_directory(
+    model_dir: Path,
+    bundles: Sequence[Bundle],
+    output: Path,
+    *,
+    toggle: Toggle = "constant",
+    link: Link = "auto",
+    overwrite: bool = False,
+) -> SteeredDirectory:
+    """Write the steering of one or more bundles into every decoder graph of a directory.
+
+    Args:
+        toggle: ``constant`` with a twin base graph, or ``input``: a required input ``steering_strength`` (1,) fp32.
+        link: how weights, encoder and embeddings come into the output.
+        overwrite: replace a directory that is not empty.
+
+    Raises:
+        InputError: directory, graph, bundle or output cannot be used; nothing was written.
+        MllmEraserError: the disk is full; nothing is left behind.
+    """
+    output = output.absolute()
+    requests = graph_requests(bundles)
+    folder = read_folder(model_dir)
+    _check_target(output, folder.root, overwrite)
+    _check_fit(folder, bundles)
+    decoders = [graph for graph in folder.graphs if graph.decodes]
+    if not decoders:
+        raise InputError(f"{model_dir}: none of its graphs gives logits; give the directory of a text-generating model")
+    _remove_stale(output)
+    with _staging(output) as staged:
+        job = _Job(folder, staged, requests, toggle, link)
+        for graph in decoders:
+            job.steer(graph)
+        job.carry()
+        result = job.finish(bundles, output)
+        _publish(staged, output, overwrite)
+    return result
+
+
+def _check_target(output: Path, root: Path, overwrite: bool) -> None:
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if output.resolve() == root or output in root.parents or root in output.parents:
+        raise InputError(f"{output}: lies in the model's directory or around it; choose another output")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; choose another output")
+    if output in (Path.home(), Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{output}: the current or home directory cannot be replaced; choose another output")
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
+
+
+def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
+    """The family, where the directory says it; sizes are compared with the graph itself."""
+    if CONFIG not in folder.settings:
+        return
+    found = read_settings(folder.settings[CONFIG]).get("model_type")
+    for bundle in bundles:
+        wanted = bundle.metadata.base.model_type
+        # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 for its text part.
+        if isinstance(found, str) and found in ("llava", "qwen2_5_vl") and found != wanted:
+            raise InputError(f"{folder.root / CONFIG}: model_type {found}, the bundle was computed on a {wanted}")
+
+
+class _Job:
+    """One run: fills a staged directory."""
+
+    def __init__(
+        self, folder: ModelFolder, staged: Path, requests: Sequence[GraphRequest], toggle: Toggle, link: Link
+    ) -> None:
+        self.folder, self.staged, self.requests, self.toggle, self.link = folder, staged, requests, toggle, link
+        self.graphs: list[SteeredGraph] = []
+        self.inserted: list[Inserted] = []
+        self._origin: dict[str, manifest.Origin] = {}
+        self._split: list[str] = []
+
+    def steer(self, graph: Graph) -> None:
+        """Write the steered graph, its twin, and its data files."""
+        twin, target = twin_name(graph), self._target(graph.name)
+        model = graph.model
+        for data in graph.data:
+            self._link(graph.beside(data))
+        if must_split(graph):
+            data = Path(graph.name).name + "_data"
+            write_split(model, self._target(twin), data)
+            self._origin |= {twin: "tool", graph.beside(data): "tool"}
+            self._split.append(Path(graph.name).name)
+            model = load_graph(self.staged / twin)  # its weights are now mapped, not held
+        else:
+            self._link(graph.name, twin)
+        self.inserted.append(
+            insert_steering(model, self.requests, self.toggle, graph.name, head_size(self.folder.settings))
+        )
+        write_graph(model, target)
+        self._origin[graph.name] = "tool"
+        if self.toggle == "input":  # strength 0 is the base; a second graph would only be a way round the steering
+            (self.staged / twin).unlink()
+            del self._origin[twin]
+            twin = ""
+        self.graphs.append(SteeredGraph(graph.name, twin, self.inserted[-1].reply_steps))
+
+    def carry(self) -> None:
+        """Bring everything else: encoder, embeddings and settings."""
+        for graph in self.folder.graphs:
+            if not graph.decodes:
+                for name in (graph.name, *map(graph.beside, graph.data)):
+                    self._link(name)
+        state = any(inserted.reply_steps > 1 for inserted in self.inserted)
+        changed = changed_settings(self.folder.settings, state, self._split)
+        for name, path in self.folder.settings.items():
+            content = changed.get(name)
+            self._origin[name] = "base" if content is None else "tool"
+            _write(self._target(name), path.read_bytes() if content is None else content)
+
+    def finish(self, bundles: Sequence[Bundle], output: Path) -> SteeredDirectory:
+        """The card and the manifest."""
+        graphs = {graph.name: graph.twin for graph in self.graphs}
+        licence = read_licence(self.folder.root)
+        _write(self._target(CARD), render_card(bundles, graphs, licence, self._notes()).encode())
+        self._origin[CARD] = "tool"
+        entries = {
+            name: manifest.Entry((self.staged / name).stat().st_size, sha256_of(self.staged / name), origin)
+            for name, origin in sorted(self._origin.items())
+        }
+        origin: dict[str, object] = {
+            "schema": SCHEMA,
+            "format": "onnx",
+            "tool": {"name": "mllmeraser", "version": mllmeraser.__version__},
+            "base": bundles[0].metadata.base.model_dump(mode="json"),
+            "bundles": [bundle.metadata.model_dump(mode="json", by_alias=True) for bundle in bundles],
+            "toggle": self.toggle,
+            "graphs": {g.name: {"twin": g.twin or None, "reply_steps": g.reply_steps} for g in self.graphs},
+        }
+        _write(self.staged / MANIFEST, manifest.render(origin, entries))
+        for folder in {self.staged, *((self.staged / name).parent for name in self._origin)}:
+            folder.chmod(0o755)
+            _sync(folder)
+        sizes = {name: entry.size for name, entry in entries.items()}
+        sizes[MANIFEST] = (self.staged / MANIFEST).stat().st_size
+        warnings = tuple(warning for inserted in self.inserted for warning in inserted.warnings)
+        ids = tuple(request.id for request in self.requests)
+        return SteeredDirectory(output, self.toggle, tuple(self.graphs), ids, sizes, warnings)
+
+    def _notes(self) -> str:
+        switch = (
+            "The strength is a constant of the graph; the twin is the base's graph and reads the same weights file."
+            if self.toggle == "constant"
+            else "The graph takes the input `steering_strength` (1,): 1 steers, 0 is the base."
+        )
+        if all(graph.reply_steps == 1 for graph in self.graphs):
+            return f"{switch} Only the prompt is steered."
+        return f"{switch} The gates travel to the reply as one more layer of the cache."
+
+    def _target(self, name: str) -> Path:
+        path = self.staged / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _link(self, name: str, as_name: str | None = None) -> None:
+        target = self._target(as_name or name)
+        if (as_name or name) not in self._origin:
+            link_or_copy(real_file(self.folder.root, name), target, self.link)
+            self._origin[as_name or name] = "base"

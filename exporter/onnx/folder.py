@@ -1,0 +1,124 @@
+"""A directory of ONNX graphs as it is given to us: its graphs, their data files, and the settings beside them.
+
+It comes from anybody. Only graphs, the data files they name, JSON and text settings and licences are carried; code and
+pickles are not. A data file must lie beside its graph, and no file may be a link that leaves the directory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from mllmeraser.errors import InputError
+
+GRAPH_SUFFIX = ".onnx"
+_SETTINGS = (".json", ".jinja", ".txt", ".model")
+_LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-](txt|md))?", re.IGNORECASE)
+# Ours; the output gets its own. Weights' indices belong to weights that are not carried.
+_NOT_CARRIED = ("mllmeraser.json",)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph file, parsed; its external weights are not read."""
+
+    name: str  # relative to the directory, with "/"
+    path: Path
+    model: ir.Model
+    data: tuple[str, ...]  # names of its data files, beside it
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is a decoder: it gives logits."""
+        return any(value.name == "logits" for value in self.model.graph.outputs)
+
+    def beside(self, name: str) -> str:
+        """The name, relative to the directory, of a file beside this graph."""
+        return str(PurePosixPath(self.name).with_name(name))
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The files of a model directory that can be carried."""
+
+    root: Path
+    graphs: tuple[Graph, ...]
+    settings: dict[str, Path]  # relative name -> real file
+
+
+def read_folder(directory: Path) -> ModelFolder:
+    """Find and parse the graphs of a directory.
+
+    Raises:
+        InputError: no directory or no graph, a damaged graph, a data file that is missing or elsewhere, or a link that
+            leaves the directory.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; give a directory with .onnx graphs")
+    root = directory.resolve()
+    names = sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    graphs = tuple(_graph(root, name) for name in names if name.endswith(GRAPH_SUFFIX))
+    if not graphs:
+        raise InputError(f"{directory}: no .onnx graph in it; export one with: mllmeraser export BASE --format onnx")
+    settings = {name: real_file(root, name) for name in names if _is_setting(name)}
+    return ModelFolder(root, graphs, settings)
+
+
+def _is_setting(name: str) -> bool:
+    plain = PurePosixPath(name).name
+    carried = plain.endswith(_SETTINGS) or _LICENCE.fullmatch(plain) is not None
+    return carried and plain not in _NOT_CARRIED and ".index." not in plain
+
+
+def real_file(root: Path, name: str) -> Path:
+    """The real path of a file; links are followed within the directory and within the cache of the Hub.
+
+    Raises:
+        InputError: it is missing, or a link that leaves the directory.
+    """
+    real = (root / name).resolve()
+    cache = next((parent.parent for parent in root.parents if parent.name == "snapshots"), None)
+    if not real.is_relative_to(root) and (cache is None or not real.is_relative_to(cache / "blobs")):
+        raise InputError(f"{root / name}: a link that leaves the directory; put the file itself there")
+    if not real.is_file():
+        raise InputError(f"{root / name}: missing; download the model again")
+    return real
+
+
+def _graph(root: Path, name: str) -> Graph:
+    path = real_file(root, name)
+    model = load_graph(root / name)
+    locations = {
+        str(value.const_value.location)
+        for value in model.graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    for location in sorted(locations):
+        if PurePosixPath(location).name != location or "\\" in location or location.startswith("."):
+            raise InputError(f"{root / name}: names a data file elsewhere, '{location}'; it cannot be trusted")
+        real_file(root, str(PurePosixPath(name).with_name(location)))
+    return Graph(name, path, model, tuple(sorted(locations)))
+
+
+def load_graph(path: Path) -> ir.Model:
+    """Parse a graph; external weights stay on the disk.
+
+    Raises:
+        InputError: the file is no ONNX graph.
+    """
+    try:
+        model = ir.load(path)
+    except (DecodeError, ValueError, TypeError, KeyError) as error:
+        lines = str(error).splitlines() or ["damaged"]
+        raise InputError(f"{path}: not an ONNX graph ({lines[0]}); download it again") from None
+    if not model.graph.outputs:
+        raise InputError(f"{path}: not an ONNX graph (it gives nothing); download it again")
+    return model

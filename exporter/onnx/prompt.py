@@ -1,0 +1,49 @@
+"""Which columns of a forward are prompt, and which token decides, from the attention mask alone.
+
+With T = past + s mask columns and s input columns: a row is read (prefill) when it has no real token before these
+columns, or when several columns come at once (a new turn on a used cache is gated by its own last token, as in the
+PyTorch model). The last real token of a row is where the mask is 1 and its sum from there to the end is 1, which is
+right for padding on either side. The size of the past tensors is never used: some runtimes hand over a longer buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from mllmeraser.exporter.onnx.builder import NodeBuilder
+from mllmeraser.exporter.onnx.signature import Signature
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Boolean values of the graph."""
+
+    reading: ir.Value  # (b, 1) gates are read here
+    last: ir.Value  # (b, s) the last real prompt token; all false where nothing is read
+    seen: ir.Value  # (b, 1) whether the row has one
+    columns: ir.Value  # (1,) int64: s
+
+
+def prompt_nodes(build: NodeBuilder, signature: Signature) -> Prompt:
+    """The nodes that find the prompt; made once for all requests and blocks."""
+    columns = build.op("Slice", build.op("Shape", signature.embeds), build.ints(1), build.ints(2))  # (1,)
+    mask = build.to_int(signature.mask)
+    end = build.op("Slice", build.op("Shape", mask), build.ints(1), build.ints(2))
+    chunk = build.op("Slice", mask, build.op("Sub", end, columns), end, build.ints(1))  # (b, s)
+    zero, one = build.ints(0), build.ints(1)
+    before = build.op("Sub", build.sum(mask, 1), build.sum(chunk, 1))  # (b, 1)
+    several = build.op("Greater", columns, one)  # (1,)
+    reading = build.op("Or", build.op("Equal", before, zero), several)  # (b, 1)
+    onward = build.op("CumSum", chunk, build.const(1, np.int64), reverse=1)
+    last = build.op("And", build.op("Equal", onward, one), build.op("Equal", chunk, one))
+    last = build.op("And", last, reading)  # (b, s)
+    seen = build.op("Greater", build.sum(build.to_int(last), 1), zero)
+    return Prompt(reading, last, seen, columns)
+
+
+def unsqueeze(build: NodeBuilder, value: ir.Value) -> ir.Value:
+    """A last axis of size 1 more."""
+    return build.op("Unsqueeze", value, build.ints(-1))

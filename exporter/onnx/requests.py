@@ -1,0 +1,64 @@
+"""Removal requests as a graph needs them: numpy arrays and plain numbers, read from steering bundles.
+
+The graph surgery below works on these and on graphs; it needs neither torch nor the base's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Shape = Literal["identity", "clip", "dead-zone", "step"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The tensors of one gate; ``landmarks`` is null for a linear gate, ``vector`` for a kernel gate."""
+
+    vector: Array | None = None  # u (d,)
+    landmarks: Array | None = None  # c (J, d)
+    weights: Array | None = None  # w (J,)
+    bandwidth: float = 1.0  # m²
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """One removal request: λ, its gates by the block they are read at, and its directions by the block they move."""
+
+    id: str
+    strength: float  # λ
+    shape: Shape
+    threshold: float | None
+    all_positions: bool
+    gates: Mapping[int, Gate]
+    gate_of: Mapping[int, int]  # moved block -> the block whose gate it follows
+    directions: Mapping[int, Array]  # moved block -> (K, d)
+
+    @property
+    def steps(self) -> int:
+        """K: how many positions have a direction, the prompt's end included."""
+        return max(direction.shape[0] for direction in self.directions.values())
+
+    @property
+    def blocks(self) -> list[int]:
+        """Every block that is read or moved, ascending."""
+        return sorted({*self.gates, *self.directions})
+
+    def prompt_only(self) -> GraphRequest:
+        """The same request with K = 1: only the directions that act on the prompt."""
+        directions = {block: direction[:1] for block, direction in self.directions.items()}
+        return GraphRequest(
+            self.id,
+            self.strength,
+            self.shape,
+            self.threshold,
+            self.all_positions,
+            self.gates,
+            self.gate_of,
+            directions,
+        )

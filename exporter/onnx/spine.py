@@ -1,0 +1,119 @@
+"""Finding the output of every decoder block in a graph, without guessing names.
+
+In a pre-norm transformer everything that reaches the logits passes through the residual stream. So the states between
+sub-blocks are exactly the nodes that *dominate* ``logits`` seen from ``inputs_embeds``: every path goes through them
+(Cooper, Harvey & Kennedy, 2001). The keys of block i + 1 are computed from the output of block i and of nothing later
+on this spine; hence the output of block i is the last dominator among the ancestors of ``present.{i+1}.key``. The last
+block has no successor: it must look like the one before. Edges through Shape and Size carry no state and are cut.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import onnx_ir as ir
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.onnx.signature import Signature
+
+FUSED_NORMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
+# A fused node gives the norm and the sum; the sum is its fourth output.
+_SUM_OUTPUT = 3
+_STATELESS = ("Shape", "Size")
+_CARRIERS = ("Cast", "Identity", "Dropout")
+
+
+def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir.Node]:
+    """The node that gives the output of each decoder block, in order.
+
+    Raises:
+        InputError: the graph branches, or is not a stack of like blocks with one residual stream.
+    """
+    spine, depth = _spine(graph, signature, where)
+    ends: list[int] = []
+    for key in signature.present_keys[1:]:
+        producer = key.producer()
+        ends.append(-1 if producer is None else depth.get(producer, -1))
+    if not ends or ends != sorted(set(ends)) or ends[0] < 0:
+        raise _irregular(where, "the caches of the blocks do not follow one another along one residual stream")
+    patterns = [_pattern(spine[start + 1 : end + 1]) for start, end in pairwise(ends)]
+    length = len(patterns[0]) if patterns else ends[0] + 1
+    last = spine[ends[-1] + 1 : ends[-1] + 1 + length]
+    patterns.append(_pattern(last))
+    if len(last) < length or any(pattern != patterns[0] for pattern in patterns):
+        raise _irregular(where, "its blocks are not alike")
+    nodes = [spine[end] for end in ends] + [last[-1]]
+    for block, node in enumerate(nodes):
+        if node.op_type not in ("Add", *FUSED_NORMS, *_CARRIERS):
+            raise _irregular(where, f"the output of block {block} is a {node.op_type}, not a residual sum")
+        if residual_value(node).is_graph_output():
+            raise InputError(f"{where}: the output of block {block} is an output of the graph; export it without")
+    return nodes
+
+
+def residual_value(node: ir.Node) -> ir.Value:
+    """The state itself among the outputs of a node of :func:`find_residuals`."""
+    if node.op_type not in FUSED_NORMS:
+        return node.outputs[0]
+    if len(node.outputs) <= _SUM_OUTPUT:
+        node.resize_outputs(_SUM_OUTPUT + 1)
+    if not node.outputs[_SUM_OUTPUT].name:
+        node.outputs[_SUM_OUTPUT].name = f"{node.outputs[0].name}.mllmeraser_sum"
+    return node.outputs[_SUM_OUTPUT]
+
+
+def _irregular(where: str, what: str) -> InputError:
+    return InputError(f"{where}: this graph is not understood ({what}); only stacks of pre-norm decoder blocks are")
+
+
+def _pattern(nodes: list[ir.Node]) -> list[str]:
+    return ["Add" if node.op_type in FUSED_NORMS else node.op_type for node in nodes]
+
+
+def _spine(graph: ir.Graph, signature: Signature, where: str) -> tuple[list[ir.Node], dict[ir.Node, int]]:
+    """The dominators of the logits in order, and for each node the index of the last one at or before it."""
+    nodes: list[ir.Node] = []
+    index: dict[ir.Node, int] = {}
+    predecessors: list[list[int]] = []
+    for node in graph:
+        if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
+            raise _irregular(where, f"it holds control flow, a node {node.op_type}")
+        if node.op_type in _STATELESS:
+            continue
+        found = {0 for value in node.inputs if value is signature.embeds}
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if producer is not None and producer in index:
+                found.add(index[producer])
+        if found:
+            nodes.append(node)
+            index[node] = len(nodes)  # 0 is the source
+            predecessors.append(sorted(found))
+    dominator = [0]
+    for found_at, before in enumerate(predecessors, 1):
+        common = before[0]
+        for other in before[1:]:
+            common = _meet(common, other, dominator)
+        dominator.append(common)
+        assert common < found_at, "the graph is in topological order"
+    producer = signature.logits.producer()
+    if producer is None or producer not in index:
+        raise _irregular(where, "the logits do not depend on the input embeddings")
+    chain = [index[producer]]
+    while dominator[chain[-1]] != 0:
+        chain.append(dominator[chain[-1]])
+    chain.reverse()
+    place = {at: position for position, at in enumerate(chain)}
+    depth: list[int] = [-1]
+    for at, before in enumerate(predecessors, 1):
+        depth.append(max(place.get(at, -1), *(depth[other] for other in before), -1))
+    return [nodes[at - 1] for at in chain], {node: depth[at] for node, at in index.items()}
+
+
+def _meet(one: int, other: int, dominator: list[int]) -> int:
+    while one != other:
+        if one > other:
+            one = dominator[one]
+        else:
+            other = dominator[other]
+    return one

@@ -1,0 +1,32 @@
+"""Tiny decoders exported once for all tests, and what the tests of the exporter share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "exporter"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import graphs
+import tiny
+from checkpoints import _no_progress_bar  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="session")
+def exported_decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The decoder graph of each tiny family, as our own export writes it."""
+    return {family: graphs.export_decoder(family, tmp_path_factory.mktemp(family)) for family in tiny.FAMILIES}
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def family(request: pytest.FixtureRequest) -> tiny.Family:
+    """Every family in turn."""
+    return request.param
+
+
+@pytest.fixture
+def decoder(exported_decoders: dict[str, Path], family: tiny.Family) -> Path:
+    """The exported decoder of this family."""
+    return exported_decoders[family]

@@ -1,0 +1,183 @@
+"""A graph that is not understood is refused with one line, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import graphs
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tiny
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.onnx.bundles import graph_requests
+from mllmeraser.exporter.onnx.folder import read_folder
+from mllmeraser.exporter.onnx.insert import insert_steering
+from mllmeraser.exporter.onnx.signature import read_signature
+from mllmeraser.exporter.onnx.spine import find_residuals, residual_value
+
+Part = graphs.Part
+
+
+@pytest.fixture(scope="module")
+def part() -> Part:
+    """A plain request."""
+    return tiny.steering(tiny.model("llava"), tiny.prompt("llava", 5, 6, 7, 8))
+
+
+@pytest.fixture
+def model(exported_decoders: dict[str, Path]) -> ir.Model:
+    """A fresh LLaVA decoder graph."""
+    return ir.load(exported_decoders["llava"])
+
+
+def _rename(values: object, old: str, new: str) -> None:
+    for value in values:  # type: ignore[attr-defined]
+        if value.name == old:
+            value.name = new
+
+
+def _residuals(model: ir.Model) -> list[ir.Value]:
+    return [residual_value(node) for node in find_residuals(model.graph, read_signature(model, "g"), "g")]
+
+
+def no_logits(model: ir.Model) -> None:
+    _rename(model.graph.outputs, "logits", "scores")
+
+
+def no_mask(model: ir.Model) -> None:
+    _rename(model.graph.inputs, "attention_mask", "mask")
+
+
+def mask_of_four_dimensions(model: ir.Model) -> None:
+    next(v for v in model.graph.inputs if v.name == "attention_mask").shape = ir.Shape([1, 1, "s", "t"])
+
+
+def no_cache(model: ir.Model) -> None:
+    _rename(model.graph.outputs, "present.2.key", "cache.2.key")
+
+
+def old_opset(model: ir.Model) -> None:
+    model.opset_imports[""] = 13
+
+
+def merged_branches(model: ir.Model) -> None:
+    model.graph.inputs.append(ir.Value(name="use_cache_branch", shape=ir.Shape([1])))
+
+
+def control_flow(model: ir.Model) -> None:
+    block = _residuals(model)[1]
+    branch = ir.Graph([], [block], nodes=[])
+    condition = ir.Value(name="condition")
+    model.graph.inputs.append(condition)
+    node = ir.Node("", "If", [condition, block], [ir.AttrGraph("then_branch", branch)], num_outputs=1)
+    model.graph.append(node)
+
+
+def residual_is_an_output(model: ir.Model) -> None:
+    model.graph.outputs.append(_residuals(model)[1])
+
+
+def a_scaled_block(model: ir.Model) -> None:
+    block = _residuals(model)[2]
+    two = ir.Value(name="two", const_value=ir.tensor(np.float32(2)))
+    model.graph.register_initializer(two)
+    node = ir.Node("", "Mul", [block, two], num_outputs=1)
+    uses = list(block.uses())
+    model.graph.insert_after(block.producer(), node)
+    for use in uses:
+        if use.node is not node:
+            use.node.replace_input_with(use.idx, node.outputs[0])
+
+
+def steered_before(model: ir.Model) -> None:
+    model.metadata_props["mllmeraser.steering"] = "{}"
+
+
+DAMAGE: dict[Callable[[ir.Model], None], str] = {
+    no_logits: "not a decoder as expected",
+    no_mask: "not a decoder as expected",
+    mask_of_four_dimensions: "4 dimensions",
+    no_cache: "not one per block",
+    old_opset: "opset 13",
+    merged_branches: "use_cache_branch",
+    control_flow: "control flow, a node If",
+    residual_is_an_output: "an output of the graph",
+    a_scaled_block: "blocks are not alike",
+    steered_before: "already steered",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_graph_that_is_not_understood(model: ir.Model, part: Part, damage: Callable[[ir.Model], None]) -> None:
+    damage(model)
+    with pytest.raises(InputError, match=DAMAGE[damage]) as error:
+        insert_steering(model, graph_requests([graphs.bundle(part)]), where="decoder.onnx")
+    assert str(error.value).startswith("decoder.onnx: ") and "\n" not in str(error.value)
+
+
+def test_a_bundle_of_a_deeper_or_wider_model(model: ir.Model, part: Part) -> None:
+    section, tensors = part
+    entry = {**section["requests"][0], "layers": [1, 4]}
+    deeper = {name.replace("layers.2", "layers.4"): tensor for name, tensor in tensors.items()}
+    with pytest.raises(InputError, match="has 4 decoder blocks, the bundle steers block 4"):
+        insert_steering(model, graph_requests([graphs.bundle(({"requests": [entry]}, deeper))]))
+    wider = {name: tensor.repeat(*[1] * (tensor.ndim - 1), 2) for name, tensor in tensors.items()}
+    with pytest.raises(InputError, match="has hidden size 32, the bundle 64"):
+        insert_steering(model, graph_requests([graphs.bundle((section, wider))]))
+
+
+def test_bundles_that_ask_for_nothing(model: ir.Model, part: Part) -> None:
+    with pytest.raises(InputError, match="nothing to write"):
+        insert_steering(model, graph_requests([graphs.bundle(graphs.with_strength(part, 0.0))]))
+    with pytest.raises(InputError, match="two requests have the id 'a'"):
+        graph_requests([graphs.bundle(part, "a"), graphs.bundle(part, "a")])
+    with pytest.raises(InputError, match="no steering bundle given"):
+        graph_requests([])
+
+
+def _external(location: str) -> ir.Model:
+    tensor = ir.ExternalTensor(location, 0, 16, ir.DataType.FLOAT, name="w", shape=ir.Shape([4]))
+    value = ir.Value(name="w", shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    node = ir.Node("", "Identity", [value], num_outputs=1)
+    node.outputs[0].name = "logits"
+    return ir.Model(
+        ir.Graph([], [node.outputs[0]], nodes=[node], initializers=[value], opset_imports={"": 20}), ir_version=10
+    )
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/secret", ".hidden", "..\\secret"])
+def test_weights_outside_the_directory(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret").write_bytes(bytes(16))
+    (tmp_path / "model").mkdir()
+    ir.save(_external(location), tmp_path / "model" / "decoder.onnx")
+    with pytest.raises(InputError, match="it cannot be trusted"):
+        read_folder(tmp_path / "model")
+
+
+def test_links_that_leave_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(16))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    ir.save(_external("weights.bin"), folder / "decoder.onnx")
+    with pytest.raises(InputError, match="missing"):
+        read_folder(folder)
+    (folder / "weights.bin").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="a link that leaves the directory"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", bytes(64), b"\x08\x0a" + b"\xff" * 40])
+def test_files_that_are_no_graphs(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "decoder.onnx").write_bytes(content)
+    with pytest.raises(InputError, match="not an ONNX graph"):
+        read_folder(tmp_path)
+
+
+def test_a_directory_without_graphs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no \.onnx graph"):
+        read_folder(tmp_path)
+    with pytest.raises(InputError, match="no such directory"):
+        read_folder(tmp_path / "nowhere")
