@@ -11,24 +11,94 @@ build the native model, un-erased.
 
 from typing import Any
 
-from transformers import LlavaConfig, Qwen2_5_VLConfig
+import transformers
+from transformers import (
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    Idefics3Config,
+    InternVLConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaOnevisionConfig,
+    Mistral3Config,
+    PretrainedConfig,
+    Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    Qwen3VLConfig,
+    SmolVLMConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-class MllmEraserLlavaConfig(LlavaConfig):
-    """LLaVA with steering; see the module's docstring for the added attributes."""
+class SteeringConfig:
+    """The attributes that steering adds; see the module's docstring."""
 
+    steering_enabled: bool = True
+    steering_strength: float = 1.0
+    steering: dict[str, Any] | None = None
+
+
+class MllmEraserLlavaConfig(SteeringConfig, LlavaConfig):
     model_type = "mllmeraser_llava"
 
-    steering_enabled: bool = True
-    steering_strength: float = 1.0
-    steering: dict[str, Any] | None = None
+
+class MllmEraserLlavaNextConfig(SteeringConfig, LlavaNextConfig):
+    model_type = "mllmeraser_llava_next"
 
 
-class MllmEraserQwen2_5_VLConfig(Qwen2_5_VLConfig):  # noqa: N801 - the spelling of the base family
-    """Qwen2.5-VL with steering; see the module's docstring for the added attributes."""
+class MllmEraserLlavaOnevisionConfig(SteeringConfig, LlavaOnevisionConfig):
+    model_type = "mllmeraser_llava_onevision"
 
+
+class MllmEraserQwen2VLConfig(SteeringConfig, Qwen2VLConfig):
+    model_type = "mllmeraser_qwen2_vl"
+
+
+class MllmEraserQwen2_5_VLConfig(SteeringConfig, Qwen2_5_VLConfig):  # noqa: N801 - the spelling of the base family
     model_type = "mllmeraser_qwen2_5_vl"
 
-    steering_enabled: bool = True
-    steering_strength: float = 1.0
-    steering: dict[str, Any] | None = None
+
+class MllmEraserQwen3VLConfig(SteeringConfig, Qwen3VLConfig):
+    model_type = "mllmeraser_qwen3_vl"
+
+
+class MllmEraserInternVLConfig(SteeringConfig, InternVLConfig):
+    model_type = "mllmeraser_internvl"
+
+
+class MllmEraserIdefics3Config(SteeringConfig, Idefics3Config):
+    model_type = "mllmeraser_idefics3"
+
+
+class MllmEraserSmolVLMConfig(SteeringConfig, SmolVLMConfig):
+    model_type = "mllmeraser_smolvlm"
+
+
+class MllmEraserGemma3Config(SteeringConfig, Gemma3Config):
+    model_type = "mllmeraser_gemma3"
+
+
+class MllmEraserMistral3Config(SteeringConfig, Mistral3Config):
+    model_type = "mllmeraser_mistral3"
+
+
+CONFIGURATIONS: tuple[type[PretrainedConfig], ...] = (
+    MllmEraserLlavaConfig,
+    MllmEraserLlavaNextConfig,
+    MllmEraserLlavaOnevisionConfig,
+    MllmEraserQwen2VLConfig,
+    MllmEraserQwen2_5_VLConfig,
+    MllmEraserQwen3VLConfig,
+    MllmEraserInternVLConfig,
+    MllmEraserIdefics3Config,
+    MllmEraserSmolVLMConfig,
+    MllmEraserGemma3Config,
+    MllmEraserMistral3Config,
+)
+
+# `transformers serve` knows a class by its name only, in the namespace of transformers and in this table of models
+# that take pictures (4.57 to 5.24), also with --trust-remote-code. The auto class finds ours through the auto_map.
+for _configuration in CONFIGURATIONS:
+    _architecture = _configuration.__name__.removesuffix("Config") + "ForConditionalGeneration"
+    setattr(transformers, _architecture, AutoModelForImageTextToText)
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[_configuration.model_type] = _architecture

@@ -45,16 +45,37 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from transformers import (
+    Gemma3ForConditionalGeneration,
     GenerationMixin,
+    Idefics3ForConditionalGeneration,
+    InternVLForConditionalGeneration,
     LlavaForConditionalGeneration,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+    Mistral3ForConditionalGeneration,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+    SmolVLMForConditionalGeneration,
 )
 from transformers.cache_utils import Cache
 from transformers.utils import cached_file
 
-from .configuration_mllmeraser import MllmEraserLlavaConfig, MllmEraserQwen2_5_VLConfig
+from .configuration_mllmeraser import (
+    MllmEraserGemma3Config,
+    MllmEraserIdefics3Config,
+    MllmEraserInternVLConfig,
+    MllmEraserLlavaConfig,
+    MllmEraserLlavaNextConfig,
+    MllmEraserLlavaOnevisionConfig,
+    MllmEraserMistral3Config,
+    MllmEraserQwen2_5_VLConfig,
+    MllmEraserQwen2VLConfig,
+    MllmEraserQwen3VLConfig,
+    MllmEraserSmolVLMConfig,
+)
 
 try:
     from transformers import conversion_mapping
@@ -776,26 +797,88 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision",
 
 
 class MllmEraserLlavaForConditionalGeneration(SteeringMixin, LlavaForConditionalGeneration, GenerationMixin):
-    """LLaVA whose decoder layers steer."""
-
     config_class = MllmEraserLlavaConfig
     native_class = LlavaForConditionalGeneration
     published_layers = "language_model.model.layers"
 
 
-class MllmEraserQwen2_5_VLForConditionalGeneration(  # noqa: N801
-    SteeringMixin, Qwen2_5_VLForConditionalGeneration, GenerationMixin
-):
-    """Qwen2.5-VL whose decoder layers steer."""
+class MllmEraserLlavaNextForConditionalGeneration(SteeringMixin, LlavaNextForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserLlavaNextConfig
+    native_class = LlavaNextForConditionalGeneration
+    published_layers = "language_model.model.layers"
 
+
+class MllmEraserLlavaOnevisionForConditionalGeneration(
+    SteeringMixin, LlavaOnevisionForConditionalGeneration, GenerationMixin
+):
+    config_class = MllmEraserLlavaOnevisionConfig
+    native_class = LlavaOnevisionForConditionalGeneration
+    published_layers = "language_model.model.layers"
+
+
+class MllmEraserQwen2VLForConditionalGeneration(SteeringMixin, Qwen2VLForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserQwen2VLConfig
+    native_class = Qwen2VLForConditionalGeneration
+    published_layers = "model.layers"
+
+
+class MllmEraserQwen2_5_VLForConditionalGeneration(SteeringMixin, Qwen2_5_VLForConditionalGeneration, GenerationMixin):  # noqa: N801
     config_class = MllmEraserQwen2_5_VLConfig
     native_class = Qwen2_5_VLForConditionalGeneration
     published_layers = "model.layers"
 
 
+class MllmEraserQwen3VLForConditionalGeneration(SteeringMixin, Qwen3VLForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserQwen3VLConfig
+    native_class = Qwen3VLForConditionalGeneration
+    published_layers = "model.language_model.layers"
+
+
+class MllmEraserInternVLForConditionalGeneration(SteeringMixin, InternVLForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserInternVLConfig
+    native_class = InternVLForConditionalGeneration
+    published_layers = "language_model.model.layers"
+
+
+class MllmEraserIdefics3ForConditionalGeneration(SteeringMixin, Idefics3ForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserIdefics3Config
+    native_class = Idefics3ForConditionalGeneration
+    published_layers = "model.text_model.layers"
+
+
+class MllmEraserSmolVLMForConditionalGeneration(SteeringMixin, SmolVLMForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserSmolVLMConfig
+    native_class = SmolVLMForConditionalGeneration
+    published_layers = "model.text_model.layers"
+
+
+class MllmEraserGemma3ForConditionalGeneration(SteeringMixin, Gemma3ForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserGemma3Config
+    native_class = Gemma3ForConditionalGeneration
+    published_layers = "language_model.model.layers"
+
+
+class MllmEraserMistral3ForConditionalGeneration(SteeringMixin, Mistral3ForConditionalGeneration, GenerationMixin):
+    config_class = MllmEraserMistral3Config
+    native_class = Mistral3ForConditionalGeneration
+    published_layers = "language_model.model.layers"
+
+
 FAMILIES: dict[str, type[SteeringMixin]] = {
     family.native_class.config_class.model_type: family
-    for family in (MllmEraserLlavaForConditionalGeneration, MllmEraserQwen2_5_VLForConditionalGeneration)
+    for family in (
+        MllmEraserLlavaForConditionalGeneration,
+        MllmEraserLlavaNextForConditionalGeneration,
+        MllmEraserLlavaOnevisionForConditionalGeneration,
+        MllmEraserQwen2VLForConditionalGeneration,
+        MllmEraserQwen2_5_VLForConditionalGeneration,
+        MllmEraserQwen3VLForConditionalGeneration,
+        MllmEraserInternVLForConditionalGeneration,
+        MllmEraserIdefics3ForConditionalGeneration,
+        MllmEraserSmolVLMForConditionalGeneration,
+        MllmEraserGemma3ForConditionalGeneration,
+        MllmEraserMistral3ForConditionalGeneration,
+    )
 }
 for _native, _family in FAMILIES.items():
     # So that save_pretrained also writes these two files and the auto_map.

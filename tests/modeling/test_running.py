@@ -140,8 +140,7 @@ def test_dynamic_int8(base: PreTrainedModel, family: tiny.Family, steps: int) ->
 @torch.no_grad()
 def test_quantised_while_loading(tmp_path: Path, way: str) -> None:
     pytest.importorskip(way.split()[0])
-    torch.manual_seed(0)
-    base = tiny.endless(tiny.llava(hidden=128).eval())  # a 4-bit block has 64 values
+    base = tiny.model("llava", hidden=128)  # a 4-bit block has 64 values
     batch = tiny.prompt("llava", 9, 7)
     part = tiny.steering(base, batch, steps=3)
     directory = tiny.export(base, part, tmp_path / "exported")

@@ -1,4 +1,4 @@
-"""Tiny random LLaVA and Qwen2.5-VL models, prompts, steering and exported directories, for tests that need a model."""
+"""Tiny random models, prompts, steering and exported directories, for tests that need a model."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedModel,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
+from tiny_families import (
+    CONFIGS,
+    HIDDEN,
+    IMAGE,
+    LAYERS,
+    PAD,
+    SPECIAL,
+    VISION_START,
+    VOCAB,
+    Family,
+    config,
+    image_tokens,
+    pictures,
 )
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 
-HIDDEN = 32
-LAYERS = 4
-VOCAB = 97
-PAD = 0
-IMAGE = 96  # the image token
-VISION_START = 95  # Qwen only
-SPECIAL = 93  # this token and later ones are never generated
-IMAGE_TOKENS = 4
+FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")  # the two that everything is tried on
+EVERY_FAMILY = tuple(CONFIGS)
 
-Family = Literal["llava", "qwen2_5_vl"]
-FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")
+__all__ = ["HIDDEN", "IMAGE", "LAYERS", "PAD", "SPECIAL", "VOCAB", "Family"]
 
 
-def model(family: Family, seed: int = 0) -> PreTrainedModel:
-    """A random model of this family: 4 decoder blocks, hidden size 32, 4 image tokens a picture, that never stops."""
+def model(family: Family, seed: int = 0, hidden: int = HIDDEN, tied: bool = False) -> PreTrainedModel:
+    """A random model of this family, with 4 decoder blocks, that never stops."""
     torch.manual_seed(seed)
-    return endless(llava() if family == "llava" else qwen())
+    native = modeling.steered_class(family).native_class
+    return endless(native(config(family, hidden, tied)))
 
 
 def endless(base: PreTrainedModel) -> PreTrainedModel:
@@ -49,84 +49,6 @@ def endless(base: PreTrainedModel) -> PreTrainedModel:
     base.generation_config.eos_token_id = SPECIAL
     base.generation_config.suppress_tokens = list(range(SPECIAL, VOCAB))
     return base.eval()
-
-
-def llava(hidden: int = HIDDEN) -> LlavaForConditionalGeneration:
-    """A random LLaVA on 16-pixel pictures."""
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-        projection_dim=16,
-    )
-    text = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=hidden,
-        intermediate_size=hidden * 3 // 2,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=None,
-        pad_token_id=PAD,
-    )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=IMAGE,
-        image_seq_length=IMAGE_TOKENS,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-    )
-    config.initializer_range = 0.3
-    return LlavaForConditionalGeneration(config)
-
-
-def qwen(tied: bool = False) -> Qwen2_5_VLForConditionalGeneration:
-    """A random Qwen2.5-VL on pictures of 4 × 4 patches of 4 pixels."""
-    vision = {
-        "depth": 2,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": HIDDEN,
-        "patch_size": 4,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "window_size": 16,
-        "fullatt_block_indexes": [1],
-    }
-    text = {
-        "vocab_size": VOCAB,
-        "hidden_size": HIDDEN,
-        "intermediate_size": 48,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "initializer_range": 0.3,
-        "bos_token_id": 1,
-        "eos_token_id": None,
-        "pad_token_id": PAD,
-        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
-        "tie_word_embeddings": tied,
-    }
-    config = Qwen2_5_VLConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=IMAGE,
-        video_token_id=94,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=93,
-        tie_word_embeddings=tied,
-    )
-    config.initializer_range = 0.3
-    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def prompt(
@@ -141,17 +63,13 @@ def prompt(
         tokens = torch.randint(3, 90, (length,), generator=generator)
         if image:
             tokens[0] = VISION_START
-            tokens[1 : 1 + IMAGE_TOKENS] = IMAGE
+            tokens[1 : 1 + image_tokens(family)] = IMAGE
         here = slice(width - length, width) if side == "left" else slice(0, length)
         ids[row, here] = tokens
         mask[row, here] = 1
     batch = {"input_ids": ids, "attention_mask": mask}
-    if image and family == "llava":
-        batch["pixel_values"] = torch.randn(rows, 3, 16, 16, generator=generator)
-    elif image:
-        batch["pixel_values"] = torch.randn(rows * 16, 3 * 2 * 4 * 4, generator=generator)
-        batch["image_grid_thw"] = torch.tensor([[1, 4, 4]] * rows)
-        batch["mm_token_type_ids"] = (ids == IMAGE).int()
+    if image:
+        batch |= pictures(family, ids, generator)
     return batch
 
 

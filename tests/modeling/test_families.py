@@ -1,0 +1,142 @@
+"""Every family, on its true architecture: native == oracle, off == base, strict loading of untouched base weights."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import hook_oracle as oracle
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from mllmeraser.modeling_patches import configuration_mllmeraser as configuration
+from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, SteeringError, steered_class
+
+NEW = 5
+
+
+@pytest.fixture(params=tiny.EVERY_FAMILY)
+def family(request: pytest.FixtureRequest) -> tiny.Family:
+    chosen: tiny.Family = request.param
+    return chosen
+
+
+@functools.cache
+def _base(family: tiny.Family) -> PreTrainedModel:
+    return tiny.model(family)
+
+
+@pytest.fixture
+def base(family: tiny.Family) -> PreTrainedModel:
+    model = _base(family)
+    if family.startswith("qwen"):
+        model.model.rope_deltas = None  # Qwen remembers it from the last picture it saw
+    return model
+
+
+def greedy(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
+    tokens: torch.Tensor = model.generate(**batch, max_new_tokens=NEW, do_sample=False, **kwargs)
+    return tokens[:, batch["input_ids"].shape[1] :]
+
+
+def test_every_table_names_every_family() -> None:
+    assert set(FAMILIES) == set(tiny.EVERY_FAMILY)
+    assert {family.config_class for family in FAMILIES.values()} == set(configuration.CONFIGURATIONS)
+    for native, family in FAMILIES.items():
+        assert family.config_class.model_type == f"mllmeraser_{native}"
+        assert issubclass(family.config_class, family.native_class.config_class)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("image", [True, False])
+@torch.no_grad()
+def test_a_forward_equals_the_oracle(base: PreTrainedModel, family: tiny.Family, image: bool, side: Any) -> None:
+    batch = tiny.prompt(family, 15, 13, 14, image=image, side=side)
+    for part in (
+        tiny.steering(base, batch, steps=1, positions="all"),
+        tiny.steering(base, batch, steps=3, positions="last", kind="kernel", shape="step", threshold=0.5, gate_layer=0),
+    ):
+        model = tiny.steered(base, part)
+        native, plain = model(**batch).logits, base(**batch).logits
+        assert torch.equal(native, oracle.logits(base, *part, batch))
+        assert not torch.equal(native[0], plain[0])
+        model.config.steering_enabled = False
+        assert torch.equal(model(**batch).logits, plain)
+
+
+def test_a_reply_equals_the_oracle(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 15, 13)
+    part = tiny.steering(base, batch, steps=3)
+    model, expected = tiny.steered(base, part), oracle.generate(base, *part, batch, max_new_tokens=NEW, do_sample=False)
+    assert torch.equal(greedy(model, batch), expected)
+    assert torch.equal(greedy(model, batch, use_cache=False), expected)
+    assert torch.equal(greedy(model, batch, cache_implementation="static", disable_compile=True), expected)
+    assert not torch.equal(greedy(base, batch), expected)
+
+
+def test_a_reply_to_a_picture_is_the_same_from_every_cache_and_beside_other_rows(
+    base: PreTrainedModel, family: tiny.Family
+) -> None:
+    batch = tiny.prompt(family, 15, 15, image=True)
+    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
+    cached = greedy(model, batch)
+    assert torch.equal(cached, greedy(model, batch, cache_implementation="static", disable_compile=True))
+    twice = greedy(model, batch, num_return_sequences=2, num_beams=2)
+    assert torch.equal(twice, greedy(model, batch, num_return_sequences=2, num_beams=2))
+    assert not torch.equal(cached, greedy(base, batch))
+    closed = tiny.steered(base, tiny.steering(base, batch, shape="dead-zone", threshold=0.5, steps=3))
+    assert torch.equal(greedy(closed, batch)[1], greedy(base, batch)[1])
+
+
+@torch.no_grad()
+def test_scoring_a_reply_equals_generating_it(base: PreTrainedModel, family: tiny.Family) -> None:
+    batch = tiny.prompt(family, 15, 15)
+    part = tiny.steering(base, batch, steps=3)
+    model = tiny.steered(base, part)
+    out = model.generate(**batch, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    labels = out.sequences.clone()
+    labels[:, :15] = -100
+    extra = {"token_type_ids": torch.zeros_like(labels)} if family == "gemma3" else {}  # it wants them beside labels
+    scored = model(input_ids=out.sequences, attention_mask=torch.ones_like(labels), labels=labels, **extra)
+    reply = scored.logits[:, 14 : 14 + NEW]
+    torch.testing.assert_close(reply, torch.stack(out.logits, dim=1), rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_it_loads_strictly_and_saves_and_loads_again(
+    base: PreTrainedModel, family: tiny.Family, code_cache: None, tmp_path: Path
+) -> None:
+    batch = tiny.prompt(family, 15, 13, image=True)
+    part = tiny.steering(base, batch, steps=2)
+    expected = tiny.steered(base, part)(**batch).logits
+    directory = tiny.export(base, part, tmp_path / "exported")
+    model = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True)
+    assert torch.equal(model(**batch).logits, expected)
+    loaded = dict(model.named_parameters())
+    for name, tensor in base.named_parameters():
+        assert torch.equal(loaded[name], tensor), name
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    assert torch.equal(again(**batch).logits, expected)
+    off = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True, steering_enabled=False)
+    assert torch.equal(off(**batch).logits, base(**batch).logits)
+
+
+@pytest.mark.filterwarnings("ignore")  # the native class warns of the foreign model_type before it fails
+def test_it_fails_closed(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
+    part = tiny.steering(base, tiny.prompt(family, 15))
+    directory = tiny.export(base, part, tmp_path / "exported")
+    steered_class(family).from_pretrained(directory).save_pretrained(tmp_path / "saved")
+    for where in (directory, tmp_path / "saved"):
+        with pytest.raises(ValueError, match="trust_remote_code"):
+            AutoModelForImageTextToText.from_pretrained(where, trust_remote_code=False)
+        with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+            type(base).from_pretrained(where)
+    file = directory / "mllmeraser-steering.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(SteeringError, match="sha256"):
+        steered_class(family).from_pretrained(directory)
