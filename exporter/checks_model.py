@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from mllmeraser.exporter import memory
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import family_of, read_object
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.layout import CONFIG, VARIANT
+from mllmeraser.exporter.layout import CONFIG, INDEX, VARIANT
 from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering
 
 _PROBE_LENGTH = 12
@@ -65,6 +66,10 @@ def _quiet() -> Iterator[None]:
 
 def _load(directory: Path, models: list[Any]) -> str:
     family = family_of(read_object(directory / CONFIG))
+    shards = {directory / name for name in read_object(directory / INDEX)["weight_map"].values()}
+    needed, available = sum(path.stat().st_size for path in shards), memory.available_bytes()
+    if needed > available:
+        raise CheckFailed(f"{needed:,} bytes of memory are needed and {available:,} are available; verify elsewhere")
     config = family.config_class.from_pretrained(directory, local_files_only=True)
     model = family.from_pretrained(directory, config=config, dtype="auto", local_files_only=True).eval()
     models.append(model)

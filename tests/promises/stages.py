@@ -4,7 +4,7 @@ Run as ``python stages.py BASE BUNDLE OUTPUT FAULT…``; prints one JSON object 
 the interpreter: a file opened, linked, renamed or removed, a folder made, a lock taken. Faults: ``kill`` (SIGKILL to
 the process itself), ``interrupt`` (KeyboardInterrupt, as Ctrl-C gives) and ``error`` (an I/O error). Each run is a fork
 of this process, which has done the slow imports. All faults are tried with a target to overwrite, ``kill`` also
-without; a kill before the first folder is made has nothing to leave behind and is not tried.
+without. Before the first folder is made there is nothing to leave behind, so only ``error`` is tried there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Fault:
     """Counts the steps once it is armed, and strikes at one of them, once."""
 
     def __init__(self, kind: str, at: int) -> None:
-        self.kind, self.left, self.started = kind, at, kind != "kill"
+        self.kind, self.left, self.started = kind, at, kind == "error"
 
     def __call__(self, event: str, _arguments: tuple[Any, ...]) -> None:
         self.started = self.started or event == "os.mkdir"
