@@ -97,7 +97,7 @@ def read_samples(path: Path) -> list[Sample]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold U+2028, which ends no line
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     samples = [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -1,0 +1,81 @@
+"""Held-out scores, and the threshold that follows from them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mllmeraser.steering.folds import Fold
+from mllmeraser.steering.forms import NullSpace
+from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.validation import FALSE_FIRES, FIRE_COST, HeldOut, choose_threshold, cross_validate
+
+
+def scores(forget: list[float], retain: list[float]) -> HeldOut:
+    return HeldOut(torch.tensor(forget, dtype=torch.float64), torch.tensor(retain, dtype=torch.float64))
+
+
+def test_the_threshold_is_the_middle_of_the_gap() -> None:
+    assert choose_threshold(scores([0.9, 0.8, 1.1], [0.0, 0.2, -0.3])) == pytest.approx(0.5)
+    assert choose_threshold(scores([5.0], [1.0])) == pytest.approx(3.0)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(overlap=st.floats(0.0, 3.0), n_forget=st.integers(5, 60), seed=st.integers(0, 1000))
+def test_where_they_overlap_it_costs_least_of_those_that_hardly_ever_misfire(
+    overlap: float, n_forget: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    forget = 1 + 0.3 * torch.randn(n_forget, generator=generator).double()
+    retain = 0.3 * overlap * torch.randn(300, generator=generator).double()
+
+    def misfires(threshold: float) -> float:
+        return float((retain >= threshold).double().mean())
+
+    def cost(threshold: float) -> float:
+        return float((forget < threshold).double().mean()) + FIRE_COST * misfires(threshold)
+
+    chosen = choose_threshold(HeldOut(forget, retain))
+    assert misfires(chosen) <= FALSE_FIRES <= 0.01
+    values = sorted([*forget.tolist(), *retain.tolist()])
+    for low, high in itertools.pairwise(values):
+        threshold = (low + high) / 2
+        if misfires(threshold) <= FALSE_FIRES:
+            assert cost(chosen) <= cost(threshold) + 1e-9
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    st.lists(st.integers(0, 6), min_size=1, max_size=12),
+)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(forget: list[int], retain: list[int]) -> None:
+    wins = [1.0 if f > r else 0.5 if f == r else 0.0 for f in forget for r in retain]
+    assert scores(list(map(float, forget)), list(map(float, retain))).auroc == pytest.approx(sum(wins) / len(wins))
+
+
+def test_separation_is_the_share_that_fires_and_auroc_breaks_ties() -> None:
+    apart, barely = scores([0.9, 1.0], [0.0, 0.1]), scores([0.9, 1.0, 0.2], [0.0, 0.1, 0.4])
+    assert apart.separation == pytest.approx(1.01)
+    assert barely.separation < apart.separation
+
+
+def test_a_held_out_score_is_of_a_gate_that_never_saw_the_sample() -> None:
+    generator = torch.Generator().manual_seed(0)
+    forget, retain = torch.randn(12, 8, generator=generator) + 1, torch.randn(20, 8, generator=generator)
+    of_forget, of_retain = torch.arange(12) % 3, torch.arange(20) % 3
+    found = [Fold(of_forget == k, of_retain == k) for k in range(3)]
+    recipe = GateRecipe("linear", NullSpace("soft", 1.0), 0.1, "absolute")
+    held_out = cross_validate(forget, retain, found, recipe)
+    for k in range(3):
+        gate = fit_gate(forget[of_forget != k], retain[of_retain != k], recipe)
+        for n in range(12):
+            if of_forget[n] == k:
+                assert float(held_out.forget[n]) == pytest.approx(float(gate(forget[n : n + 1])[0]), abs=1e-12)
+        for n in range(20):
+            if of_retain[n] == k:
+                assert float(held_out.retain[n]) == pytest.approx(float(gate(retain[n : n + 1])[0]), abs=1e-12)
