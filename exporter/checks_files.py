@@ -61,7 +61,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def _is_plain(name: str) -> bool:
-    return Path(name).name == name and "\\" not in name and "\0" not in name
+    return Path(name).name == name and name not in ("", "..") and "\\" not in name and "\0" not in name
 
 
 def file_checks(directory: Path, base: BaseCheckpoint | None) -> list[Check]:

@@ -29,8 +29,8 @@ def file_inside(root: Path, name: str) -> Path:
     Raises:
         InputError: ``name`` is no plain file name, or a link that leaves the directory.
     """
-    if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name.startswith("."):
-        raise InputError(f"{root}: '{name}' is not the name of a file in this directory; the base cannot be trusted")
+    if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name.startswith(".") or "\0" in name:
+        raise InputError(f"{root}: {name!r} is not the name of a file in this directory; the base cannot be trusted")
     real = (root / name).resolve()
     if real.is_relative_to(root):
         return real

@@ -101,21 +101,41 @@ def tensor_names(path: Path) -> frozenset[str]:
     """The names of the tensors of a safetensors file, from its header.
 
     Raises:
-        InputError: the file is truncated or no safetensors file.
+        InputError: the file is truncated or no safetensors file, or names a tensor twice.
     """
     try:
         with safe_open(path, framework="np") as file:
-            return frozenset(file.keys())
+            names = frozenset(file.keys())
+        # Of a name that comes twice every reader takes the entry it likes.
+        json.loads(_header(path), object_pairs_hook=_refuse_twice)
+        return names
+    except _Twice as twice:
+        raise InputError(f"{path}: not a readable safetensors file ({twice} comes twice); download it again") from None
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable safetensors file ({reason}); download it again") from None
 
 
+class _Twice(Exception):  # noqa: N818 - caught right above
+    """A key that comes twice in one object."""
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(repr(key) for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
+
+
 def data_bytes(path: Path) -> int:
     """The bytes of a safetensors file after its header."""
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    return path.stat().st_size - 8 - header
+    return path.stat().st_size - 8 - len(_header(path))
 
 
 def variant_index(weights: Weights, steering: Mapping[str, int]) -> bytes:

@@ -44,7 +44,7 @@ def read_config(directory: Path) -> dict[str, object]:
         raise InputError(f"{directory}: no config.json; give the directory of a Hugging Face checkpoint")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InputError(f"{path}: no model_type; this is not the configuration of a transformers model")
