@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from mllmeraser.errors import InputError
+from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys
 from mllmeraser.exporter.layout import CONFIG
 from mllmeraser.exporter.weights import Weights, read_weights
@@ -66,11 +67,7 @@ def read_base(source: Source) -> BaseCheckpoint:
         text = family.native_class.config_class.from_dict(without_dangerous_keys(config)).get_text_config()
         hidden_size, num_layers = int(text.hidden_size), int(text.num_hidden_layers)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({_line(error)})") from None
+        raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({one_line(error)})") from None
     return BaseCheckpoint(
         source, root, config, sha256_of(config_path), family, hidden_size, num_layers, read_weights(root)
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

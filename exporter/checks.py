@@ -56,4 +56,4 @@ def run(name: str, check: Callable[[], str]) -> Check:
 def one_line(error: BaseException) -> str:
     """The first line of an error that says something, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no message"
+    return lines[0][:300] if lines else type(error).__name__
