@@ -9,9 +9,9 @@ The ``model_type`` is our own on purpose: with the base's, a loader without ``tr
 build the native model, un-erased.
 """
 
+import sys
 from typing import Any
 
-import transformers
 from transformers import (
     AutoModelForImageTextToText,
     Gemma3Config,
@@ -96,9 +96,13 @@ CONFIGURATIONS: tuple[type[PretrainedConfig], ...] = (
     MllmEraserMistral3Config,
 )
 
-# `transformers serve` knows a class by its name only, in the namespace of transformers and in this table of models
-# that take pictures (4.57 to 5.24), also with --trust-remote-code. The auto class finds ours through the auto_map.
+# `transformers serve` knows a class by its name only, whatever it trusts: it looks the architecture up among the models
+# that take pictures, and in the `transformers` module it has imported, which need not be the one of sys.modules (there
+# are two of them once a processor has been imported). The auto class finds ours through the auto_map.
+_SERVERS = ("transformers.cli.serving.model_manager", "transformers.commands.serving")  # transformers 5, and 4.57
 for _configuration in CONFIGURATIONS:
     _architecture = _configuration.__name__.removesuffix("Config") + "ForConditionalGeneration"
-    setattr(transformers, _architecture, AutoModelForImageTextToText)
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[_configuration.model_type] = _architecture
+    for _server in _SERVERS:
+        if _server in sys.modules:
+            setattr(sys.modules[_server].transformers, _architecture, AutoModelForImageTextToText)

@@ -700,8 +700,10 @@ class SteeringMixin(PreTrainedModel):
         hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
         if not isinstance(config, PretrainedConfig):
             given = name if config is None else config
+            # The configuration would keep "auto" for its dtype, which the weights are then asked for.
+            kept = hub | {key: kwargs.pop(key) for key in ("dtype", "torch_dtype") if key in kwargs}
             config, kwargs = cls.config_class.from_pretrained(given, return_unused_kwargs=True, **kwargs)
-            kwargs |= hub
+            kwargs |= kept
         tensors = cls._read_steering(name, config, hub)
         with_info = kwargs.pop("output_loading_info", False)
         kwargs = {**kwargs, "variant": kwargs.get("variant") or VARIANT, "use_safetensors": True}
