@@ -101,7 +101,10 @@ BASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty configuration": (lambda d: _write("")(d / "config.json"), "not valid JSON"),
     "a configuration that is a list": (lambda d: _write("[]")(d / "config.json"), "no model_type"),
     "a configuration cut in half": (lambda d: _cut(d / "config.json"), "not valid JSON"),
-    "a family we do not know": (lambda d: edit_json(d / "config.json", model_type="bert"), "is not supported; supported: "),
+    "a family we do not know": (
+        lambda d: edit_json(d / "config.json", model_type="bert"),
+        "is not supported",
+    ),
     "a configuration of nonsense": (lambda d: edit_json(d / "config.json", text_config=7), "not a llava configuration"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "safetensors weights are needed"),
     "weights cut in half": (lambda d: _cut(d / "model.safetensors"), "download it again"),

@@ -1,0 +1,77 @@
+"""An OpenSSF signature over an exported directory: who made it, and that nothing changed since.
+
+The manifest guards against accidents; whoever changes a file can change the manifest too. ``model.sig``, in the format
+of OpenSSF model signing (https://github.com/sigstore/model-transparency), can only be made with the private key. It
+signs the sha256 of every file, with an elliptic-curve key, on this machine: no service is asked. Needs the extra
+``sign``: ``pip install 'mllmeraser[sign]'``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mllmeraser.errors import InputError, VerificationError
+
+SIGNATURE = "model.sig"
+# Left by git, the Hub's client or a file browser; the signature itself.
+IGNORED = (SIGNATURE, ".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store")
+
+
+def _library() -> Any:
+    try:
+        import model_signing
+    except ImportError:
+        raise InputError("signatures need the package model-signing; pip install 'mllmeraser[sign]'") from None
+    return model_signing
+
+
+def _hashing(library: Any, directory: Path) -> Any:
+    ignored = [directory / name for name in IGNORED]
+    # Snapshots of the Hugging Face cache, and exports with --link sym, hold links.
+    return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
+
+
+def sign(directory: Path, private_key: Path) -> Path:
+    """Sign every file of an exported directory; returns the path of the signature.
+
+    Args:
+        private_key: a PEM file, for example of ``openssl ecparam -name prime256v1 -genkey -noout``.
+
+    Raises:
+        InputError: the extra is not installed, or the directory or key cannot be used.
+    """
+    library = _library()
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; give one that mllmeraser export made")
+    if not private_key.is_file():
+        raise InputError(f"{private_key}: no such file; make a key: openssl ecparam -name prime256v1 -genkey -noout")
+    try:
+        signer = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{private_key}: not an unencrypted PEM key of an elliptic curve ({error})") from None
+    signature = directory / SIGNATURE
+    signer.set_hashing_config(_hashing(library, directory)).sign(directory, signature)
+    return signature
+
+
+def check_signature(directory: Path, public_key: Path) -> None:
+    """Check ``model.sig`` of a directory with the signer's public key.
+
+    Raises:
+        InputError: the extra is not installed, or the key cannot be used.
+        VerificationError: there is no signature, it is another key's, or a file was changed, added or removed since.
+    """
+    library = _library()
+    if not public_key.is_file():
+        raise InputError(f"{public_key}: no such file; give the signer's public key, a PEM file")
+    try:
+        verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{public_key}: not a PEM key of an elliptic curve ({error})") from None
+    if not (directory / SIGNATURE).is_file():
+        raise VerificationError(f"{SIGNATURE} is missing; the directory is not signed")
+    try:
+        verifier.set_hashing_config(_hashing(library, directory)).verify(directory, directory / SIGNATURE)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise VerificationError(f"{SIGNATURE}: {' '.join(str(error).split())[:300]}") from None
