@@ -1,0 +1,73 @@
+"""Loading a base or an export of ours to run it, in the precision asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import checkpoints
+import pytest
+import talker
+import torch
+import transformers
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.directory import export
+from mllmeraser.inference.loading import load
+from mllmeraser.inference.source import Source
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and its export."""
+    folder = tmp_path_factory.mktemp("loading")
+    base = talker.make_base(folder / "base")
+    export(Source(base), [checkpoints.make_bundle(base)], folder / "out", link="copy")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["base", "out"])
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_a_checkpoint_is_loaded_in_the_precision_asked_for(
+    folder: Path, name: str, asked: str, expected: torch.dtype
+) -> None:
+    checkpoint = load(folder / name, dtype=asked)
+    assert checkpoint.model.dtype == checkpoint.model.config.dtype == expected
+    assert (checkpoint.model_type, checkpoint.steered) == ("llava", name == "out")
+    assert not checkpoint.model.training
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_export_is_switched_when_it_is_loaded(folder: Path, enabled: bool) -> None:
+    assert load(folder / "out", steering_enabled=enabled).model.config.steering_enabled is enabled
+
+
+def test_a_base_has_nothing_to_switch(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"base: a base checkpoint has no steering to switch$"):
+        load(folder / "base", steering_enabled=False)
+
+
+def test_a_base_never_runs_code_of_its_own(folder: Path, tmp_path: Path) -> None:
+    base = talker.make_base(tmp_path / "base")
+    (base / "modeling_base.py").write_text("raise SystemExit('the code of the base was run')")
+    checkpoints.edit_json(base / "config.json", auto_map={"AutoModelForImageTextToText": "modeling_base.Model"})
+    assert type(load(base).model) is transformers.LlavaForConditionalGeneration
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "family"])
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, damage: str) -> None:
+    base = talker.make_base(tmp_path / "base")
+    weights = base / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif damage == "foreign":
+        weights.write_bytes(b"no weights at all")
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        checkpoints.edit_json(base / "config.json", model_type="parrot")
+    with pytest.raises(InputError) as caught:
+        load(base)
+    assert str(caught.value).startswith(f"{base}: cannot be loaded: ")
+    assert "\n" not in str(caught.value)
