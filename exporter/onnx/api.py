@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from mllmeraser.errors import InputError, MllmEraserError
 
 if TYPE_CHECKING:
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
+    from mllmeraser.inference.source import Source
     from mllmeraser.steering.bundle import Bundle
 
 _PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
@@ -42,6 +43,26 @@ def onnx_steer(
 
     with _disk_errors(output):
         return steer_directory(model_dir, bundles, output, toggle=toggle, link=link, overwrite=overwrite)
+
+
+def onnx_export(
+    source: Source,
+    bundles: Sequence[Bundle],
+    output: Path,
+    *,
+    toggle: Literal["constant", "input"] = "constant",
+    precision: Literal["fp32", "fp16"] = "fp32",
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> SteeredDirectory:
+    """Export a base checkpoint as steered graphs; see :func:`mllmeraser.exporter.onnx.export.export_onnx`."""
+    require_onnx()
+    from mllmeraser.exporter.onnx.export import export_onnx
+
+    with _disk_errors(output):
+        return export_onnx(
+            source, bundles, output, toggle=toggle, precision=precision, overwrite=overwrite, progress=progress
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mllmeraser.exporter import manifest
 from mllmeraser.exporter.card import read_licence
 from mllmeraser.exporter.directory import _publish, _remove_stale, _staging, _sync, _write
 from mllmeraser.exporter.layout import CARD, MANIFEST
+from mllmeraser.exporter.link import _reflink as reflink
 from mllmeraser.exporter.link import link_or_copy
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.card import render_card
@@ -78,7 +79,8 @@ def steer_directory(
 
     Args:
         toggle: ``constant`` with a twin base graph, or ``input``: a required input ``steering_strength`` (1,) fp32.
-        link: how weights, encoder and embeddings come into the output.
+        link: how weights, encoder and embeddings come into the output: ``auto`` (sharing blocks, else a copy),
+            ``copy``, ``hard`` (onnxruntime reads it, ``onnx.load`` does not), or ``sym``.
         overwrite: replace a directory that is not empty.
 
     Raises:
@@ -88,7 +90,7 @@ def steer_directory(
     output = output.absolute()
     requests = graph_requests(bundles)
     folder = read_folder(model_dir)
-    _check_target(output, folder.root, overwrite)
+    check_target(output, folder.root, overwrite)
     _check_fit(folder, bundles)
     decoders = [graph for graph in folder.graphs if graph.decodes]
     if not decoders:
@@ -104,7 +106,12 @@ def steer_directory(
     return result
 
 
-def _check_target(output: Path, root: Path, overwrite: bool) -> None:
+def check_target(output: Path, root: Path, overwrite: bool) -> None:
+    """Whether ``output`` can be written to.
+
+    Raises:
+        InputError: it cannot.
+    """
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     if output.resolve() == root or output in root.parents or root in output.parents:
@@ -127,6 +134,18 @@ def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
         # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 for its text part.
         if isinstance(found, str) and found in ("llava", "qwen2_5_vl") and found != wanted:
             raise InputError(f"{folder.root / CONFIG}: model_type {found}, the bundle was computed on a {wanted}")
+
+
+def _place(source: Path, target: Path, link: Link) -> None:
+    """Share the blocks where the file system can, else copy.
+
+    No hard link unasked: onnx's own loader refuses weights that have one, and would then refuse the given directory
+    too.
+    """
+    if link != "auto":
+        link_or_copy(source, target, link)
+    elif not reflink(source, target):
+        link_or_copy(source, target, "copy")
 
 
 class _Job:
@@ -226,5 +245,5 @@ class _Job:
     def _link(self, name: str, as_name: str | None = None) -> None:
         target = self._target(as_name or name)
         if (as_name or name) not in self._origin:
-            link_or_copy(real_file(self.folder.root, name), target, self.link)
+            _place(real_file(self.folder.root, name), target, self.link)
             self._origin[as_name or name] = "base"

@@ -15,9 +15,15 @@ from checkpoints import _no_progress_bar  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
-def exported_decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The decoder graph of each tiny family, as our own export writes it."""
-    return {family: graphs.export_decoder(family, tmp_path_factory.mktemp(family)) for family in tiny.FAMILIES}
+def exported_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The un-steered export of each tiny family."""
+    return {family: graphs.export_tiny(family, tmp_path_factory.mktemp(family)) for family in tiny.FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def exported_decoders(exported_bases: dict[str, Path]) -> dict[str, Path]:
+    """The decoder graph of each tiny family."""
+    return {family: folder / graphs.DECODER for family, folder in exported_bases.items()}
 
 
 @pytest.fixture(params=tiny.FAMILIES)

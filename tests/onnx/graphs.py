@@ -11,27 +11,30 @@ import numpy.typing as npt
 import onnx_ir as ir
 import tiny
 import torch
+from checkpoints import make_base
 from torch import Tensor
 
+from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.onnx.bundles import graph_requests
-from mllmeraser.exporter.onnx.graphs import decoder_plan, write_plan
+from mllmeraser.exporter.onnx.export import export_base
 from mllmeraser.exporter.onnx.insert import Toggle, insert_steering
 from mllmeraser.exporter.onnx.runtime import Cache, DecoderSession
-from mllmeraser.exporter.onnx.wrappers import Decoder
+from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Base, Bundle, GateForm, Metadata, Method, Request
 
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 Array = npt.NDArray[Any]
+DECODER = "onnx/decoder_model_merged.onnx"
 HEAD_SIZE = tiny.HIDDEN // 4
 TOLERANCE = 2e-5  # two frameworks, fp32, logits of a range of 12
 
 
-def export_decoder(family: tiny.Family, folder: Path) -> Path:
-    """The decoder graph of ``tiny.model(family)``."""
-    model = tiny.model(family)
-    axes = 0 if family == "llava" else 3
-    plan = decoder_plan(Decoder(model), model.config.get_text_config(), torch.float32, axes)
-    return folder / write_plan(plan, folder)[0]
+def export_tiny(family: tiny.Family, folder: Path) -> Path:
+    """The export of ``tiny.model(family)``, its base beside it in ``base``."""
+    base = make_base(folder / "base", family)
+    (folder / "export").mkdir()
+    export_base(read_base(Source(base)), folder / "export", "fp32", lambda line: None)
+    return folder / "export"
 
 
 def bundle(part: Part, request_id: str = "r0", family: str = "llava", config_sha256: str = "0" * 64) -> Bundle:

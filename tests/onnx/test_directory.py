@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 import tiny
 from checkpoints import contents
+from graphs import DECODER
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx import api
@@ -21,7 +22,6 @@ from mllmeraser.exporter.onnx.runtime import DecoderSession
 from mllmeraser.files import sha256_of
 from mllmeraser.steering.bundle import Bundle
 
-DECODER = "onnx/decoder_model_merged.onnx"
 TWIN = "onnx/decoder_model_merged_base.onnx"
 CONFIG = {
     "model_type": "llava",
@@ -84,12 +84,13 @@ def test_what_is_not_the_decoder_comes_along_byte_for_byte(given: Path, bundle: 
     assert b'license: "llama2"' in after["README.md"] and b"not deletion" in after["README.md"]
 
 
-def test_the_weights_are_linked_and_never_copied(given: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_weights_are_hard_linked_only_when_asked(given: Path, bundle: Bundle, tmp_path: Path) -> None:
     onnx_steer(given, [bundle], tmp_path / "out", link="hard")
     for name in (f"{DECODER}_data", "onnx/vision_encoder.onnx"):
         assert (tmp_path / "out" / name).stat().st_ino == (given / name).stat().st_ino
-    onnx_steer(given, [bundle], tmp_path / "copy", link="copy")
-    assert (tmp_path / "copy" / f"{DECODER}_data").stat().st_ino != (given / f"{DECODER}_data").stat().st_ino
+    for name in ("auto", "copy"):
+        onnx_steer(given, [bundle], tmp_path / name, link=name)
+        assert (tmp_path / name / f"{DECODER}_data").stat().st_ino != (given / f"{DECODER}_data").stat().st_ino
 
 
 def test_the_written_graph_steers_and_its_twin_does_not(

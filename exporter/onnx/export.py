@@ -1,0 +1,126 @@
+"""Exporting a base checkpoint as three ONNX graphs, steered.
+
+The graphs are written to a temporary directory beside the output, one module after the other, and then steered like
+any directory of graphs (:mod:`directory`), which links their weights into the output. The model is loaded once; the
+graphs are traced over the same tensors, so memory holds the weights once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.export import Dim
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from mllmeraser.exporter.base import BaseCheckpoint, read_base
+from mllmeraser.exporter.directory import _staging
+from mllmeraser.exporter.distrust import without_dangerous_keys
+from mllmeraser.exporter.merge import merge
+from mllmeraser.exporter.onnx.client_files import client_files, write_files
+from mllmeraser.exporter.onnx.directory import SteeredDirectory, check_target, steer_directory
+from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan, write_plan
+from mllmeraser.exporter.onnx.insert import Toggle
+from mllmeraser.exporter.onnx.qwen_vision import QwenVisionEncoder
+from mllmeraser.exporter.onnx.wrappers import Decoder, EmbedTokens, LlavaVisionEncoder
+from mllmeraser.inference.source import Source
+from mllmeraser.steering.bundle import Bundle
+
+Precision = Literal["fp32", "fp16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_SUFFIXES = {"fp32": "", "fp16": "_fp16"}
+FOLDER = "onnx"
+
+
+def export_onnx(
+    source: Source,
+    bundles: Sequence[Bundle],
+    output: Path,
+    *,
+    toggle: Toggle = "constant",
+    precision: Precision = "fp32",
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> SteeredDirectory:
+    """Export a base checkpoint to ONNX and steer it.
+
+    Args:
+        precision: of the weights and of everything but the steering, which stays fp32.
+        progress: called with one line before each graph.
+
+    Raises:
+        InputError: base, bundle or output cannot be used; nothing was written.
+    """
+    base = read_base(source)
+    merge(base, bundles)  # only for its checks: the bundles were computed on this base
+    output = output.absolute()
+    check_target(output, base.root, overwrite)
+    with _staging(output) as folder:
+        export_base(base, folder, precision, progress)
+        progress("steering the decoder")
+        # Hard links are single again once the temporary directory is gone.
+        return steer_directory(folder, bundles, output, toggle=toggle, link="hard", overwrite=overwrite)
+
+
+def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progress: Callable[[str], None]) -> None:
+    """Write the un-steered graphs and settings of a base into ``folder``."""
+    client_files(base, [], precision)  # what it would refuse, before the minutes of the export
+    progress("loading the weights")
+    model = _load(base, _DTYPES[precision])
+    (folder / FOLDER).mkdir()
+    files: list[str] = []
+    for plan in graph_plans(model):
+        progress(f"exporting {plan.name}")
+        files += write_plan(plan, folder / FOLDER, _SUFFIXES[precision])
+    write_files(client_files(base, files, precision), folder)
+
+
+def graph_plans(model: PreTrainedModel) -> list[GraphPlan]:
+    """The three graphs of a model."""
+    text: Any = model.config.get_text_config()
+    axes = 3 if model.config.model_type == "qwen2_5_vl" else 0
+    vision = _qwen_vision(model) if axes else _llava_vision(model)
+    return [vision, embed_plan(EmbedTokens(model)), decoder_plan(Decoder(model), text, model.dtype, axes)]
+
+
+def _load(base: BaseCheckpoint, dtype: torch.dtype) -> PreTrainedModel:
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        native = base.family.native_class
+        config = native.config_class.from_dict(without_dangerous_keys(base.config))
+        model: PreTrainedModel = native.from_pretrained(
+            base.root, config=config, dtype=dtype, use_safetensors=True, local_files_only=True
+        ).eval()
+        return model
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _llava_vision(model: PreTrainedModel) -> GraphPlan:
+    vision: Any = model.config.vision_config
+    pixels = torch.zeros(2, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
+    module = LlavaVisionEncoder(model)
+    return GraphPlan(
+        "vision_encoder", module, (pixels,), ({0: Dim("num_images")},), ["pixel_values"], ["image_features"]
+    )
+
+
+def _qwen_vision(model: PreTrainedModel) -> GraphPlan:
+    vision: Any = model.config.vision_config
+    merge = vision.spatial_merge_size
+    grid = torch.tensor([[1, 2 * merge, 4 * merge], [1, 4 * merge, 2 * merge]])
+    channels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    pixels = torch.zeros(int(grid.prod(1).sum()), channels, dtype=model.dtype)
+    return GraphPlan(
+        "vision_encoder",
+        QwenVisionEncoder(model),
+        (pixels, grid),
+        ({0: Dim("num_patches")}, {0: Dim("num_images")}),
+        ["pixel_values", "image_grid_thw"],
+        ["image_features"],
+    )
