@@ -56,7 +56,7 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str)
     Returns ``input_ids`` and ``attention_mask`` (b, s) and what the processor adds for pictures, on the model's device.
     """
     texts = [render(checkpoint.processor, prompt) for prompt in prompts]
-    images = [_read_image(prompt) for prompt in prompts if prompt.image]
+    images = [read_image(prompt) for prompt in prompts if prompt.image]
     # A template may write the beginning-of-sequence token itself; the tokenizer must not write it again.
     bos = checkpoint.processor.tokenizer.bos_token
     add_special_tokens = not (bos and texts[0].startswith(bos))
@@ -111,7 +111,12 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) 
             yield group[start : start + batch_size]
 
 
-def _read_image(prompt: Prompt) -> Image.Image:
+def read_image(prompt: Prompt) -> Image.Image:
+    """The picture of a prompt that has one, RGB.
+
+    Raises:
+        InputError: the file is no readable picture.
+    """
     if isinstance(prompt.image, Image.Image):
         return prompt.image.convert("RGB")
     try:

@@ -12,14 +12,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
 
+from mllmeraser.console import console
 from mllmeraser.errors import InputError
 from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.source import Source, read_config, resolve
-from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, steered_class
 
 STEERED_PREFIX = "mllmeraser_"
+for _family in FAMILIES.values():
+    # AutoProcessor looks at the model's configuration too; unknown, it would ask to run the code beside it.
+    AutoConfig.register(_family.config_class.model_type, _family.config_class, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,18 @@ def load(
     steered = model_type.startswith(STEERED_PREFIX)
     if steering_enabled is not None and not steered:
         raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
+    _check_device(device)
     options: dict[str, Any] = {"dtype": dtype}
     if device == "auto":
         options["device_map"] = "auto"
     if steering_enabled is not None:
         options["steering_enabled"] = steering_enabled
+    if console.quiet or not console.is_terminal:
+        logging.disable_progress_bar()  # transformers draws its own even where stderr is no terminal
     try:
         loader = steered_class(model_type) if steered else AutoModelForImageTextToText
         model = loader.from_pretrained(found.path, **options)
-        processor = AutoProcessor.from_pretrained(found.path)
+        processor = AutoProcessor.from_pretrained(found.path, trust_remote_code=False)
     except (ValueError, OSError, RuntimeError, SafetensorError, ImportError) as error:
         raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
     if device != "auto":
@@ -84,6 +92,16 @@ def load(
         PassCache() if work_dir is None else PassCache.of(work_dir, found.path, f"{model.dtype} {steering_enabled}")
     )
     return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
+
+
+def _check_device(device: str) -> None:
+    """Before the weights are read: is there such a device?"""
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind this torch was built without
+        raise InputError(f"--device {device}: cannot be used ({_first_sentence(error)})") from None
 
 
 def _first_sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ Only rows that are asked for leave the forward pass, and the pass stops after th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -78,18 +79,24 @@ def last_prompt_states(
     states: dict[int, Tensor] = {}
     plan = list(batches(checkpoint, prompts, batch_size))
     for batch in track(plan, progress) if progress else plan:
-        inputs = encode(checkpoint, [prompts[i] for i in batch], padding_side="right")
-        columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
-        read: dict[int, Tensor] = {}
-        with _reading(checkpoint, layers, columns, read):
-            checkpoint.model(**inputs, use_cache=False)
-        for layer, rows in read.items():
-            states.setdefault(layer, torch.empty(len(prompts), rows.shape[-1]))[batch] = rows[:, 0]
+        asked = [prompts[i] for i in batch]
+        run = functools.partial(_last_states, checkpoint, asked, layers)
+        for name, rows in checkpoint.passes("states", asked, sorted(layers), run).items():
+            states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
     for layer, rows in states.items():
         if not bool(torch.isfinite(rows).all()):
             worst = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
             raise InputError(f"block {layer}: the state of record {worst + 1} is not finite; try --dtype float32")
     return states
+
+
+def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[str, Tensor]:
+    inputs = encode(checkpoint, prompts, padding_side="right")
+    columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
+    read: dict[int, Tensor] = {}
+    with _reading(checkpoint, layers, columns, read):
+        checkpoint.model(**inputs, use_cache=False)
+    return {str(layer): rows[:, 0] for layer, rows in read.items()}
 
 
 @torch.inference_mode()
@@ -112,21 +119,38 @@ def mean_reply_states(
 
     Returns:
         per block the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
+
+    Raises:
+        InputError: a state is not finite.
     """
     sums: dict[int, Tensor] = {}
     counts = torch.zeros(steps, dtype=torch.float64)
     plan = list(batches(checkpoint, prompts, batch_size))
     for batch in track(plan, progress) if progress else plan:
-        said = [replies[i][: steps - 1] for i in batch]
-        inputs, starts = append(checkpoint, encode(checkpoint, [prompts[i] for i in batch], "right"), said)
-        k = torch.arange(steps)
-        there = k[None, :] < torch.tensor([max(1, len(replies[i])) for i in batch])[:, None]  # (b, steps)
-        columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
-        read: dict[int, Tensor] = {}
-        with _reading(checkpoint, layers, columns, read):
-            checkpoint.model(**inputs, use_cache=False)
-        counts += there.sum(dim=0)
-        for layer, rows in read.items():
-            total = (rows.double() * there[..., None]).sum(dim=0)
-            sums[layer] = sums[layer] + total if layer in sums else total
+        asked, said = [prompts[i] for i in batch], [replies[i] for i in batch]
+        run = functools.partial(_reply_sums, checkpoint, asked, said, layers, steps)
+        key = [sorted(layers), steps, [reply.tolist() for reply in said]]
+        found = checkpoint.passes("reply-sums", asked, key, run)
+        counts += found.pop("counts")
+        for name, total in found.items():
+            sums[int(name)] = sums[int(name)] + total if int(name) in sums else total
+    for layer, total in sums.items():
+        if not bool(torch.isfinite(total).all()):
+            raise InputError(f"block {layer}: a state along a reply is not finite; try --dtype float32")
     return {layer: total / counts.clamp(min=1)[:, None] for layer, total in sums.items()}, counts
+
+
+def _reply_sums(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], replies: Sequence[Tensor], layers: Sequence[int], steps: int
+) -> dict[str, Tensor]:
+    """Per block the sum of the states, fp64 (steps, d), and ``counts`` (steps,)."""
+    cut = [reply[: steps - 1] for reply in replies]
+    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), cut)
+    k = torch.arange(steps)
+    there = k[None, :] < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]  # (b, steps)
+    columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
+    read: dict[int, Tensor] = {}
+    with _reading(checkpoint, layers, columns, read):
+        checkpoint.model(**inputs, use_cache=False)
+    sums = {str(layer): (rows.double() * there[..., None]).sum(dim=0) for layer, rows in read.items()}
+    return {**sums, "counts": there.sum(dim=0).double()}

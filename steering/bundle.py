@@ -17,6 +17,7 @@ holds one JSON object, the :class:`Metadata` below. No subject, question, answer
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ from mllmeraser.files import write_atomically
 
 SCHEMA: Literal[1] = 1
 METADATA_KEY = "mllmeraser"
+REQUEST_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class _Strict(BaseModel):
@@ -69,7 +71,7 @@ class LayerStatistics(_Strict):
 class Request(_Strict):
     """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    id: str = Field(pattern=REQUEST_ID)
     created: str
     n_forget: int
     n_retain: int
@@ -128,21 +130,45 @@ class Bundle(BaseModel):
     def steering(self) -> dict[str, object]:
         """The ``steering`` dictionary of an exported ``config.json`` for this bundle (without file and hash)."""
         meta = self.metadata
-        requests = [
-            {
-                "id": request.id,
-                "enabled": request.enabled,
-                "strength": request.strength,
-                "layers": meta.layers,
-                "gate_layer": meta.gate_layer,
-                "gate": {"kind": meta.gate.kind, "shape": meta.gate.shape, "threshold": meta.gate.threshold},
-                "prompt_positions": meta.prompt_positions,
-                "reply_steps": meta.reply_steps,
-                "landmarks": meta.gate.landmarks,
-            }
+        entries = [
+            request_entry(
+                request.id,
+                meta.layers,
+                meta.gate_layer,
+                meta.gate,
+                strength=request.strength,
+                prompt_positions=meta.prompt_positions,
+                reply_steps=meta.reply_steps,
+                enabled=request.enabled,
+            )
             for request in meta.requests
         ]
-        return {"schema": SCHEMA, "requests": requests}
+        return {"schema": SCHEMA, "requests": entries}
+
+
+def request_entry(
+    request_id: str,
+    layers: Sequence[int],
+    gate_layer: int | None,
+    gate: GateForm,
+    *,
+    strength: float,
+    prompt_positions: Literal["all", "last"],
+    reply_steps: int,
+    enabled: bool = True,
+) -> dict[str, object]:
+    """One entry of ``steering["requests"]`` in an exported ``config.json``."""
+    return {
+        "id": request_id,
+        "enabled": enabled,
+        "strength": strength,
+        "layers": list(layers),
+        "gate_layer": gate_layer,
+        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold},
+        "prompt_positions": prompt_positions,
+        "reply_steps": reply_steps,
+        "landmarks": gate.landmarks,
+    }
 
 
 def tensor_name(request: int, layer: int, leaf: str) -> str:

@@ -59,8 +59,8 @@ def k_means(states: Tensor, count: int, generator: torch.Generator, iterations: 
     chosen = [first]
     nearest = (states - states[first]).pow(2).sum(dim=1)
     for _ in range(count - 1):
-        if float(nearest.sum()) == 0.0:  # fewer distinct states than centres
-            break
+        if float(nearest.sum()) == 0.0:  # fewer distinct states than centres: some stand twice
+            nearest = torch.ones_like(nearest)
         chosen.append(int(torch.multinomial(nearest, 1, generator=generator)))
         nearest = torch.minimum(nearest, (states - states[chosen[-1]]).pow(2).sum(dim=1))
     centres = states[chosen]

@@ -7,48 +7,14 @@ g(h) = wᵀφ(h): features × null space, see :mod:`mllmeraser.steering.features
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mllmeraser.steering.features import Landmarks, place_landmarks
-from mllmeraser.steering.null_space import NullSpace, RidgeScale, solve
-
-Kind = Literal["linear", "kernel"]
-SHAPES = ("identity", "clip", "dead-zone", "step")
-THRESHOLDED = ("dead-zone", "step")
-
-
-class GateShape(NamedTuple):
-    """φ(g): ``identity`` g; ``clip`` to [0, 1]; ``dead-zone`` 0 below the threshold, else g; ``step`` 0 or 1."""
-
-    name: Literal["identity", "clip", "dead-zone", "step"]
-    threshold: float | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.threshold is None else f"{self.name}:{self.threshold:g}"
-
-    @property
-    def thresholded(self) -> bool:
-        """Whether a closed gate leaves a retained prompt bit-identical to the base."""
-        return self.name in THRESHOLDED
-
-    @classmethod
-    def parse(cls, text: str) -> GateShape:
-        """Read ``identity``, ``clip``, ``dead-zone[:0.3]`` or ``step[:0.5]``; without a number calibration chooses it.
-
-        Raises:
-            ValueError: anything else.
-        """
-        name, colon, number = text.partition(":")
-        if name not in SHAPES or (colon and name not in THRESHOLDED):
-            raise ValueError(f"{text!r} is not identity, clip, dead-zone[:threshold] or step[:threshold]")
-        try:
-            threshold = float(number) if colon else None
-        except ValueError:
-            raise ValueError(f"{text!r}: the threshold {number!r} is not a number") from None
-        return cls(name, threshold)  # type: ignore[arg-type]  # checked against the same four words just above
+from mllmeraser.steering.forms import Kind, NullSpace, RidgeScale
+from mllmeraser.steering.null_space import solve
+from mllmeraser.steering.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -62,6 +28,11 @@ class GateRecipe:
     landmarks: int = 512
     bandwidth: float = 1.0
     seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, bandwidth: float, seed: int) -> GateRecipe:
+        """The recipe's gate with this bandwidth (ignored by a linear one)."""
+        return cls(recipe.gate, recipe.null_space, recipe.ridge, recipe.ridge_scale, recipe.landmarks, bandwidth, seed)
 
 
 @dataclass(frozen=True)
@@ -91,7 +62,7 @@ def fit_gate(forget: Tensor, retain: Tensor, recipe: GateRecipe) -> Gate:
     """Fit g on forget states (n_f, d) and retain states (n_r, d) of one block.
 
     Raises:
-        ValueError: the null space is empty or the system singular.
+        InputError: the null space is empty or the system singular.
     """
     landmarks = None
     if recipe.kind == "kernel":

@@ -15,39 +15,11 @@ Source: MLLMEraser, arXiv 2510.04217, stage 2; rank-one form and soft null space
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 import torch
 from torch import Tensor
 
-RidgeScale = Literal["absolute", "relative"]
-
-
-class NullSpace(NamedTuple):
-    """What "left alone" means: ``ratio``, ``energy`` or ``soft``, and its number."""
-
-    form: Literal["ratio", "energy", "soft"]
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.form}:{self.value:g}"
-
-    @classmethod
-    def parse(cls, text: str) -> NullSpace:
-        """Read ``ratio:0.3``, ``energy:1e-3`` or ``soft:10``.
-
-        Raises:
-            ValueError: anything else.
-        """
-        form, _, number = text.partition(":")
-        limits = {"ratio": 1.0, "energy": 1.0, "soft": float("inf")}
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if form not in limits or not 0.0 < value <= limits[form]:
-            raise ValueError(f"{text!r} is not ratio:ρ or energy:t (0 to 1) or soft:α (above 0), for example ratio:0.3")
-        return cls(form, value)  # type: ignore[arg-type]  # checked against the same three words just above
+from mllmeraser.errors import InputError
+from mllmeraser.steering.forms import NullSpace, RidgeScale
 
 
 def solve(
@@ -61,7 +33,7 @@ def solve(
     """u (m,), fp64, for forget features (n_f, m) and the retain second moment C (m, m).
 
     Raises:
-        ValueError: the null space is empty (ρm < 1), or the system is singular (γ = 0 on dependent features).
+        InputError: the null space is empty (ρm < 1), or the system is singular (γ = 0 on dependent features).
     """
     forget, moment = forget.double(), retain_moment.double()
     if null_space.form == "soft":
@@ -85,7 +57,7 @@ def _least_directions(moment: Tensor, null_space: NullSpace) -> Tensor:
         share = energies.clamp(min=0).cumsum(0) / energies.clamp(min=0).sum()
         kept = int((share <= null_space.value).sum())
     if kept == 0:
-        raise ValueError(f"null space {null_space} of {len(energies)} features is empty; ask for a larger share")
+        raise InputError(f"null space {null_space} of {len(energies)} features is empty; ask for a larger share")
     return directions[:, :kept]
 
 
@@ -94,5 +66,5 @@ def _ridge_solve(system: Tensor, target: Tensor, ridge: float, scale: RidgeScale
     regular = system + gamma * torch.eye(len(system), dtype=system.dtype)
     factor, failed = torch.linalg.cholesky_ex(regular)
     if int(failed):
-        raise ValueError("the gate's system is singular; ask for a larger --ridge")
+        raise InputError("the gate's system is singular; ask for a larger --ridge")
     return torch.cholesky_solve(target[:, None], factor)[:, 0]

@@ -1,0 +1,48 @@
+"""Stage 1, the erasure direction: from states that precede an answer to states that precede a refusal.
+
+    r_{l,k} = mean over erasure pairs of h_l at P−1+k of (prompt + refusal)
+            − mean over recall pairs of h_l at P−1+k of (prompt + answer),          k = 0 … K−1
+
+with h_l the output of block l and P the number of prompt tokens. k = 0 is the last prompt token, the paper's
+direction; k > 0 carry the refusal on to its end, where steering the prompt alone decides the first token only and what
+follows leaks. Answers are shorter than refusals at times: for a k that no recall pair reaches, the mean of the last k
+that one does reaches stands in. Source: MLLMEraser, arXiv 2510.04217, stage 1; k > 0 is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.steering.activations import mean_reply_states
+from mllmeraser.steering.pairs import Pairs
+
+
+def erasure_directions(
+    checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[int], steps: int, batch_size: int = 64
+) -> dict[int, Tensor]:
+    """r_l, fp64 (K, d), for each block of ``layers``; ``steps`` is K.
+
+    Raises:
+        InputError: a state is not finite.
+    """
+    means = []
+    for name, prompts, replies in (
+        ("recall", pairs.recall, pairs.recall_replies),
+        ("erasure", pairs.erasure, pairs.erasure_replies),
+    ):
+        states, counts = mean_reply_states(
+            checkpoint, prompts, replies, layers, steps, batch_size=batch_size, progress=f"{name} states"
+        )
+        means.append({layer: _carried_on(rows, counts) for layer, rows in states.items()})
+    recall, erasure = means
+    return {layer: erasure[layer] - recall[layer] for layer in layers}
+
+
+def _carried_on(means: Tensor, counts: Tensor) -> Tensor:
+    """Means (K, d) where those of no pair are replaced by the last of some pair."""
+    last = int((counts > 0).nonzero()[-1])
+    return means[torch.arange(len(means)).clamp(max=last)]

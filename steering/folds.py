@@ -1,0 +1,56 @@
+"""Who is held out while a gate is judged.
+
+A retained subject is held out whole: the gate will meet people nobody listed. A forgotten one is not: the request names
+these subjects and no others, so what it will meet are further pictures and questions of *theirs*; held out are their
+pictures, each with all its questions, and their text questions one by one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mllmeraser.errors import InputError
+from mllmeraser.steering.samples import Sample
+
+
+class Fold(NamedTuple):
+    """Which samples are held out, and which are fitted on; boolean masks (n_f,) and (n_r,)."""
+
+    forget: Tensor
+    retain: Tensor
+
+
+def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed: int) -> list[Fold]:
+    """⌈1/share⌋ folds; every sample is held out in exactly one, and none holds out a whole set.
+
+    Raises:
+        InputError: the forget set has one record, or the retain set one subject.
+    """
+    count = max(2, round(1 / share))
+    rng = random.Random(f"folds {seed}")
+    shown = [_shown(i, sample) for i, sample in enumerate(forget)]
+    if len(set(shown)) == 1:  # one picture: its questions one by one, so that something is left to fit on
+        shown = [f"{i}" for i in range(len(forget))]
+    kept = [sample.subject for sample in retain]
+    for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
+        if len(set(groups)) == 1:
+            raise InputError(f"{what}: nothing can be held out; give more, or --calibration-share 0")
+    forget_fold, retain_fold = _spread(shown, count, rng), _spread(kept, count, rng)
+    return [Fold(forget_fold == k, retain_fold == k) for k in range(count)]
+
+
+def _shown(index: int, sample: Sample) -> str:
+    return f"{index}" if sample.image is None else f"{sample.image}"
+
+
+def _spread(of_sample: Sequence[str], count: int, rng: random.Random) -> Tensor:
+    """The fold of each sample: whole groups, dealt out in random order."""
+    order = sorted(set(of_sample))
+    rng.shuffle(order)
+    fold = {group: i % count for i, group in enumerate(order)}
+    return torch.tensor([fold[group] for group in of_sample])
