@@ -22,7 +22,7 @@ from mllmeraser.demo.corpus import stranger_question
 from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, Task, ask, facts_of
 
-_FORGET_ROUNDS = 2  # how often each fact of a forgotten person is asked per task and modality, always differently
+_FORGET_ROUNDS = 4  # how often each fact of a forgotten person is asked per task and modality, always differently
 _PER_CELL = 20  # records of an evaluation set per task and modality
 
 

@@ -1,0 +1,195 @@
+"""The whole job on the small model: compute, export, verify, reload as a stranger would, ask, and score.
+
+The paper's steering and ours are computed on the same forget and retain sets and exported. Then base, paper, ours and
+ours switched off are each loaded by :mod:`mllmeraser.demo.stranger` in a process that cannot import mllmeraser, and
+asked the same questions; the answers come back as files and are scored here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from mllmeraser.console import console
+from mllmeraser.demo.data import write_data
+from mllmeraser.demo.strangers import Strangers
+from mllmeraser.errors import InputError, MllmEraserError, VerificationError
+from mllmeraser.evaluation.inputs import NamedSet
+from mllmeraser.evaluation.results import Row
+from mllmeraser.evaluation.run import score_replies
+from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.verify import verify
+from mllmeraser.files import write_atomically
+from mllmeraser.inference.loading import load
+from mllmeraser.inference.source import Source
+from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.steering.compute import compute
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import read_samples
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+# The name a set has in the table, and its file.
+SETS: Mapping[str, str] = {
+    "forget": "forget_eval",
+    "test": "test",
+    "retain_fit": "retain_fit",
+    "retain_heldout": "retain_heldout",
+    "celebrity": "celebrity",
+    "common": "common",
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": {"preset": "paper"}, "steered": {}}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found, and where it left everything."""
+
+    directory: Path
+    rows: Sequence[Row]
+    seconds: Mapping[str, float]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of ``demo --json`` (``docs/json.md``)."""
+        return {
+            "schema": 1,
+            "base": "base",
+            "rows": list(self.rows),
+            "seconds": dict(self.seconds),
+            "output": str(self.directory),
+        }
+
+    def lines(self) -> list[str]:
+        """Where everything is, and what to try."""
+        here = self.directory
+        data = f"--data test={here}/data/test.jsonl --data common={here}/data/common.jsonl"
+        return [
+            f"Written to {here} in {self.seconds['total']:.0f} s (both exports {self.seconds['export']:.2f} s):",
+            "  base/      the model before",
+            "  steered/   the model that forgot: from_pretrained(…, trust_remote_code=True) is all it takes",
+            "  paper/     the same with the published method",
+            "  data/      the records: who is forgotten, what is kept, what was asked",
+            "",
+            "Try:",
+            f"  mllmeraser inspect {here}/steered",
+            f"  mllmeraser evaluate base={here}/base steered={here}/steered {data}",
+            f"  mllmeraser compute {here}/base --forget {here}/data/forget.jsonl --retain {here}/data/retain.jsonl \\",
+            "      --gate linear --reply-steps 1 -o linear.safetensors",
+        ]
+
+    def next_command(self) -> str:
+        """The natural next command."""
+        return f"mllmeraser verify {self.directory}/steered --base {self.directory}/base"
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before = time.monotonic()
+        yield
+        spent = self.seconds.get(stage, 0.0) + time.monotonic() - before
+        self.seconds[stage] = round(spent, 2)
+
+    def stop(self) -> dict[str, float]:
+        """All stages and the total."""
+        return {**self.seconds, "total": round(time.monotonic() - self.started, 2)}
+
+
+def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
+    """Everything, from scratch; ``directory`` appears when all is done, or not at all.
+
+    Raises:
+        InputError: the directory is not empty, or cannot be written to.
+        VerificationError: the export does not keep its promises.
+    """
+    directory = directory.absolute()
+    if not CHECKPOINT.is_dir():
+        raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
+    if directory.exists() and not overwrite and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory}: is not empty; choose another directory, or replace it with --overwrite")
+    if not directory.parent.is_dir():
+        raise InputError(f"{directory}: the folder {directory.parent} does not exist; create it first")
+    clock = _Clock()
+    with _staged(directory) as folder:
+        rows = _run(folder, seed, clock)
+        outcome = Outcome(directory, rows, clock.stop())
+        write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
+    return outcome
+
+
+@contextmanager
+def _staged(directory: Path) -> Iterator[Path]:
+    """A temporary sibling that becomes ``directory`` when the block succeeds, and is gone if it does not."""
+    folder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if directory.exists():
+            shutil.rmtree(directory)
+        folder.rename(directory)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, seed: int, clock: _Clock) -> list[Row]:
+    logging.disable_progress_bar()
+    with clock("data"), console.status("drawing people"):
+        paths = write_data(folder / "data", seed)
+        shutil.copytree(CHECKPOINT, folder / "base")
+    sets = [NamedSet(name, read_samples(paths[file])) for name, file in SETS.items()]
+    asked = [sample for named in sets for sample in named.samples]
+    with tempfile.TemporaryDirectory() as scratch, Strangers(Path(scratch), asked) as strangers, _one_thread_less():
+        # The base answers in a process of its own while the steering is computed in this one.
+        strangers.ask("base", folder / "base", {})
+        with clock("compute"):
+            forget, retain = read_samples(paths["forget"]), read_samples(paths["retain"])
+            base = load(folder / "base", dtype="float32")
+            bundles = {
+                name: compute(base, forget, retain, make_recipe("llava", given), request_id=name, seed=seed).bundle
+                for name, given in RECIPES.items()
+            }
+        for name, bundle in bundles.items():
+            save_bundle(bundle, folder / f"{name}.safetensors")
+            with clock("export"):
+                export(Source(folder / "base"), [bundle], folder / name)
+        with clock("ask and verify"):
+            trusted = {"trust_remote_code": True}
+            strangers.ask("steered", folder / "steered", trusted)
+            strangers.ask("paper", folder / "paper", trusted)
+            strangers.ask("off", folder / "steered", {**trusted, "steering_enabled": False})
+            _verified(folder)
+            replies = strangers.replies(["base", "paper", "steered", "off"])
+    return score_replies(replies, sets, seed=seed).rows()
+
+
+def _verified(folder: Path) -> None:
+    """Stop unless the exported checkpoint keeps every promise."""
+    broken = [check for check in verify(folder / "steered", folder / "base").checks if not check.ok]
+    if broken:
+        raise VerificationError(f"the exported checkpoint breaks a promise: {broken[0].name}: {broken[0].detail}")
+
+
+@contextmanager
+def _one_thread_less() -> Iterator[None]:
+    """Leave a core to the other processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,119 @@
+"""Asking checkpoints in processes of their own (:mod:`mllmeraser.demo.stranger`), several at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.progress import Progress, TaskID
+
+from mllmeraser.console import console
+from mllmeraser.demo import stranger
+from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation.choices import expected_replies
+from mllmeraser.evaluation.items import Reply
+from mllmeraser.steering.samples import Sample
+
+
+@dataclass
+class _Asked:
+    """One checkpoint being asked."""
+
+    process: subprocess.Popen[str]
+    answers: Path
+    errors: Path
+    reader: threading.Thread
+
+
+class Strangers:
+    """Processes that answer the same records; use as a context, and none outlives it.
+
+    Args:
+        folder: for requests, answers, and the cache of the checkpoints' own code.
+        samples: what every checkpoint is asked, in this order.
+    """
+
+    def __init__(self, folder: Path, samples: Sequence[Sample]) -> None:
+        self.folder = folder
+        self.records = [_record(sample) for sample in samples]
+        self.asked: dict[str, _Asked] = {}
+        self.progress = Progress(console=console, transient=True, disable=console.quiet or not console.is_terminal)
+
+    def __enter__(self) -> Strangers:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in self.asked.values():
+            one.process.kill()
+            one.process.wait()
+            one.reader.join()
+        self.progress.stop()
+
+    def ask(self, name: str, checkpoint: Path, options: Mapping[str, object]) -> None:
+        """Start asking a checkpoint; ``options`` go to ``from_pretrained``."""
+        request, answers, errors = (self.folder / f"{name}.{what}" for what in ("request", "answers", "errors"))
+        content = {
+            "checkpoint": str(checkpoint),
+            "options": options,
+            "records": self.records,
+            "threads": 1,
+            "output": str(answers),
+        }
+        request.write_text(json.dumps(content), encoding="utf-8")
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(self.folder / f"{name}.modules")}
+        with errors.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-I", stranger.__file__, str(request)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment,
+                text=True,
+            )
+        task = self.progress.add_task(f"asking {name}", total=None)
+        reader = threading.Thread(target=self._follow, args=(process, task), daemon=True)
+        reader.start()
+        self.asked[name] = _Asked(process, answers, errors, reader)
+
+    def _follow(self, process: subprocess.Popen[str], task: TaskID) -> None:
+        """Show how far it is; transformers prints lines of its own between ours."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            match line.split():
+                case ["asked", done, total]:
+                    self.progress.update(task, completed=int(done), total=int(total))
+
+    def replies(self, names: Sequence[str]) -> dict[str, list[Reply]]:
+        """Wait for these checkpoints; their replies in the order of the samples.
+
+        Raises:
+            MllmEraserError: one of them could not be loaded or asked.
+        """
+        found = {}
+        for name in names:
+            one = self.asked[name]
+            if one.process.wait() != 0:
+                lines = one.errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise MllmEraserError(f"asking the checkpoint {name} failed: {lines[-1] if lines else 'no message'}")
+            answers = json.loads(one.answers.read_text(encoding="utf-8"))
+            found[name] = [Reply(a["text"], tuple(a["ids"]), tuple(a["log_likelihoods"])) for a in answers]
+        return found
+
+
+def _record(sample: Sample) -> dict[str, object]:
+    """What a stranger is told: the user's turn, and for multiple choice the replies to weigh. Not the answer."""
+    turn = sample.user_turn
+    options = None
+    if sample.task == "classification" and sample.options:
+        options = list(expected_replies(turn.text, sample.options).values())
+    return {"text": turn.text, "image": None if turn.image is None else str(turn.image), "options": options}
