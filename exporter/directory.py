@@ -19,10 +19,10 @@ from pathlib import Path
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
+from mllmeraser.exporter.hashing import sha256_of_all
 from mllmeraser.exporter.layout import MANIFEST
 from mllmeraser.exporter.link import link_or_copy
 from mllmeraser.exporter.plan import Link, Plan, make_plan
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Bundle
 
@@ -61,10 +61,7 @@ def _export(
     source: Source, bundles: Sequence[Bundle], output: Path, link: Link, overwrite: bool, dry_run: bool
 ) -> Plan:
     base = read_base(source)
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
-    output = output.resolve()
-    _check_target(output, base, overwrite)
+    output = _usable_target(output, base, overwrite)
     plan = make_plan(base, bundles, output, link, dry_run)
     _check_room(plan)
     if not dry_run:
@@ -75,7 +72,21 @@ def _export(
     return plan
 
 
-def _check_target(output: Path, base: BaseCheckpoint, overwrite: bool) -> None:
+def check_output(source: Source, output: Path, overwrite: bool) -> None:
+    """What :func:`export` would raise about base and output, before the long work that comes first.
+
+    Raises:
+        InputError: base or output cannot be used.
+    """
+    _usable_target(output, read_base(source), overwrite)
+
+
+def _usable_target(output: Path, base: BaseCheckpoint, overwrite: bool) -> Path:
+    """The resolved output."""
+    output = output.absolute()
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    output = output.resolve()
     if output == base.root or output in base.root.parents or base.root in output.parents:
         raise InputError(f"{output}: lies in the base's directory or around it; choose another output")
     if output.exists() and not output.is_dir():
@@ -84,6 +95,7 @@ def _check_target(output: Path, base: BaseCheckpoint, overwrite: bool) -> None:
         raise InputError(f"{output}: the current or home directory cannot be replaced; choose another output")
     if not overwrite and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
+    return output
 
 
 def _check_room(plan: Plan) -> None:
@@ -134,15 +146,20 @@ def _staging(output: Path) -> Iterator[Path]:
 
 
 def _build(plan: Plan, folder: Path) -> None:
-    entries: dict[str, manifest.Entry] = {}
+    known: dict[str, str] = {}
     for file in plan.files:
         target = folder / file.name
         if file.source is not None:
-            link_or_copy(file.source, target, plan.link)
+            shared = link_or_copy(file.source, target, plan.link)
+            known |= {file.name: file.hub_sha256} if shared and file.hub_sha256 is not None else {}
         elif file.content is not None:
             _write(target, file.content)
-        # Of what lies there now, not of what should: a copy can go wrong.
-        entries[file.name] = manifest.Entry(target.stat().st_size, sha256_of(target), file.origin)
+    # Of what lies there now, not of what should: a copy can go wrong.
+    found = sha256_of_all(folder / file.name for file in plan.files if file.name not in known)
+    entries = {
+        file.name: manifest.Entry(file.size, known.get(file.name) or found[folder / file.name], file.origin)
+        for file in plan.files
+    }
     _write(folder / MANIFEST, manifest.render(manifest.provenance(plan.base, plan.bundles), entries))
     folder.chmod(0o755)
     _sync(folder)

@@ -93,3 +93,31 @@ def _requests(meta: Metadata) -> list[dict[str, Any]]:
         "seed": meta.seed,
     }
     return [{**request.model_dump(mode="json"), **shared} for request in meta.requests]
+
+
+def summary(document: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    base = document["base"]
+    name = base["repo_id"] or "a local directory"
+    ratio = document["dense_bytes"] / document["steering_bytes"]
+    lines = [
+        f"{document['kind']} of {base['architecture']} ({name}), {base['num_layers']} blocks of {base['hidden_size']}",
+        f"steering {'on' if document['steering_enabled'] else 'OFF'}, strength {document['steering_strength']:g}, "
+        f"{document['steering_bytes']:,} bytes (as dense matrices {ratio:,.1f} times that)",
+    ]
+    for request in document["requests"]:
+        gate = request["gate"]
+        threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"
+        where = "each block" if request["gate_layer"] is None else f"block {request['gate_layer']}"
+        lines += [
+            f"request {request['id']}{'' if request['enabled'] else ' (off)'}: {request['n_forget']} records to forget "
+            f"and {request['n_retain']} to keep, computed {request['created']}",
+            f"  blocks {', '.join(map(str, request['layers']))}, strength {request['strength']:g}, "
+            f"{request['prompt_positions']} of the prompt and {request['reply_steps'] - 1} positions of the reply",
+            f"  gate {gate['kind']}, {gate['shape']}{threshold}, read at {where}",
+        ]
+        for layer, row in request["statistics"].items():
+            held_out = "not measured" if row["auroc_heldout"] is None else f"{row['auroc_heldout']:.4f}"
+            lines.append(f"  block {layer}: AUROC {row['auroc_train']:.4f}, held out {held_out}")
+    lines += [f"{entry['sha256'][:16]}…  {entry['bytes']:>13,}  {name}" for name, entry in document["files"].items()]
+    return lines

@@ -31,6 +31,7 @@ class PlannedFile:
     origin: manifest.Origin
     source: Path | None = None
     content: bytes | None = None
+    hub_sha256: str | None = None  # of ``source``
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class Plan:
             "files": sorted(rows, key=lambda row: str(row["name"])),
         }
 
+    def lines(self) -> list[str]:
+        """For a person: every file, what becomes of it, and the totals."""
+        rows = [f"{file.action:5}  {file.size:>15,}  {file.name}" for file in self.files]
+        rows.append(f"write  {self.manifest_bytes:>15,}  {MANIFEST}")
+        linked = sum(file.size for file in self.files if file.action == "link")
+        verb = "would be written" if self.dry_run else "written"
+        return [*rows, f"{self.output}: {self.needed_bytes:,} bytes {verb}, {linked:,} linked"]
+
 
 def make_plan(base: BaseCheckpoint, bundles: Sequence[Bundle], output: Path, link: Link, dry_run: bool) -> Plan:
     """Decide every file of an export, and its bytes.
@@ -89,7 +98,7 @@ def make_plan(base: BaseCheckpoint, bundles: Sequence[Bundle], output: Path, lin
     same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
     action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"
     files = [
-        PlannedFile(shard.name, action, shard.path.stat().st_size, "base", source=shard.path)
+        PlannedFile(shard.name, action, shard.path.stat().st_size, "base", shard.path, hub_sha256=shard.hub_sha256)
         for shard in base.weights.shards
     ]
     files += [PlannedFile(name, "copy", len(data), "base", content=data) for name, data in copied.items()]
