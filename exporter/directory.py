@@ -156,8 +156,9 @@ def _build(plan: Plan, folder: Path) -> None:
             _write(target, file.content)
     # Of what lies there now, not of what should: a copy can go wrong.
     found = sha256_of_all(folder / file.name for file in plan.files if file.name not in known)
+    hashes = {path.name: sha256 for path, sha256 in found.items()} | known
     entries = {
-        file.name: manifest.Entry(file.size, known.get(file.name) or found[folder / file.name], file.origin)
+        file.name: manifest.Entry((folder / file.name).stat().st_size, hashes[file.name], file.origin)
         for file in plan.files
     }
     _write(folder / MANIFEST, manifest.render(manifest.provenance(plan.base, plan.bundles), entries))

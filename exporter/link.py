@@ -13,21 +13,24 @@ from mllmeraser.exporter.plan import Link
 _FICLONE = 0x40049409  # linux/fs.h: both files share their blocks until one of them is written to
 
 
-def link_or_copy(source: Path, target: Path, link: Link) -> None:
+def link_or_copy(source: Path, target: Path, link: Link) -> bool:
     """Make ``target`` a file with the bytes of ``source``, which is a real file and not a link.
+
+    Returns:
+        Whether the two share their bytes; else ``target`` is a copy.
 
     Raises:
         MllmEraserError: the link that was asked for cannot be made, or there is no room for a copy.
     """
     if link == "sym":
         target.symlink_to(source)
-        return
+        return True
     if link == "auto" and _reflink(source, target):
-        return
+        return True
     if link in ("auto", "hard"):
         try:
             os.link(source, target)
-            return
+            return True
         except OSError as error:  # another file system, or one without hard links, or somebody else's file
             if link == "hard":
                 raise MllmEraserError(
@@ -40,6 +43,7 @@ def link_or_copy(source: Path, target: Path, link: Link) -> None:
     target.chmod(0o644)
     with target.open("rb") as file:
         os.fsync(file.fileno())
+    return False
 
 
 def _reflink(source: Path, target: Path) -> bool:

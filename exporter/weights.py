@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import file_inside
+from mllmeraser.exporter.hashing import sha256_by_the_hub
 from mllmeraser.exporter.layout import SINGLE_SHARD, STEERING_FILE, VARIANT_SINGLE
 
 SINGLE = "model.safetensors"
@@ -30,6 +31,7 @@ class Shard:
 
     name: str
     path: Path
+    hub_sha256: str | None  # as the Hub said; null: not known without reading it
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _shard(root: Path, name: str) -> Shard:
     path = file_inside(root, name)
     if not path.is_file():
         raise InputError(f"{root / name}: this shard is missing; download the base again")
-    return Shard(_exported_name(name), path)
+    return Shard(_exported_name(name), path, sha256_by_the_hub(root, name))
 
 
 def tensor_names(path: Path) -> frozenset[str]:

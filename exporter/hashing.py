@@ -1,0 +1,73 @@
+"""sha256 of many large files at once, one thread each; and what the Hub said a file's sha256 is.
+
+A base from the Hub need not be read to know its hashes: in the Hub's cache an LFS file is *named* by its sha256, and
+``hf download --local-dir`` notes it beside the files. An export writes these down as they are, which takes no time, and
+says what the base is rather than what a disk made of it: ``verify`` reads every byte, and a file that was damaged, or a
+folder that only looks like a cache, fails there. Every other file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from threading import Event
+
+from mllmeraser.console import track
+
+_PIECE = 1 << 22  # bytes read at a time, by each thread
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def sha256_of_all(paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of each file's bytes, in hex; as many at once as there are processors.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    # The largest first, so that it is not the last one that a single thread still works on.
+    ordered = sorted(set(paths), key=lambda path: path.stat().st_size, reverse=True)
+    stop = Event()
+    executor = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        futures = {executor.submit(_sha256, path, stop): path for path in ordered}
+        found = {}
+        for _, future in zip(track(ordered, "hashing"), as_completed(futures), strict=True):
+            found[futures[future]] = future.result()
+        return found
+    finally:
+        stop.set()  # after Ctrl-C no thread reads on
+        executor.shutdown(cancel_futures=True)
+
+
+def _sha256(path: Path, stop: Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while (piece := file.read(_PIECE)) and not stop.is_set():
+            digest.update(piece)  # without the interpreter's lock
+    return digest.hexdigest()
+
+
+def sha256_by_the_hub(root: Path, name: str) -> str | None:
+    """What the Hub said of the file ``name`` of a downloaded repository; None if nothing is known, or it changed since.
+
+    Args:
+        root: the resolved directory: a snapshot of the cache, or the directory of ``hf download --local-dir``.
+    """
+    path = (root / name).resolve()
+    if root.parent.name == "snapshots" and path.parent == root.parent.parent / "blobs":
+        return path.name if _SHA256.fullmatch(path.name) else None
+    noted = root / ".cache" / "huggingface" / "download" / f"{name}.metadata"
+    if path.parent != root or not noted.is_file():
+        return None
+    lines = noted.read_text(encoding="utf-8", errors="replace").split()  # commit, ETag, time of the download
+    if len(lines) != 3 or not _SHA256.fullmatch(lines[1]):
+        return None
+    try:
+        changed = path.stat().st_mtime - 1 > float(lines[2])  # huggingface_hub's own rule
+    except ValueError:
+        return None
+    return None if changed else lines[1]
