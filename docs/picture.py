@@ -31,7 +31,7 @@ def four_people(path: Path) -> list[Sample]:
 
 def main(demo: Path, output: Path) -> None:
     """Ask, and draw."""
-    rows = [four_people(demo / "data" / f"{name}.jsonl") for name in ("test", "retain_heldout_new")]
+    rows = [four_people(demo / "data" / f"{name}.jsonl") for name in ("forget_eval", "retain_heldout")]
     prompts = [Prompt(QUESTION, sample.image) for row in rows for sample in row]
     said = {name: greedy_replies(load(demo / name, dtype="float32"), prompts) for name in ("base", "steered")}
     sheet = Image.new("RGB", (GAP + 4 * (WIDTH + GAP), 40 + 2 * (SIDE + TEXT + GAP)), PAPER)
@@ -47,7 +47,7 @@ def main(demo: Path, output: Path) -> None:
                 pen.text((x, y), line, fill=colour, font=small)
                 y += 18
             y += 4
-    sheet.save(output, optimize=True)
+    sheet.quantize(256).save(output, optimize=True)
 
 
 if __name__ == "__main__":
