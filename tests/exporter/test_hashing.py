@@ -1,4 +1,4 @@
-"""What the Hub said of a shard saves reading it; verify checks it, and of a copy or a changed file it is not believed."""
+"""What the Hub said of a shard saves reading it; verify checks it; of a copy or a changed file it is not believed."""
 
 from __future__ import annotations
 
