@@ -577,6 +577,7 @@ class SteeringMixin(PreTrainedModel):
 
     native_class: ClassVar[type[PreTrainedModel]]
     published_layers: ClassVar[str]  # name of the decoder layers in a published checkpoint
+    decoder_path: ClassVar[str] = "model.language_model"  # name of their parent in memory
     _no_split_modules: Collection[str] | None
     _keep_in_fp32_modules_strict: Collection[str] | None
 
@@ -593,7 +594,7 @@ class SteeringMixin(PreTrainedModel):
 
     def _install_steering(self) -> None:
         """Make the decoder layers steer, and give the steered ones their (still empty) tensors."""
-        layers: nn.ModuleList = self.get_decoder().layers
+        layers = self._decoder_layers()
         hidden = self.config.get_text_config().hidden_size
         self.steering_requests = parse_requests(self.config.steering, len(layers))
         for index, layer in enumerate(layers):
@@ -609,18 +610,27 @@ class SteeringMixin(PreTrainedModel):
         self._no_split_modules = {*(self._no_split_modules or ()), *(type(layer).__name__ for layer in layers)}
         self._keep_in_fp32_modules_strict = {*(self._keep_in_fp32_modules_strict or ()), "steering"}
 
-    def _steering_modules(self) -> Iterator[RequestSteering]:
-        for layer in self.get_decoder().layers:
-            if "steering" in layer._modules:
-                yield from layer.steering.values()
+    def _decoder_layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.get_submodule(
+            self.decoder_path
+        ).layers  # get_decoder() finds not all of them in 4.57
+        return layers
 
-    def _fill_steering(self, tensors: dict[TensorKey, Tensor], device: torch.device | None = None) -> None:
+    def _steering_modules(self) -> Iterator[RequestSteering]:
+        return (module for module in self.modules() if isinstance(module, RequestSteering))
+
+    def _fill_steering(self, tensors: dict[TensorKey, Tensor]) -> None:
         """Put the exact fp32 values into the model, whatever the loader made of them."""
         for module in self._steering_modules():
+            exact = {leaf: tensors[module.request.index, module.layer, leaf] for leaf, _ in module.named_parameters()}
             for leaf, parameter in list(module.named_parameters()):
-                target = parameter.device if device is None else device
-                if target.type != "meta":  # offloaded: accelerate fetches it from the verified file
-                    value = tensors[module.request.index, module.layer, leaf].to(target, copy=True)
+                if parameter.is_meta:
+                    # Offloaded: accelerate fetches it before every forward; transformers up to 5.12 tells it to do so
+                    # in the dtype of the model.
+                    hook: Any = module._hf_hook
+                    hook.weights_map = exact
+                else:
+                    value = exact[leaf].to(parameter.device, copy=True)
                     module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
                 parameter.requires_grad_(False)
 
@@ -787,7 +797,10 @@ class SteeringMixin(PreTrainedModel):
         model._install_steering()
         _check_tensors(keyed, model.steering_requests, config.get_text_config().hidden_size)
         for module in model._steering_modules():
-            module.to(next(model.get_decoder().layers[module.layer].self_attn.parameters()).device)
+            beside = next(model._decoder_layers()[module.layer].self_attn.parameters())
+            if beside.is_meta:
+                raise SteeringError("the base is offloaded and cannot be steered in place; load it without offloading")
+            module.to(beside.device)
         model._fill_steering(keyed)
         return model
 
@@ -846,12 +859,14 @@ class MllmEraserIdefics3ForConditionalGeneration(SteeringMixin, Idefics3ForCondi
     config_class = MllmEraserIdefics3Config
     native_class = Idefics3ForConditionalGeneration
     published_layers = "model.text_model.layers"
+    decoder_path = "model.text_model"
 
 
 class MllmEraserSmolVLMForConditionalGeneration(SteeringMixin, SmolVLMForConditionalGeneration, GenerationMixin):
     config_class = MllmEraserSmolVLMConfig
     native_class = SmolVLMForConditionalGeneration
     published_layers = "model.text_model.layers"
+    decoder_path = "model.text_model"
 
 
 class MllmEraserGemma3ForConditionalGeneration(SteeringMixin, Gemma3ForConditionalGeneration, GenerationMixin):

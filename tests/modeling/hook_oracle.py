@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -32,6 +32,13 @@ def gate(request: dict[str, Any], tensors: dict[str, Tensor], name: str, h: Tens
             return 0.0 if g < threshold else g
         case _:
             return 1.0 if g >= threshold else 0.0
+
+
+def decoder_layers(base: PreTrainedModel) -> nn.ModuleList:
+    """The decoder blocks; ``get_decoder`` does not find those of Idefics3 in transformers 4.57."""
+    name = "text_model" if base.config.model_type in ("idefics3", "smolvlm") else "language_model"
+    layers: nn.ModuleList = base.model.get_submodule(name).layers
+    return layers
 
 
 Turn = tuple[int, list[int]]  # the columns from here on belong to it; P of each row
@@ -84,7 +91,7 @@ def hooked(
 
         return hook
 
-    handles = [layer.register_forward_hook(hook_of(i)) for i, layer in enumerate(base.get_decoder().layers)]
+    handles = [layer.register_forward_hook(hook_of(i)) for i, layer in enumerate(decoder_layers(base))]
     try:
         yield
     finally:
