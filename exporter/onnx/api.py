@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from mllmeraser.errors import InputError, MllmEraserError
 
 if TYPE_CHECKING:
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
+    from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
     from mllmeraser.steering.bundle import Bundle
 
@@ -63,6 +65,23 @@ def onnx_export(
         return export_onnx(
             source, bundles, output, toggle=toggle, precision=precision, overwrite=overwrite, progress=progress
         )
+
+
+def verify_onnx(directory: Path, base: Path | None = None) -> Verification:
+    """Check a directory of steered graphs; see :func:`mllmeraser.exporter.onnx.verify.verify_directory`."""
+    require_onnx()
+    from mllmeraser.exporter.onnx.verify import verify_directory
+
+    return verify_directory(directory, base)
+
+
+def is_onnx_export(directory: Path) -> bool:
+    """Whether a directory says of itself that it holds steered graphs; needs no extra."""
+    try:
+        manifest = json.loads((directory / "mllmeraser.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == "onnx"
 
 
 @contextmanager

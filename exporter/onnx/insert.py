@@ -155,6 +155,7 @@ class _Writer:
             place = len(self.carried)
             kept = build.op("Slice", self.state.gates, build.ints(place), build.ints(place + 1), build.ints(1))
             phi = build.op("Where", self.prompt.reading, phi, kept)
+        phi.name = f"{PREFIX}.{name}.phi"
         self.carried.append(phi)
         self._phi[index, block] = phi
 

@@ -22,9 +22,14 @@ _DTYPES: dict[str, type[np.generic]] = {
 class DecoderSession:
     """A decoder graph; its cache is everything named ``past_key_values.…`` and ``present.…``, the reply state too."""
 
-    def __init__(self, graph: Path | bytes, head_size: int = 0) -> None:
-        """Load a graph; ``head_size`` is the cache's last dimension, for a graph that leaves it open."""
-        options = ort.SessionOptions()
+    def __init__(self, graph: Path | bytes, head_size: int = 0, options: Any = None) -> None:
+        """Load a graph.
+
+        Args:
+            head_size: the cache's last dimension, for a graph that leaves it open.
+            options: ONNX Runtime's ``SessionOptions``.
+        """
+        options = options or ort.SessionOptions()
         options.log_severity_level = 3
         source = str(graph) if isinstance(graph, Path) else graph
         self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,168 @@
+"""Verification of a directory of steered graphs sees what was done to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import graphs
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tiny
+from graphs import DECODER
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.onnx.api import is_onnx_export, onnx_steer, verify_onnx
+from mllmeraser.files import sha256_of
+
+TWIN = "onnx/decoder_model_merged_base.onnx"
+
+
+@pytest.fixture(scope="module")
+def sound(exported_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with two requests, one along the reply."""
+    base, batch = tiny.model("llava"), tiny.prompt("llava", 5, 8, 6, 7)
+    parts = [
+        tiny.steering(base, batch, kind="kernel", shape="step", threshold=0.5, steps=3, layers=(1, 2), gate_layer=0),
+        tiny.steering(base, batch, layers=(2,), positions="last", seed=4),
+    ]
+    out = tmp_path_factory.mktemp("verify") / "out"
+    onnx_steer(exported_bases["llava"], [graphs.bundle(part, f"r{i}") for i, part in enumerate(parts)], out)
+    return out
+
+
+@pytest.fixture
+def directory(sound: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(sound, tmp_path / "out"))
+
+
+def relist(directory: Path) -> None:
+    """Write the hashes of the files as they lie there into the manifest, as a careful forger would."""
+    path = directory / "mllmeraser.json"
+    manifest = json.loads(path.read_text())
+    for name, entry in manifest["files"].items():
+        entry |= {"sha256": sha256_of(directory / name), "bytes": (directory / name).stat().st_size}
+    path.write_text(json.dumps(manifest))
+
+
+def edit(directory: Path, change: Callable[[ir.Model], None]) -> None:
+    """Change the steered graph and its hash."""
+    model = ir.load(directory / DECODER)
+    change(model)
+    ir.save(model, directory / "edited")
+    (directory / "edited").replace(directory / DECODER)
+    relist(directory)
+
+
+def failed(directory: Path, base: Path | None = None) -> set[str]:
+    """The names of the checks that fail."""
+    return {check.name for check in verify_onnx(directory, base).checks if not check.ok}
+
+
+def test_a_sound_directory(sound: Path, exported_bases: dict[str, Path]) -> None:
+    result = verify_onnx(sound, exported_bases["llava"])
+    assert result.ok, [check for check in result.checks if not check.ok]
+    details = {check.name: check.detail for check in result.checks}
+    assert "against onnx/decoder_model_merged_base.onnx" in details["off equals base"]
+    assert details["steering acts"].count(",") == 1  # two requests
+    assert is_onnx_export(sound) and not is_onnx_export(exported_bases["llava"])
+    assert (
+        verify_onnx(sound, exported_bases["llava"].parent / "base").checks[4].ok is False
+    )  # no config sha256 in the test
+
+
+def test_the_toggle_as_an_input(exported_bases: dict[str, Path], tmp_path: Path) -> None:
+    part = tiny.steering(tiny.model("qwen2_5_vl"), tiny.prompt("qwen2_5_vl", 5, 8, 6, 7))
+    bundle = graphs.bundle(part, family="qwen2_5_vl")
+    onnx_steer(exported_bases["qwen2_5_vl"], [bundle], tmp_path / "out", toggle="input")
+    result = verify_onnx(tmp_path / "out")
+    assert result.ok, [check for check in result.checks if not check.ok]
+
+
+def test_a_flipped_byte_and_a_stray_file(directory: Path) -> None:
+    content = bytearray((directory / f"{DECODER}_data").read_bytes())
+    content[100] ^= 1
+    (directory / f"{DECODER}_data").write_bytes(content)
+    assert failed(directory) >= {"files", "steering acts"}
+    relist(directory)
+    (directory / "onnx" / "stray.json").write_text("{}")
+    assert failed(directory) >= {"unlisted files"}
+
+
+def test_an_unsteered_decoder_beside_it(directory: Path) -> None:
+    shutil.copy(directory / TWIN, directory / "onnx" / "decoder_model_merged_fp16.onnx")
+    assert "every decoder steered" in failed(directory)
+
+
+def test_the_base_graph_in_place_of_the_steered_one(directory: Path) -> None:
+    shutil.copy(directory / TWIN, directory / DECODER)
+    relist(directory)
+    assert "every decoder steered" in failed(directory)
+
+
+def test_another_base(directory: Path, exported_bases: dict[str, Path]) -> None:
+    assert "base" in failed(directory, exported_bases["qwen2_5_vl"])
+    with pytest.raises(InputError, match="no such directory"):
+        verify_onnx(directory, directory / "nowhere")
+
+
+def _zero_directions(model: ir.Model) -> None:
+    for name, value in model.graph.initializers.items():
+        if name.endswith(".direction"):
+            value.const_value = ir.tensor(np.zeros_like(np.asarray(value.const_value)), name=name)
+
+
+def _nan(model: ir.Model) -> None:
+    value = model.graph.initializers["mllmeraser.requests.1.layers.2.direction"]
+    value.const_value = ir.tensor(np.full_like(np.asarray(value.const_value), np.nan), name=value.name)
+
+
+def _always_on(model: ir.Model) -> None:
+    """A shift of the logits that no strength switches off."""
+    one = ir.Value(name="shift", const_value=ir.tensor(np.float32(1)))
+    model.graph.register_initializer(one)
+    logits = next(value for value in model.graph.outputs if value.name == "logits")
+    node = ir.Node("", "Add", [logits, one], num_outputs=1)
+    logits.name, node.outputs[0].name = "inner", "logits"
+    node.outputs[0].type, node.outputs[0].shape = logits.type, logits.shape
+    model.graph.append(node)
+    model.graph.outputs[list(model.graph.outputs).index(logits)] = node.outputs[0]
+
+
+def _other_requests(model: ir.Model) -> None:
+    described = json.loads(model.metadata_props["mllmeraser.steering"])
+    described["requests"].pop()
+    model.metadata_props["mllmeraser.steering"] = json.dumps(described)
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (_zero_directions, "steering acts"),
+        (_nan, "steering"),
+        (_always_on, "off equals base"),
+        (_other_requests, "steering"),
+    ],
+)
+def test_a_forged_graph(directory: Path, change: Callable[[ir.Model], None], check: str) -> None:
+    edit(directory, change)
+    assert check in failed(directory)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1, "format": "onnx"}'])
+def test_a_damaged_manifest(directory: Path, content: str) -> None:
+    (directory / "mllmeraser.json").write_text(content)
+    assert "manifest" in failed(directory)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname"])
+def test_a_manifest_that_names_files_elsewhere(directory: Path, name: str) -> None:
+    (directory.parent / "secret").write_text("a secret")
+    manifest = json.loads((directory / "mllmeraser.json").read_text())
+    manifest["files"][name] = {"bytes": 8, "sha256": "0" * 64, "origin": "base"}
+    (directory / "mllmeraser.json").write_text(json.dumps(manifest))
+    assert "manifest" in failed(directory)
