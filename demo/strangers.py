@@ -88,10 +88,11 @@ class Strangers:
     def _follow(self, process: subprocess.Popen[str], task: TaskID) -> None:
         """Show how far it is; transformers prints lines of its own between ours."""
         assert process.stdout is not None
-        for line in process.stdout:
-            match line.split():
-                case ["asked", done, total]:
-                    self.progress.update(task, completed=int(done), total=int(total))
+        with process.stdout as lines:
+            for line in lines:
+                match line.split():
+                    case ["asked", done, total]:
+                        self.progress.update(task, completed=int(done), total=int(total))
 
     def replies(self, names: Sequence[str]) -> dict[str, list[Reply]]:
         """Wait for these checkpoints; their replies in the order of the samples.
