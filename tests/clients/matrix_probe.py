@@ -1,0 +1,206 @@
+"""The checks of one exported checkpoint under whatever transformers runs this; see ``transformers_matrix.py``.
+
+    python matrix_probe.py DIRECTORY
+
+DIRECTORY holds ``base``, ``export``, ``steering.json``, ``bundle.safetensors`` and two prompts. Prints a JSON list of
+``{"check", "ok", "detail"}``. The oracle is the same code as in the tests: hooks on this version's native model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
+
+import hook_oracle as oracle
+
+GREEDY = {"max_new_tokens": 5, "do_sample": False}
+BEAMS = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2, "num_return_sequences": 2}
+STEERING_FILE = "mllmeraser-steering.safetensors"
+
+
+class Checkpoint:
+    """What lies in the directory, loaded once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.base = AutoModelForImageTextToText.from_pretrained(directory / "base").eval()
+        self.steered = self.load(directory / "export")
+        self.steering = json.loads((directory / "steering.json").read_text())
+        self.tensors = load_file(directory / "bundle.safetensors")
+
+    @staticmethod
+    def load(directory: Path, **kwargs: Any) -> Any:
+        """As anybody does."""
+        return AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True, **kwargs).eval()
+
+    def prompt(self, name: str) -> dict[str, torch.Tensor]:
+        """The prompt ``text`` or ``picture``; Qwen forgets the last picture's positions."""
+        for model in (self.base, self.steered):
+            if "qwen" in type(model).__name__.lower():
+                model.model.rope_deltas = None
+        batch = load_file(self.directory / f"{name}.safetensors")
+        if transformers.__version__ < "5":
+            batch.pop("mm_token_type_ids", None)
+        return batch
+
+    def oracle_logits(self, batch: Any) -> torch.Tensor:
+        return oracle.logits(self.base, self.steering, self.tensors, batch)
+
+    def oracle_reply(self, batch: Any, **kwargs: Any) -> torch.Tensor:
+        return oracle.generate(self.base, self.steering, self.tensors, batch, **kwargs)
+
+    def reply(self, model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
+        tokens: torch.Tensor = model.generate(**batch, **kwargs)
+        return tokens[:, batch["input_ids"].shape[1] :]
+
+
+def without_this_package(_: Checkpoint) -> None:
+    assert "mllmeraser" not in sys.modules
+
+
+def every_weight_is_the_bases(c: Checkpoint) -> None:
+    loaded = dict(c.steered.named_parameters())
+    for name, tensor in c.base.named_parameters():
+        assert torch.equal(loaded[name], tensor), name
+
+
+def forward_equals_the_oracle(c: Checkpoint) -> None:
+    for name in ("text", "picture"):
+        batch = c.prompt(name)
+        native, expected = c.steered(**batch).logits, c.oracle_logits(batch)
+        assert torch.equal(native, expected), f"{name}: {float((native - expected).abs().max())}"
+        assert not torch.equal(native, c.base(**batch).logits), f"{name}: not steered"
+
+
+def off_equals_the_base(c: Checkpoint) -> None:
+    for switch in ({"steering_enabled": False}, {"steering_strength": 0.0}):
+        model = c.load(c.directory / "export", **switch)
+        for name in ("text", "picture"):
+            batch = c.prompt(name)
+            assert torch.equal(model(**batch).logits, c.base(**batch).logits), f"{name} {switch}"
+
+
+def reply_equals_the_oracle(c: Checkpoint) -> None:
+    batch = c.prompt("text")
+    expected = c.oracle_reply(batch, **GREEDY)
+    assert torch.equal(c.reply(c.steered, batch, **GREEDY), expected), "dynamic cache"
+    assert torch.equal(c.reply(c.steered, batch, use_cache=False, **GREEDY), expected), "no cache"
+    static = {"cache_implementation": "static", "disable_compile": True}
+    assert torch.equal(c.reply(c.steered, batch, **static, **GREEDY), expected), "static cache"
+    assert not torch.equal(c.reply(c.base, batch, **GREEDY), expected), "not steered"
+
+
+def beams_equal_the_oracle(c: Checkpoint) -> None:
+    batch = c.prompt("text")
+    assert torch.equal(c.reply(c.steered, batch, **BEAMS), c.oracle_reply(batch, **BEAMS))
+
+
+def picture_reply_is_steered(c: Checkpoint) -> None:
+    said = [c.reply(model, c.prompt("picture"), **GREEDY) for model in (c.steered, c.base)]
+    assert not torch.equal(*said)
+
+
+def saved_and_loaded_again(c: Checkpoint) -> None:
+    saved, batch = c.directory / f"saved-{transformers.__version__}", c.prompt("picture")
+    c.steered.save_pretrained(saved)
+    assert torch.equal(c.load(saved)(**batch).logits, c.steered(**batch).logits)
+    raises(OSError, lambda: type(c.base).from_pretrained(saved))
+
+
+def offloaded_to_disk_in_bf16(c: Checkpoint) -> None:
+    devices = {name: "cpu" for name, module in c.base.named_modules() if not list(module.children()) and name}
+    decoder = c.steered.decoder_path
+    devices = {name: "cpu" for name in devices if not name.startswith(f"{decoder}.layers.")}
+    devices |= {f"{decoder}.layers.{n}": "disk" if n % 2 else "cpu" for n in range(4)}
+    devices |= {name.rpartition(".")[0]: "cpu" for name, _ in c.base.named_parameters() if ".layers." not in name}
+    folder, export = {"offload_folder": c.directory / f"offload-{transformers.__version__}"}, c.directory / "export"
+    near = c.load(export, torch_dtype=torch.bfloat16)
+    far = c.load(export, torch_dtype=torch.bfloat16, device_map=devices, **folder)
+    assert any(p.is_meta for name, p in far.named_parameters() if ".steering." in name), "not offloaded"
+    batch = c.prompt("text")
+    assert torch.equal(far(**batch).logits, near(**batch).logits)
+
+
+def fails_closed(c: Checkpoint) -> None:
+    directory = c.directory / "export"
+    raises(ValueError, lambda: AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=False))
+    raises(OSError, lambda: type(c.base).from_pretrained(directory))
+    damaged = c.directory / f"damaged-{transformers.__version__}"
+    shutil.copytree(directory, damaged)
+    file = damaged / STEERING_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    raises(ValueError, lambda: c.load(damaged))
+    file.unlink()
+    raises(ValueError, lambda: c.load(damaged))
+    file.write_bytes(content)
+    index = next(damaged.glob("*.index.*.json"))
+    weight_map = json.loads(index.read_text())
+    lost = next(name for name in weight_map["weight_map"] if ".layers.2." in name and name.endswith("up_proj.weight"))
+    del weight_map["weight_map"][lost]
+    index.write_text(json.dumps(weight_map))
+    shard = next(path for path in damaged.glob("*.safetensors") if path.name != STEERING_FILE)
+    tensors = load_file(shard)
+    del tensors[lost]
+    shard.unlink()  # a link to the base's
+    save(tensors, shard)
+    raises(ValueError, lambda: c.load(damaged))
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def raises(kind: type[Exception], call: Callable[[], object]) -> None:
+    """``call`` must raise this, and so give no model."""
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+CHECKS = (
+    without_this_package,
+    every_weight_is_the_bases,
+    forward_equals_the_oracle,
+    off_equals_the_base,
+    reply_equals_the_oracle,
+    beams_equal_the_oracle,
+    picture_reply_is_steered,
+    saved_and_loaded_again,
+    offloaded_to_disk_in_bf16,
+    fails_closed,
+)
+
+
+def main() -> None:
+    """Run every check, whatever the others found."""
+    checkpoint = Checkpoint(Path(sys.argv[1]))
+    results = []
+    for check in CHECKS:
+        name, problem = check.__name__.replace("_", " "), None
+        try:
+            with torch.no_grad():
+                check(checkpoint)
+        except Exception as error:  # a finding to report, of whatever kind
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        results.append({"check": name, "ok": problem is None, "detail": problem or transformers.__version__})
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

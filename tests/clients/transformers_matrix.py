@@ -1,0 +1,141 @@
+"""Exports of every family, loaded and run under several versions of transformers, each in an environment of its own.
+
+    python tests/clients/transformers_matrix.py [VERSION ...] [--work DIR] [--share-torch] [--family FAMILY ...]
+
+A version is ``4.57.6``, ``newest`` (what the package index has) or ``this`` (the running interpreter, no environment
+made). Default: 4.57.6 5.8.1 5.12.1 newest. Tiny checkpoints are made here with the tool; ``matrix_probe.py`` then
+checks them in each environment, where this package is not installed: native == hook oracle, off == base, no random
+weight, fails closed. One line a version and family on stderr, one JSON document on stdout; exit 1 if a check failed.
+
+``--share-torch`` makes the environments see the packages of this one behind their own, so that only transformers and
+what it pins is installed: seconds instead of a minute, for CI. Environments in ``--work`` are used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "exporter"), str(HERE.parent / "modeling")]
+
+import tiny  # noqa: E402
+from checkpoints import make_bundle  # noqa: E402
+
+from mllmeraser.exporter.directory import export  # noqa: E402
+from mllmeraser.inference.source import Source  # noqa: E402
+from mllmeraser.steering.bundle import Bundle  # noqa: E402
+
+VERSIONS = ("4.57.6", "5.8.1", "5.12.1", "newest")
+TORCH = f"torch=={torch.__version__.split('+')[0]}"
+
+
+def make_checkpoint(family: tiny.Family, directory: Path) -> None:
+    """A base, its export, and what the oracle needs of the steering, under one folder."""
+    base, model = directory / "base", tiny.model(family)
+    model.save_pretrained(base)
+    as_published(base)
+    prompts = {name: tiny.prompt(family, 15, 13, image=image) for name, image in (("text", False), ("picture", True))}
+    how: dict[str, Any] = {"steps": 3, "positions": "last", "layers": (1, 2)}
+    # Gates that are open on these prompts.
+    _, tensors = tiny.steering(model, prompts["text"], **how)
+    bundle = Bundle(metadata=make_bundle(base, family=family, **how).metadata, tensors=tensors)
+    export(Source(base), [bundle], directory / "export")
+    (directory / "steering.json").write_text(json.dumps(bundle.steering()))
+    save_file(bundle.tensors, directory / "bundle.safetensors")
+    for name, batch in prompts.items():
+        save_file(batch, directory / f"{name}.safetensors")
+
+
+def as_published(base: Path) -> None:
+    """Names and positions as the checkpoints on the Hub have them, and as transformers 4 and 5 both read them.
+
+    transformers 5 itself writes ``rope_parameters``, and the vision tower without ``vision_model``.
+    """
+    config, shard = base / "config.json", base / "model.safetensors"
+    content = json.loads(config.read_text())
+    for part in (content["text_config"], content["vision_config"]):
+        positions = part.pop("rope_parameters", {})
+        if "rope_theta" in positions:
+            part["rope_theta"] = positions.pop("rope_theta")
+        if "mrope_section" in positions:
+            part["rope_scaling"] = positions
+    config.write_text(json.dumps(content))
+    if content["vision_config"]["model_type"] in ("clip_vision_model", "siglip_vision_model"):
+        named = load_file(shard)
+        named = {name.replace("vision_tower.", "vision_tower.vision_model.", 1): named[name] for name in named}
+        save_file(named, shard, metadata={"format": "pt"})
+
+
+def python_of(version: str, work: Path, share_torch: bool) -> Path:
+    """The interpreter that has this version, in an environment made now unless it is there already."""
+    if version == "this":
+        return Path(sys.executable)
+    home = work / (version + ("-shared" if share_torch else ""))
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        if share_torch:
+            paths = {key: str(home) for key in ("base", "platbase")}
+            own = Path(sysconfig.get_path("purelib", vars=paths))
+            (own / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        wanted = "transformers>=5" if version == "newest" else f"transformers=={version}"
+        others = ["--upgrade"] if version == "newest" else []
+        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*command, *others, wanted, TORCH, "accelerate", "pillow", "numpy"], check=True)
+        (home / "ready").touch()
+    return python
+
+
+def probe(python: Path, directory: Path, home: Path) -> list[dict[str, Any]]:
+    """The checks of one family, run by this interpreter."""
+    environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": ""}
+    command = [python, HERE / "matrix_probe.py", directory]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home)
+    if done.returncode != 0:
+        return [{"check": "runs", "ok": False, "detail": done.stderr.strip().splitlines()[-1]}]
+    checks: list[dict[str, Any]] = json.loads(done.stdout)
+    return checks
+
+
+def main() -> int:
+    """Make, probe, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="*", default=VERSIONS)
+    parser.add_argument("--work", type=Path, help="keep environments and checkpoints here")
+    parser.add_argument("--share-torch", action="store_true")
+    parser.add_argument("--family", action="append", choices=tiny.EVERY_FAMILY)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        work = (options.work or Path(scratch)).resolve()
+        families = options.family or list(tiny.EVERY_FAMILY)
+        for family in families:
+            make_checkpoint(family, Path(scratch) / family)
+        for version in options.versions:
+            python = python_of(version, work, options.share_torch)
+            for family in families:
+                home = Path(scratch) / f"home-{version}-{family}"
+                home.mkdir()
+                checks = probe(python, Path(scratch) / family, home)
+                failed = [check for check in checks if not check["ok"]]
+                rows.append({"version": version, "family": family, "checks": checks})
+                said = "; ".join(f"{check['check']}: {check['detail']}" for check in failed)
+                print(f"{version:8} {family:16} {said or f'{len(checks)} checks passed'}", file=sys.stderr)
+    ok = all(check["ok"] for row in rows for check in row["checks"])
+    print(json.dumps({"schema": 1, "ok": ok, "rows": rows}))
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
