@@ -1,0 +1,178 @@
+"""What steering costs in inference, on decoder layers of the true LLaVA-1.5-7B shape (random weights), side by side.
+
+    python benchmarks/overhead.py [--tokens 640] [--steps 32] [--rounds 7] [--layers 2] [--dtype float32|bfloat16]
+        [--cpu-time]
+
+Three models share their weights: the base; ours, steered at one block (kernel gate of 64 landmarks, always open, six
+directions along the reply); and the paper's layer, h + W h_last with a dense d × d matrix W at the same block, as a
+forward hook. They take turns within each round, in a new order each time; printed is the median of the rounds' ratios.
+``of 32`` is the ratio for a model of 32 such layers: what one steered block adds, over 32 times what a layer takes.
+Load: the native class on the base's directory against ours on its export, also in turns; what ours takes more (the
+steering file's hash, the checks) does not grow with the number of layers, and few layers load in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from random_bundle import kernel_bundle
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils import logging
+
+from mllmeraser.exporter.directory import export
+from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches.modeling_mllmeraser import MllmEraserLlavaForConditionalGeneration
+
+FULL = 32  # decoder layers of a 7B
+clock = time.perf_counter
+
+
+def base_model(layers: int, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """LLaVA with a few true 7B decoder layers, and next to no vision tower and vocabulary."""
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    text = LlamaConfig(
+        vocab_size=512,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        max_position_embeddings=4096,
+    )
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=511, vision_feature_layer=-1)
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = LlavaForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(previous)
+    return model.eval()
+
+
+def dense_hook(dtype: torch.dtype, d: int = 4096) -> Callable[..., Any]:
+    """The paper's layer: the last position's state through a d × d matrix, added everywhere, in every forward."""
+    w = torch.randn(d, d, dtype=dtype) * 1e-4
+
+    def hook(_module: Any, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + torch.nn.functional.linear(output[:, -1:], w)
+
+    return hook
+
+
+@torch.no_grad()
+def timed(model: Any, ids: torch.Tensor, steps: int) -> tuple[float, float]:
+    """Seconds of a prefill, and of one decoded token."""
+    start = clock()
+    output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    prefill = clock() - start
+    token = ids[:, :1]
+    start = clock()
+    for _ in range(steps):
+        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+    return prefill, (clock() - start) / steps
+
+
+def in_turns(rounds: int, runs: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
+    """Every run once a round, in a new order each time; the first round only warms up."""
+    found: dict[str, list[Any]] = {name: [] for name in runs}
+    chance = random.Random(0)
+    for number in range(rounds + 1):
+        for name in chance.sample(list(runs), len(runs)):
+            result = runs[name]()
+            if number > 0:
+                found[name].append(result)
+    return found
+
+
+def median_ratio(values: list[float], reference: list[float]) -> float:
+    """Of one round each, so that a busy minute counts for both."""
+    return statistics.median(value / base for value, base in zip(values, reference, strict=True))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = clock()
+    call()
+    return clock() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=640, help="of the prompt")
+    parser.add_argument("--steps", type=int, default=32, help="tokens decoded")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    options = parser.parse_args()
+    if options.cpu_time:
+        global clock
+        clock = time.process_time
+        torch.set_num_threads(1)  # a thread that waits for another one counts too
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # past_key_values has another name from transformers 5.24 on
+    torch.manual_seed(0)
+    dtype: torch.dtype = vars(torch)[options.dtype]
+    ids = torch.randint(3, 500, (1, options.tokens))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = base_model(options.layers, dtype)
+        base.save_pretrained(folder / "base")
+        bundle = kernel_bundle(folder / "base")
+        bundle.metadata.gate.threshold = -1e9  # always open: nothing is saved by a closed gate
+        export(Source(folder / "base"), [bundle], folder / "steered")
+        ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), bundle.tensors)
+        hook, block = dense_hook(dtype), base.get_decoder().layers[options.layers // 2]
+
+        def paper() -> tuple[float, float]:
+            handle = block.register_forward_hook(hook)
+            try:
+                return timed(base, ids, options.steps)
+            finally:
+                handle.remove()
+
+        found = in_turns(
+            options.rounds,
+            {
+                "base": lambda: timed(base, ids, options.steps),
+                "ours": lambda: timed(ours, ids, options.steps),
+                "paper": paper,
+            },
+        )
+        threads = torch.get_num_threads()
+        print(f"{options.layers} layers of d = 4096, {options.dtype}, {threads} thread(s), {options.tokens} tokens")
+        print(f"{'':8} {'base':>11} {'ours':>8} {'of 32':>8} {'paper':>8} {'of 32':>8}")
+        for index, phase in enumerate(("prefill", "decode")):
+            times = {who: [row[index] for row in rows] for who, rows in found.items()}
+            line = f"{phase:8} {1e3 * statistics.median(times['base']):8.1f} ms"
+            for who in ("ours", "paper"):
+                ratio = median_ratio(times[who], times["base"])
+                line += f" {ratio:8.4f} {1 + (ratio - 1) * options.layers / FULL:8.4f}"
+            print(line, flush=True)
+        loads = in_turns(
+            options.rounds,
+            {
+                "base": lambda: seconds(
+                    lambda: LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype="auto")
+                ),
+                "ours": lambda: seconds(
+                    lambda: MllmEraserLlavaForConditionalGeneration.from_pretrained(folder / "steered", dtype="auto")
+                ),
+            },
+        )
+        base_ms, ours_ms = (1e3 * statistics.median(loads[who]) for who in ("base", "ours"))
+        ratio = median_ratio(loads["ours"], loads["base"])
+        print(f"{'load':8} {base_ms:8.1f} ms {ratio:8.4f}, which is {ours_ms - base_ms:.1f} ms more")
+
+
+if __name__ == "__main__":
+    main()
