@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.gate import GateRecipe, fit_gate
-from mllmeraser.steering.validation import FALSE_FIRES, FIRE_COST, HeldOut, choose_threshold, cross_validate
+from mllmeraser.steering.validation import FALSE_FIRES, HeldOut, choose_threshold, cross_validate
 
 
 def scores(forget: list[float], retain: list[float]) -> HeldOut:
     return HeldOut(torch.tensor(forget, dtype=torch.float64), torch.tensor(retain, dtype=torch.float64))
 
 
-def test_the_threshold_is_the_middle_of_the_gap() -> None:
-    assert choose_threshold(scores([0.9, 0.8, 1.1], [0.0, 0.2, -0.3])) == pytest.approx(0.5)
-    assert choose_threshold(scores([5.0], [1.0])) == pytest.approx(3.0)
+def test_the_threshold_lies_in_the_gap_a_quarter_up_from_retain() -> None:
+    assert choose_threshold(scores([0.9, 0.8, 1.1], [0.0, 0.2, -0.3])) == pytest.approx(0.2 + 0.6 / 4)
+    assert choose_threshold(scores([5.0], [1.0])) == pytest.approx(2.0)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(overlap=st.floats(0.0, 3.0), n_forget=st.integers(5, 60), seed=st.integers(0, 1000))
-def test_where_they_overlap_it_costs_least_of_those_that_hardly_ever_misfire(
+def test_where_they_overlap_it_misses_least_of_those_that_hardly_ever_misfire(
     overlap: float, n_forget: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -36,8 +36,8 @@ def test_where_they_overlap_it_costs_least_of_those_that_hardly_ever_misfire(
     def misfires(threshold: float) -> float:
         return float((retain >= threshold).double().mean())
 
-    def cost(threshold: float) -> float:
-        return float((forget < threshold).double().mean()) + FIRE_COST * misfires(threshold)
+    def misses(threshold: float) -> float:
+        return float((forget < threshold).double().mean())
 
     chosen = choose_threshold(HeldOut(forget, retain))
     assert misfires(chosen) <= FALSE_FIRES <= 0.01
@@ -45,7 +45,14 @@ def test_where_they_overlap_it_costs_least_of_those_that_hardly_ever_misfire(
     for low, high in itertools.pairwise(values):
         threshold = (low + high) / 2
         if misfires(threshold) <= FALSE_FIRES:
-            assert cost(chosen) <= cost(threshold) + 1e-9
+            assert misses(chosen) <= misses(threshold) + 1e-9
+
+
+def test_one_stray_retain_sample_above_all_does_not_open_the_gate_to_the_others() -> None:
+    """Of a hundred, one is more than may misfire, and no threshold closes the gate on it."""
+    retain = [n / 1000 for n in range(300)][::3]
+    threshold = choose_threshold(scores([0.9, 0.8, 0.7], [*retain, 1.0]))
+    assert max(retain) < threshold <= 0.7
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
