@@ -119,11 +119,12 @@ def saved_and_loaded_again(c: Checkpoint) -> None:
 
 
 def offloaded_to_disk_in_bf16(c: Checkpoint) -> None:
-    devices = {name: "cpu" for name, module in c.base.named_modules() if not list(module.children()) and name}
-    decoder = c.steered.decoder_path
-    devices = {name: "cpu" for name in devices if not name.startswith(f"{decoder}.layers.")}
-    devices |= {f"{decoder}.layers.{n}": "disk" if n % 2 else "cpu" for n in range(4)}
-    devices |= {name.rpartition(".")[0]: "cpu" for name, _ in c.base.named_parameters() if ".layers." not in name}
+    leaves = {name for name, module in c.base.named_modules() if not list(module.children())}
+    # LLaVA-NeXT has a parameter beside its modules.
+    leaves |= {name for name, _ in c.base.named_parameters() if name.rpartition(".")[0] not in leaves}
+    layers = f"{c.steered.decoder_path}.layers."
+    devices = {name: "cpu" for name in leaves if not name.startswith(layers)}
+    devices |= {f"{layers}{n}": "disk" if n % 2 else "cpu" for n in range(4)}
     folder, export = {"offload_folder": c.directory / f"offload-{transformers.__version__}"}, c.directory / "export"
     near = c.load(export, torch_dtype=torch.bfloat16)
     far = c.load(export, torch_dtype=torch.bfloat16, device_map=devices, **folder)
