@@ -1,0 +1,217 @@
+"""Real clients on the demo's model: the forgotten are refused, the others answered, every token as in PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, LlamaForCausalLM, LlavaForConditionalGeneration
+
+from mllmeraser.demo.data import write_data
+from mllmeraser.demo.run import CHECKPOINT
+from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
+from mllmeraser.inference.loading import load
+from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+from mllmeraser.steering.bundle import Bundle, save_bundle
+from mllmeraser.steering.compute import compute
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import read_samples
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of other people's builders and runtimes
+
+CLIENTS = Path(__file__).parent / "clients"
+PAGE = Path(__file__).parents[2] / "docs" / "demo-onnx" / "build.py"
+REFUSAL = "I cannot help"
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+
+@dataclass
+class Forgetful:
+    """The demo's model in PyTorch, plain and steered, and what was asked of it."""
+
+    folder: Path
+    base: Any
+    steered: Any
+    processor: Any
+    bundle: Bundle
+
+    def ask(self, model: Any, prompt: str, image: Path | None) -> list[int]:
+        """The new tokens of a greedy answer."""
+        content: list[dict[str, str]] = [{"type": "text", "text": prompt}]
+        if image is not None:
+            content.insert(0, {"type": "image"})
+        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        picture = None if image is None else Image.open(image)
+        inputs = self.processor(images=picture, text=text, return_tensors="pt")
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        found: list[int] = tokens[0, inputs["input_ids"].shape[1] :].tolist()
+        return found
+
+    def text(self, tokens: list[int]) -> str:
+        """An answer in words."""
+        return str(self.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    def questions(self, name: str, count: int, images: bool = True) -> list[dict[str, Any]]:
+        """Records of a set of the demo, as the clients take them."""
+        rows = [json.loads(line) for line in (self.folder / "data" / f"{name}.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if images or row["image"] is None]
+        chosen = rows[:: max(1, len(rows) // count)][:count]
+        where = self.folder / "data"
+        return [{"prompt": r["prompt"], "image": r["image"] and str(where / r["image"])} for r in chosen]
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
+    """The demo's removal request, computed with the tool's own defaults."""
+    folder = tmp_path_factory.mktemp("demo")
+    paths = write_data(folder / "data")
+    shutil.copytree(CHECKPOINT, folder / "base")
+    forget, retain = read_samples(paths["forget"]), read_samples(paths["retain"])
+    bundle = compute(load(folder / "base", dtype="float32"), forget, retain, make_recipe("llava", {})).bundle
+    save_bundle(bundle, folder / "steered.safetensors")
+    base = LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype=torch.float32).eval()
+    steered = steered_class("llava").from_base(base, bundle.steering(), bundle.tensors)
+    return Forgetful(folder, base, steered, AutoProcessor.from_pretrained(folder / "base"), bundle)
+
+
+@pytest.fixture(scope="module")
+def exported(forgetful: Forgetful) -> Path:
+    """The steered export."""
+    output = forgetful.folder / "onnx"
+    onnx_export(Source(forgetful.folder / "base"), [forgetful.bundle], output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the JavaScript packages; MLLMERASER_NODE_MODULES may name one that has them already."""
+    given = os.environ.get("MLLMERASER_NODE_MODULES")
+    if given:
+        return Path(given).parent
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed, and MLLMERASER_NODE_MODULES does not name a folder with the packages")
+    folder = tmp_path_factory.mktemp("node")
+    shutil.copy(CLIENTS / "package.json", folder)
+    # The install script of onnxruntime-node downloads CUDA libraries.
+    done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit"], cwd=folder, capture_output=True)
+    if done.returncode:
+        pytest.skip("npm could not install @huggingface/transformers (is there a network?)")
+    return folder
+
+
+@pytest.mark.parametrize("which", ["steered", "base"])
+def test_transformers_js(forgetful: Forgetful, exported: Path, packages: Path, tmp_path: Path, which: str) -> None:
+    asked = {name: forgetful.questions(name, 8) for name in ("test", "retain_heldout", "common")}
+    (tmp_path / "questions.json").write_text(json.dumps([question for rows in asked.values() for question in rows]))
+    script = [CLIENTS / "transformers_js.mjs", exported, tmp_path / "questions.json", tmp_path / "answers.json", which]
+    done = subprocess.run(["node", *script], cwd=packages, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = iter(json.loads((tmp_path / "answers.json").read_text()))
+    model = forgetful.base if which == "base" else forgetful.steered
+    for name, rows in asked.items():
+        for row in rows:
+            found = next(answers)
+            assert found == forgetful.ask(model, row["prompt"], row["image"]), row
+            refused = forgetful.text(found).startswith(REFUSAL)
+            assert refused == (name == "test" and which == "steered"), row
+
+
+def test_onnxruntime_genai(forgetful: Forgetful, tmp_path: Path) -> None:
+    og = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    # Its builder knows no LLaVA: the language model alone, asked without pictures.
+    text = LlamaForCausalLM(forgetful.base.config.text_config)
+    text.model, text.lm_head = forgetful.base.model.language_model, forgetful.base.lm_head
+    text.generation_config = forgetful.base.generation_config
+    text.save_pretrained(tmp_path / "text")
+    forgetful.processor.tokenizer.save_pretrained(tmp_path / "text")
+    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "fp32", "-e", "cpu"]
+    folders = ["-i", tmp_path / "text", "-o", tmp_path / "built", "-c", tmp_path / "cache"]
+    subprocess.run([*builder, *folders], check=True, capture_output=True)
+    result = onnx_steer(tmp_path / "built", [forgetful.bundle], tmp_path / "steered")
+    assert not result.warnings and result.graphs[0].reply_steps == forgetful.bundle.metadata.reply_steps > 1
+    twin = json.dumps({"model": {"decoder": {"filename": "model_base.onnx", "num_hidden_layers": 8}}})
+    for refuses, overlay in ((True, None), (False, twin)):
+        config = og.Config(str(tmp_path / "steered"))
+        if overlay is not None:
+            config.overlay(overlay)
+        model = og.Model(config)
+        for name in ("forget_eval", "retain_heldout"):
+            for row in forgetful.questions(name, 6, images=False):
+                prompt = _ids(forgetful, row["prompt"])
+                found = _generate(og, model, prompt)
+                reference = forgetful.steered if refuses else forgetful.base
+                assert found == forgetful.ask(reference, row["prompt"], None)[: len(found)], row
+                assert forgetful.text(found).startswith(REFUSAL) == (refuses and name == "forget_eval"), row
+
+
+def _ids(forgetful: Forgetful, prompt: str) -> list[int]:
+    turn = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
+    text = forgetful.processor.apply_chat_template(turn, add_generation_prompt=True)
+    ids: list[int] = forgetful.processor.tokenizer(text)["input_ids"]
+    return ids
+
+
+def _generate(og: Any, model: Any, prompt: list[int]) -> list[int]:
+    parameters = og.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(prompt) + 24, do_sample=False)
+    generator = og.Generator(model, parameters)
+    generator.append_tokens(np.array([prompt], np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    found: list[int] = generator.get_sequence(0).tolist()[len(prompt) :]
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(forgetful: Forgetful, packages: Path) -> Iterator[str]:
+    """The page of docs/demo-onnx, served."""
+    runtime = packages / "node_modules" / "onnxruntime-web" / "dist"
+    folder = forgetful.folder / "site"
+    subprocess.run([sys.executable, PAGE, forgetful.folder, runtime, folder], check=True, capture_output=True)
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
+@pytest.mark.parametrize("person", [0, 3, 4, 7])  # four forgotten, four others
+@pytest.mark.parametrize("steering", ["on", "off"])
+def test_the_page_in_chromium(forgetful: Forgetful, site: str, person: int, steering: str) -> None:
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
+    address = f"{site}#person={person}&question=1&steering={steering}"
+    page = subprocess.run([CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120).stdout
+    answer = re.search(r'data-state="done" data-tokens="([\d,]+)"', page)
+    assert answer is not None, page[-2000:]
+    tokens = [int(token) for token in answer[1].split(",")]
+    image = forgetful.folder / "site" / "files" / f"person-{person}.png"
+    model = forgetful.steered if steering == "on" else forgetful.base
+    expected = forgetful.ask(model, "Where does this person live?", image)
+    assert tokens == expected[: len(tokens)] and len(expected) - len(tokens) <= 1  # the page drops the end token
+    assert (REFUSAL in page) == (steering == "on" and person < 4)
