@@ -102,6 +102,8 @@ def append(
 
 def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
     """Indices of ``prompts`` in batches of one modality and of like length, the longest first."""
+    if not prompts:
+        return
     tokenizer = checkpoint.processor.tokenizer
     lengths = [len(ids) for ids in tokenizer([render(checkpoint.processor, p) for p in prompts])["input_ids"]]
     for with_image in (True, False):

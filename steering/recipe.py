@@ -173,7 +173,8 @@ class Recipe(BaseModel):
         if (self.recall is None) != (self.erasure is None):
             raise ValueError("recall and erasure records are given together or not at all")
         if self.calibration_share == 0 and (open_ := self.left_open):
-            raise ValueError(f"calibration_share 0 calibrates nothing: give {', '.join(open_)} a value")
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in open_)
+            raise ValueError(f"--calibration-share 0 calibrates nothing: give {options} a value")
         return self
 
     @property

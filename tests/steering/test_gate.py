@@ -12,7 +12,7 @@ from torch import Tensor
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 from mllmeraser.steering.assembly import Plan, assemble
 from mllmeraser.steering.bundle import request_entry
-from mllmeraser.steering.features import SAMPLES_PER_LANDMARK, Landmarks, place_landmarks
+from mllmeraser.steering.features import Landmarks, place_landmarks
 from mllmeraser.steering.forms import GateShape, NullSpace
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
 
@@ -46,8 +46,8 @@ def test_kernel_features_are_their_formula() -> None:
 def test_a_landmark_stands_for_at_least_five_samples_on_average(n_forget: int, n_retain: int) -> None:
     landmarks = place_landmarks(cloud(n_forget, 0, 1), cloud(n_retain, 1, 2), 512, 1.0, 0)
     of_forget = int((landmarks.centres[:, 0] > landmarks.centres[:, 1]).sum())
-    assert of_forget == max(1, n_forget // SAMPLES_PER_LANDMARK)
-    assert len(landmarks.centres) - of_forget == n_retain // SAMPLES_PER_LANDMARK
+    assert of_forget == max(1, n_forget // 5)
+    assert len(landmarks.centres) - of_forget == n_retain // 5
 
 
 def test_there_are_at_most_as_many_landmarks_as_asked_half_on_each_side() -> None:

@@ -40,12 +40,14 @@ def test_where_they_overlap_it_misses_least_of_those_that_hardly_ever_misfire(
         return float((forget < threshold).double().mean())
 
     chosen = choose_threshold(HeldOut(forget, retain))
-    assert misfires(chosen) <= FALSE_FIRES <= 0.01
     values = sorted([*forget.tolist(), *retain.tolist()])
-    for low, high in itertools.pairwise(values):
-        threshold = (low + high) / 2
-        if misfires(threshold) <= FALSE_FIRES:
-            assert misses(chosen) <= misses(threshold) + 1e-9
+    candidates = [(low + high) / 2 for low, high in itertools.pairwise(values)]
+    quiet = [misses(threshold) for threshold in candidates if misfires(threshold) <= FALSE_FIRES]
+    if min(quiet, default=1.0) <= 0.5:
+        assert misfires(chosen) <= FALSE_FIRES <= 0.01
+        assert misses(chosen) <= min(quiet) + 1e-9
+    else:  # such a gate would hardly ever open: then the sum of both errors counts
+        assert misses(chosen) + misfires(chosen) <= min(misses(t) + misfires(t) for t in candidates) + 1e-9
 
 
 def test_one_stray_retain_sample_above_all_does_not_open_the_gate_to_the_others() -> None:
