@@ -28,6 +28,7 @@ from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_siz
 from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph, write_split
 from mllmeraser.exporter.plan import Link
 from mllmeraser.files import sha256_of
+from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES
 from mllmeraser.steering.bundle import Bundle
 
 SCHEMA = 1
@@ -132,7 +133,7 @@ def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
     for bundle in bundles:
         wanted = bundle.metadata.base.model_type
         # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 for its text part.
-        if isinstance(found, str) and found in ("llava", "qwen2_5_vl") and found != wanted:
+        if isinstance(found, str) and found in FAMILIES and found != wanted:
             raise InputError(f"{folder.root / CONFIG}: model_type {found}, the bundle was computed on a {wanted}")
 
 

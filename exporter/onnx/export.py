@@ -16,6 +16,7 @@ from torch.export import Dim
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.directory import _staging
 from mllmeraser.exporter.distrust import without_dangerous_keys
@@ -33,6 +34,8 @@ Precision = Literal["fp32", "fp16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _SUFFIXES = {"fp32": "", "fp16": "_fp16"}
 FOLDER = "onnx"
+# The families with an export, and the leading axes of their positions: (b, s), or (3, b, s).
+POSITION_AXES = {"llava": 0, "qwen2_5_vl": 3}
 
 
 def export_onnx(
@@ -55,6 +58,11 @@ def export_onnx(
         InputError: base, bundle or output cannot be used; nothing was written.
     """
     base = read_base(source)
+    if base.model_type not in POSITION_AXES:
+        raise InputError(
+            f"{source.path}: no ONNX export for model_type {base.model_type}, only for {', '.join(POSITION_AXES)}; "
+            "graphs of it made elsewhere can be steered with: mllmeraser onnx-steer MODEL_DIR"
+        )
     merge(base, bundles)  # only for its checks: the bundles were computed on this base
     output = output.absolute()
     check_target(output, base.root, overwrite)
@@ -81,7 +89,7 @@ def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progre
 def graph_plans(model: PreTrainedModel) -> list[GraphPlan]:
     """The three graphs of a model."""
     text: Any = model.config.get_text_config()
-    axes = 3 if model.config.model_type == "qwen2_5_vl" else 0
+    axes = POSITION_AXES[model.config.model_type]
     vision = _qwen_vision(model) if axes else _llava_vision(model)
     return [vision, embed_plan(EmbedTokens(model)), decoder_plan(Decoder(model), text, model.dtype, axes)]
 

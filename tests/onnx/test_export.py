@@ -137,3 +137,9 @@ def test_a_base_without_a_tokenizer_file(tmp_path: Path) -> None:
         onnx_export(Source(base), [make_bundle(base)], tmp_path / "out", progress=lines.append)
     assert lines == [], "noticed only after the long work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+
+
+def test_a_family_without_an_export(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "qwen2_vl")
+    with pytest.raises(InputError, match="no ONNX export for model_type qwen2_vl, only for llava, qwen2_5_vl"):
+        onnx_export(Source(base), [], tmp_path / "out")
