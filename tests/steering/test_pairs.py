@@ -13,7 +13,7 @@ from torch import Tensor
 from mllmeraser.errors import QualityGateError
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.prompts import Prompt
-from mllmeraser.inference.replies import reply_ids
+from mllmeraser.inference.replies import greedy_reply_ids, reply_ids
 from mllmeraser.steering import pairs
 from mllmeraser.steering.pairs import INSTRUCTIONS, MOST_PAIRS, Pairs, choose_pairs, own_pairs, usable
 from mllmeraser.steering.samples import Sample, read_samples
@@ -158,5 +158,8 @@ def test_a_refusal_of_the_models_own_goes_before_that_of_the_records(
 def test_an_erasure_answer_that_is_no_refusal_is_not_used_as_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     recall, erasure = map(read_samples, talker.write_refusals(tmp_path))
     answers = [sample.model_copy(update={"answer": "person one is a baker."}) for sample in erasure]
+    said = greedy_reply_ids(checkpoint, [sample.user_turn for sample in answers], max_new_tokens=pairs.LONGEST_REPLY)
+    found = own_pairs(checkpoint, recall, answers).erasure_replies
+    assert all(torch.equal(reply, own) for reply, own in zip(found, said, strict=True))
     with pytest.raises(QualityGateError, match=r"^the base refuses 0% of the own erasure prompts"):
         choose_pairs(checkpoint, [], "auto", (recall, answers), None, 0)
