@@ -161,11 +161,15 @@ def _recipe(base: Source, options: Mapping[str, Any]) -> Recipe:
 def compute(base: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compute the steering bundle of one removal request on BASE (a directory or a Hub id org/name[@revision])."""
     from mllmeraser.files import refuse_existing
+    from mllmeraser.inference.processes import processes
     from mllmeraser.steering.bundle import save_bundle
 
+    console.quiet = console.quiet or not processes().leads
     refuse_existing([output], overwrite)
     source = _resolve(base)
     computation = _compute(source, options)
+    if not processes().leads:
+        return
     save_bundle(computation.bundle, output)
     _report(as_json, {"output": str(output), **computation.document()}, computation.lines())
     _next(f"mllmeraser export {base} --bundle {output} -o DIRECTORY")

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from mllmeraser.console import console
 from mllmeraser.errors import InputError
 from mllmeraser.inference.cache import NO_CACHE, PassCache
+from mllmeraser.inference.processes import processes
 from mllmeraser.inference.source import Source, read_config, resolve
 from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, steered_class
 
@@ -59,7 +60,8 @@ def load(
 
     Args:
         source: a local directory, a Hub id ``org/name[@revision]``, or what :func:`resolve` made of one.
-        device: a torch device, or ``auto`` to spread the model over what there is (accelerate).
+        device: a torch device (``cuda`` is its own for each of several processes), or ``auto`` to spread the model over
+            what there is (accelerate).
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         steering_enabled: overrides the flag of an exported checkpoint; an error for a base.
         work_dir: keep finished forward passes here, for a run that is killed and started again.
@@ -87,10 +89,12 @@ def load(
     except (ValueError, OSError, RuntimeError, SafetensorError, ImportError) as error:
         raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
     if device != "auto":
-        model = model.to(torch.device(device))
-    passes = (
-        PassCache() if work_dir is None else PassCache.of(work_dir, found.path, f"{model.dtype} {steering_enabled}")
-    )
+        own = processes().rank if device == "cuda" and processes().count > 1 else None
+        model = model.to(torch.device(device) if own is None else torch.device("cuda", own % torch.cuda.device_count()))
+    if work_dir is None and processes().count > 1:
+        work_dir = processes().shared_directory()  # where the processes find each other's passes
+    precision = f"{model.dtype} {steering_enabled}"
+    passes = NO_CACHE if work_dir is None else PassCache.of(work_dir, found.path, precision)
     return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mllmeraser.console import track
-from mllmeraser.inference.encoding import append, batches, continuation, encode, render
+from mllmeraser.inference.encoding import append, continuation, encode, render
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
 from mllmeraser.inference.prompts import Prompt
 
 
@@ -26,13 +25,18 @@ def greedy_reply_ids(
 ) -> list[Tensor]:
     """The token ids of each greedy reply, without padding, the end-of-sequence token included where it was said."""
     replies: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
-    plan = list(batches(checkpoint, prompts, batch_size))
-    for batch in track(plan, progress) if progress else plan:
-        asked = [prompts[i] for i in batch]
-        run = functools.partial(_greedy_batch, checkpoint, asked, max_new_tokens)
-        said = checkpoint.passes("replies", asked, max_new_tokens, run)
-        for i, row, length in zip(batch, said["ids"], said["lengths"].tolist(), strict=True):
-            replies[i] = row[:length]
+    found = run_passes(
+        checkpoint,
+        "replies",
+        prompts,
+        lambda rows: _greedy_batch(checkpoint, [prompts[i] for i in rows], max_new_tokens),
+        lambda rows: max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for rows, said in found:
+        for i, ids, length in zip(rows, said["ids"], said["lengths"].tolist(), strict=True):
+            replies[i] = ids[:length]
     return replies
 
 
@@ -102,20 +106,36 @@ def option_log_likelihoods(
     flat = [(i, option) for i, choices in enumerate(options) for option in choices]
     asked = [prompts[i] for i, _ in flat]
     scores = [0.0] * len(flat)
-    plan = list(batches(checkpoint, asked, batch_size))
-    for batch in track(plan, progress) if progress else plan:
-        said = [reply_ids(checkpoint, asked[n], flat[n][1]) for n in batch]
-        inputs, starts = append(checkpoint, encode(checkpoint, [asked[n] for n in batch], "right"), said)
-        pinned = {"steering_prompt_length": starts} if checkpoint.steered else {}
-        # Only the logits that predict a reply token are computed: those from the shortest prompt's last token on.
-        first = int(starts.min()) - 1
-        width = inputs["input_ids"].shape[1]
-        logits = checkpoint.model(**inputs, **pinned, use_cache=False, logits_to_keep=width - first).logits.float()
-        log_probabilities = logits.log_softmax(dim=-1)
-        for row, (n, ids) in enumerate(zip(batch, said, strict=True)):
-            at = torch.arange(len(ids)) + int(starts[row]) - 1 - first
-            scores[n] = float(log_probabilities[row, at, ids.to(log_probabilities.device)].sum())
+    said = [reply_ids(checkpoint, turn, option) for turn, (_, option) in zip(asked, flat, strict=True)]
+    found = run_passes(
+        checkpoint,
+        "options",
+        asked,
+        lambda rows: _likelihoods(checkpoint, [asked[n] for n in rows], [said[n] for n in rows]),
+        lambda rows: [said[n].tolist() for n in rows],
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for batch, likely in found:
+        for n, score in zip(batch, likely["scores"].tolist(), strict=True):
+            scores[n] = score
     rows: list[list[float]] = [[] for _ in prompts]
     for (i, _), score in zip(flat, scores, strict=True):
         rows[i].append(score)
     return rows
+
+
+def _likelihoods(checkpoint: Checkpoint, prompts: Sequence[Prompt], said: Sequence[Tensor]) -> dict[str, Tensor]:
+    """``scores`` (b,), fp64: log p(reply | prompt)."""
+    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), said)
+    pinned = {"steering_prompt_length": starts} if checkpoint.steered else {}
+    # Only the logits that predict a reply token are computed: those from the shortest prompt's last token on.
+    first = int(starts.min()) - 1
+    width = inputs["input_ids"].shape[1]
+    logits = checkpoint.model(**inputs, **pinned, use_cache=False, logits_to_keep=width - first).logits.float()
+    log_probabilities = logits.log_softmax(dim=-1)
+    scores = torch.zeros(len(prompts), dtype=torch.float64)
+    for row, ids in enumerate(said):
+        at = torch.arange(len(ids)) + int(starts[row]) - 1 - first
+        scores[row] = float(log_probabilities[row, at, ids.to(log_probabilities.device)].sum())
+    return {"scores": scores}

@@ -6,17 +6,16 @@ Only rows that are asked for leave the forward pass, and the pass stops after th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from mllmeraser.console import track
 from mllmeraser.errors import InputError
-from mllmeraser.inference.encoding import append, batches, encode
+from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
 from mllmeraser.inference.prompts import Prompt
 
 
@@ -77,11 +76,17 @@ def last_prompt_states(
         InputError: a state is not finite, naming the prompt's position.
     """
     states: dict[int, Tensor] = {}
-    plan = list(batches(checkpoint, prompts, batch_size))
-    for batch in track(plan, progress) if progress else plan:
-        asked = [prompts[i] for i in batch]
-        run = functools.partial(_last_states, checkpoint, asked, layers)
-        for name, rows in checkpoint.passes("states", asked, sorted(layers), run).items():
+    found = run_passes(
+        checkpoint,
+        "states",
+        prompts,
+        lambda rows: _last_states(checkpoint, [prompts[i] for i in rows], layers),
+        lambda rows: sorted(layers),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for batch, read in found:
+        for name, rows in read.items():
             states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
     for layer, rows in states.items():
         if not bool(torch.isfinite(rows).all()):
@@ -125,14 +130,18 @@ def mean_reply_states(
     """
     sums: dict[int, Tensor] = {}
     counts = torch.zeros(steps, dtype=torch.float64)
-    plan = list(batches(checkpoint, prompts, batch_size))
-    for batch in track(plan, progress) if progress else plan:
-        asked, said = [prompts[i] for i in batch], [replies[i] for i in batch]
-        run = functools.partial(_reply_sums, checkpoint, asked, said, layers, steps)
-        key = [sorted(layers), steps, [reply.tolist() for reply in said]]
-        found = checkpoint.passes("reply-sums", asked, key, run)
-        counts += found.pop("counts")
-        for name, total in found.items():
+    found = run_passes(
+        checkpoint,
+        "reply-sums",
+        prompts,
+        lambda rows: _reply_sums(checkpoint, [prompts[i] for i in rows], [replies[i] for i in rows], layers, steps),
+        lambda rows: [sorted(layers), steps, [replies[i].tolist() for i in rows]],
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for _, read in found:
+        counts += read.pop("counts")
+        for name, total in read.items():
             sums[int(name)] = sums[int(name)] + total if int(name) in sums else total
     for layer, total in sums.items():
         if not bool(torch.isfinite(total).all()):
