@@ -141,6 +141,19 @@ def test_weights_inside_a_graph_move_out_and_are_shared(
     graphs.assert_equal(graphs.replay(out / TWIN, plain), plain)
 
 
+def test_a_snapshot_of_the_hub_cache_is_followed_into_its_blobs(given: Path, bundle: Bundle, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, (name, content) in enumerate(contents(given).items()):
+        (blobs / str(number)).write_bytes(content)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(blobs / str(number))
+    onnx_steer(snapshot, [bundle], tmp_path / "out")
+    onnx_steer(given, [bundle], tmp_path / "plain")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
 def test_every_decoder_of_the_directory_is_steered(given: Path, bundle: Bundle, tmp_path: Path) -> None:
     for suffix in ("", "_data"):
         shutil.copy(given / f"{DECODER}{suffix}", given / f"onnx/decoder_model_merged_q4.onnx{suffix}")

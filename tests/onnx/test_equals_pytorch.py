@@ -107,3 +107,12 @@ def test_a_one_token_prompt(decoder: Path, family: tiny.Family) -> None:
     part = tiny.steering(base, batch, steps=3)
     expected = graphs.record(tiny.steered(base, part), **batch)
     graphs.assert_equal(graphs.replay(graphs.steered_graph(decoder, part), expected), expected)
+
+
+def test_a_row_of_padding_alone_is_not_moved(decoder: Path, family: tiny.Family) -> None:
+    base, batch = tiny.model(family), tiny.prompt(family, 5, 8)
+    part = tiny.steering(base, batch, kind="kernel", positions="all")
+    forwards = graphs.record(base, **batch)[:1]
+    forwards[0].feeds["attention_mask"] = np.array([[0] * 8, [1] * 8])
+    found, expected = (graphs.replay(graph, forwards)[0] for graph in (graphs.steered_graph(decoder, part), decoder))
+    assert np.array_equal(found[0], expected[0]) and not np.array_equal(found[1], expected[1])
