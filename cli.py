@@ -43,7 +43,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="mllmeraser", standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
+        console.quiet = False
+        console.print(f"[bold red]error:[/] {escape(error.format_message())} (see --help)", soft_wrap=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.print("interrupted")
@@ -126,7 +127,11 @@ def _compute_options(command: Command) -> Command:
     for name, field in reversed(Recipe.model_fields.items()):
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        default = "" if field.default is None else f"  [default: {field.default}]"
+        default = "" if field.default in (None, False) else f"  [default: {field.default}]"
+        if field.default is False:
+            flag = f"--{name.replace('_', '-')}"
+            command = click.option(flag, is_flag=True, default=None, help=field.description)(command)
+            continue
         command = click.option(
             f"--{name.replace('_', '-')}",
             type=_PATH if extra["metavar"] == "FILE" else str,
@@ -268,6 +273,44 @@ def inspect(path: Path, as_json: bool) -> None:
 
     document = inspect(path)
     _report(as_json, document, summary(document))
+
+
+@cli.command("import-official", short_help="The authors' dense matrices as a bundle.")
+@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.option("--base", required=True, metavar="BASE", help="The model they were made for.")
+@click.option("--output", "-o", type=_PATH, required=True, help="The bundle, a .safetensors file.")
+@click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
+@click.option("--strength", type=float, default=0.25, show_default=True, help="The authors' λ, without its sign.")
+@click.option("--row-vectors", is_flag=True, help="The matrices are made for h W instead of W h.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@_output_options
+def import_official(
+    files: tuple[Path, ...],
+    base: str,
+    output: Path,
+    request_id: str,
+    strength: float,
+    row_vectors: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn the authors' dense .pt FILEs, one d × d matrix a block, into a bundle; no code in them is run."""
+    from mllmeraser.exporter.base import read_base
+    from mllmeraser.files import refuse_existing
+    from mllmeraser.steering.bundle import save_bundle
+    from mllmeraser.steering.official import import_official
+
+    refuse_existing([output], overwrite)
+    imported = import_official(
+        files,
+        read_base(_resolve(base)).identity,
+        request_id=request_id,
+        strength=strength,
+        row_vectors=row_vectors,
+    )
+    save_bundle(imported.bundle, output)
+    _report(as_json, {"output": str(output), **imported.document()}, imported.lines())
+    _next(f"mllmeraser export {base} --bundle {output} -o DIRECTORY")
 
 
 @cli.command(short_help="What is forgotten, and what is kept.")

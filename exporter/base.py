@@ -16,6 +16,7 @@ from mllmeraser.exporter.weights import Weights, read_weights
 from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source, read_config
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, SteeringMixin, steered_class
+from mllmeraser.steering.bundle import Base
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class BaseCheckpoint:
     def architecture(self) -> str:
         """The native class."""
         return self.family.native_class.__name__
+
+    @property
+    def identity(self) -> Base:
+        """What a bundle says of the base it is for."""
+        return Base(
+            repo_id=self.source.repo_id,
+            revision=self.source.revision,
+            architecture=self.architecture,
+            model_type=self.model_type,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            config_sha256=self.config_sha256,
+        )
 
 
 def read_base(source: Source) -> BaseCheckpoint:

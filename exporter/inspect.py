@@ -109,9 +109,11 @@ def summary(document: dict[str, Any]) -> list[str]:
         gate = request["gate"]
         threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"
         where = "each block" if request["gate_layer"] is None else f"block {request['gate_layer']}"
+        made = f"{request['n_forget']} records to forget and {request['n_retain']} to keep, computed"
+        if request["n_forget"] == 0:
+            made = "of records that are not known, imported"
         lines += [
-            f"request {request['id']}{'' if request['enabled'] else ' (off)'}: {request['n_forget']} records to forget "
-            f"and {request['n_retain']} to keep, computed {request['created']}",
+            f"request {request['id']}{'' if request['enabled'] else ' (off)'}: {made} {request['created']}",
             f"  blocks {', '.join(map(str, request['layers']))}, strength {request['strength']:g}, "
             f"{request['prompt_positions']} of the prompt and {request['reply_steps'] - 1} positions of the reply",
             f"  gate {gate['kind']}, {gate['shape']}{threshold}, read at {where}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "steering"))
 sys.path.insert(0, str(Path(__file__).parent / "exporter"))
@@ -24,7 +25,7 @@ from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 from mllmeraser.steering.bundle import load_bundle, save_bundle
 
-COMMANDS = ("compute", "export", "verify", "evaluate", "inspect", "demo")
+COMMANDS = ("compute", "import-official", "export", "verify", "evaluate", "inspect", "demo")
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 
@@ -188,6 +189,24 @@ def test_export_verify_inspect_and_evaluate_print_one_document_each(run: Run, ma
     }
     assert json.loads(results.read_text()) == document(asked)
     assert [result.code for result in (exported, verified, asked)] == [0, 0, 0]
+
+
+def test_matrices_of_the_authors_are_imported_exported_and_verified(run: Run, made: Path, tmp_path: Path) -> None:
+    file, bundle, out = tmp_path / "w.pt", tmp_path / "b.safetensors", tmp_path / "out"
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    torch.save({2: torch.outer(*vectors), 3: torch.zeros(32, 32)}, file)
+    call = ["import-official", file, "--base", made / "base", "-o", bundle, "--request-id", "r9"]
+    found = document(result := run(*call, "--json"))
+    assert result.code == 0
+    assert (found["output"], found["request"], found["layers"], found["skipped"]) == (str(bundle), "r9", [2], [3])
+    assert (found["strength"], found["dense_bytes"], found["tensor_bytes"]) == (0.25, 4096, 256)
+    assert result.stderr.splitlines()[-1] == f"next: mllmeraser export {made / 'base'} --bundle {bundle} -o DIRECTORY"
+    again = run(*call)
+    assert (again.code, "--overwrite" in again.error) == (2, True)
+    assert "request r9: of records that are not known, imported" in run("inspect", bundle).stdout
+    assert run("export", made / "base", "--bundle", bundle, "-o", out).code == 0
+    assert run("verify", out, "--base", made / "base").code == 0
+    assert "not measured" in (out / "README.md").read_text()
 
 
 def test_in_a_process_of_its_own_stdout_holds_the_document_alone(made: Path, tmp_path: Path) -> None:

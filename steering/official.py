@@ -1,0 +1,252 @@
+"""The authors' files turned into a bundle: one dense d × d matrix W a block becomes two vectors.
+
+Their steered block is h ← h + λ W h_last on all prompt positions, with λ < 0: their W points from erasure to recall,
+ours the other way. W has rank one, exactly but for rounding, because every target of the fit is the same direction.
+From its leading singular triple (σ, p, q):
+
+    W = σ p qᵀ,      r = −√σ p,      u = √σ q,      so that      h + λ' (uᵀh_last) r = h − λ' W h_last,      λ' = −λ > 0
+
+and a linear gate of shape identity, on all prompt positions and with K = 1, steers as W does. How σ and the sign are
+divided between r and u cannot be read from W: only their product means anything, a threshold on g would mean nothing.
+What the files do not say is marked in the bundle: ``n_forget`` and ``n_retain`` are 0, there are no statistics,
+``template_sha256`` is all zeros, ``created`` is the day of the import, ``method`` holds what the authors publish for
+the family, and ``method.calibration`` says that it was imported and what the factors leave of W.
+
+Files are ``.pt``: read as tensors only (``weights_only``), memory-mapped where the format allows it; nothing in them
+runs. Source: MLLMEraser, arXiv 2510.04217, stage 2, and the matrices its authors' code writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mllmeraser
+from mllmeraser.errors import InputError
+from mllmeraser.steering.bundle import (
+    REQUEST_ID,
+    Base,
+    Bundle,
+    GateForm,
+    Metadata,
+    Method,
+    Request,
+    tensor_name,
+)
+from mllmeraser.steering.recipe import PAPER, PAPER_BY_FAMILY
+
+# ‖W − σ p qᵀ‖ / ‖W‖ (Frobenius) at most. Rounding a rank-one matrix to bfloat16 leaves 0.0017, to float16 0.0002.
+RANK_ONE_TOLERANCE = 3e-3
+STRENGTH = 0.25  # the authors' for most tasks, with the sign of the bundle
+UNKNOWN_SHA256 = "0" * 64
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The bundle; ``residuals[l]`` is what rank one leaves of W at block l, ``skipped`` the blocks whose W is zero."""
+
+    bundle: Bundle
+    residuals: dict[int, float]
+    skipped: tuple[int, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of ``import-official --json`` (``docs/json.md``)."""
+        meta = self.bundle.metadata
+        return {
+            "schema": 1,
+            "request": meta.requests[0].id,
+            "layers": meta.layers,
+            "skipped": list(self.skipped),
+            "strength": meta.strength,
+            "residuals": {str(layer): residual for layer, residual in self.residuals.items()},
+            "dense_bytes": len(meta.layers) * meta.base.hidden_size**2 * 4,
+            "tensor_bytes": sum(tensor.nbytes for tensor in self.bundle.tensors.values()),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        found = self.document()
+        skipped = f"; no steering at {', '.join(map(str, self.skipped))}, whose matrix is zero" if self.skipped else ""
+        return [
+            f"request   {found['request']}, strength {found['strength']:g}",
+            f"blocks    {', '.join(map(str, found['layers']))}{skipped}",
+            f"rank one  within {max(self.residuals.values()):.1e} of the matrices' norm",
+            f"size      {found['tensor_bytes']:,} bytes for {found['dense_bytes']:,} of dense fp32 matrices",
+        ]
+
+
+def import_official(
+    files: Sequence[Path],
+    base: Base,
+    *,
+    request_id: str = "request-1",
+    strength: float = STRENGTH,
+    row_vectors: bool = False,
+) -> Imported:
+    """The bundle of the authors' matrices.
+
+    Args:
+        files: each holds a dict {block: W}, a list of W by block, a tensor (l, d, d), or one W, whose block then
+            stands in the file's name (``…layer_17.pt``).
+        base: the model they were made for.
+        strength: λ' > 0, their λ without its sign.
+        row_vectors: the files are made for h W instead of W h.
+
+    Raises:
+        InputError: a file is missing, damaged or needs code; a matrix is not d × d, not finite or not of rank one; a
+            block is unknown, or given twice; nothing but zeros is given.
+    """
+    if not re.fullmatch(REQUEST_ID, request_id):
+        raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
+    if not 0 < strength < math.inf:
+        raise InputError(f"--strength {strength:g}: give the authors' strength without its sign, above 0")
+    tensors: dict[str, Tensor] = {}
+    residuals: dict[int, float] = {}
+    skipped: list[int] = []
+    for where, layer, matrix in _matrices(files):
+        if layer >= base.num_layers:
+            raise InputError(
+                f"{where}: block {layer}: this base has {base.num_layers} blocks, 0 to {base.num_layers - 1}"
+            )
+        if layer in residuals or layer in skipped:
+            raise InputError(f"{where}: block {layer} is given twice; give one matrix a block")
+        _check_matrix(where, layer, matrix, base.hidden_size)
+        if not bool(matrix.any()):
+            skipped.append(layer)
+            continue
+        r, u, residuals[layer] = rank_one(matrix.T if row_vectors else matrix, f"{where}: block {layer}")
+        tensors[tensor_name(0, layer, "direction")] = -r.float()[None]
+        tensors[tensor_name(0, layer, "gate")] = u.float()
+    if not residuals:
+        raise InputError(f"{files[0]}: every matrix is zero, so there is nothing to steer; give others")
+    metadata = _metadata(base, sorted(residuals), request_id, strength, max(residuals.values()))
+    return Imported(Bundle(metadata=metadata, tensors=tensors), residuals, tuple(sorted(skipped)))
+
+
+def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:
+    """r, u (d,) fp64 with r uᵀ = W (d, d) up to the residual ‖W − r uᵀ‖ / ‖W‖, the third value.
+
+    A few sweeps of subspace iteration, which multiply what is off the leading direction by (σ₂/σ₁)² each: a full
+    decomposition of d = 4096 would take a minute a block.
+
+    Raises:
+        InputError: W is not of rank one within ``RANK_ONE_TOLERANCE``.
+    """
+    w = matrix.double()
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(len(w), min(len(w), 8), dtype=torch.float64, generator=generator)
+    for _ in range(4):
+        basis = torch.linalg.qr(w.T @ torch.linalg.qr(w @ basis).Q).Q
+    left, sigma, right = torch.linalg.svd(w @ basis, full_matrices=False)
+    r, u = sigma[0].sqrt() * left[:, 0], sigma[0].sqrt() * (basis @ right[0])
+    if u[u.abs().argmax()] < 0:  # (−r)(−u)ᵀ is the same; one of the two, so that the same files give the same bytes
+        r, u = -r, -u
+    residual = float(torch.linalg.matrix_norm(w - torch.outer(r, u)) / torch.linalg.matrix_norm(w))
+    if not residual <= RANK_ONE_TOLERANCE:
+        raise InputError(
+            f"{where}: the matrix is not of rank one: its second singular value is {float(sigma[1] / sigma[0]):.1%} of "
+            "the first; only matrices with one erasure direction a block can be imported"
+        )
+    return r, u, residual
+
+
+def _check_matrix(where: Path, layer: int, matrix: Tensor, d: int) -> None:
+    if tuple(matrix.shape) != (d, d):
+        raise InputError(f"{where}: block {layer}: {tuple(matrix.shape)}, this base needs {(d, d)}; give its own files")
+    if matrix.layout != torch.strided or matrix.device.type != "cpu" or not matrix.is_floating_point():
+        raise InputError(f"{where}: block {layer}: a {matrix.dtype} tensor ({matrix.layout}); save it as dense floats")
+    if not bool(matrix.isfinite().all()):
+        raise InputError(f"{where}: block {layer}: a value is not finite; make the file again")
+
+
+def _matrices(files: Sequence[Path]) -> Iterator[tuple[Path, int, Tensor]]:
+    """(file, block, W), one file after the other; W is what the file says, unchecked."""
+    for path in files:
+        held = _read(path)
+        if isinstance(held, Tensor) and held.ndim == 2:
+            yield path, _block_in(path.stem, path), held.detach()
+            continue
+        if isinstance(held, dict):
+            named = [(key if type(key) is int else _block_in(str(key), path), value) for key, value in held.items()]
+        elif isinstance(held, list | tuple) or (isinstance(held, Tensor) and held.ndim == 3):
+            named = list(enumerate(held))
+        else:
+            named = [(-1, held)]
+        for block, value in named:
+            if value is None:  # a list may leave blocks out
+                continue
+            if not isinstance(value, Tensor) or block < 0:
+                raise InputError(
+                    f"{path}: holds a {type(value).__name__} where a matrix of a block is expected; "
+                    "give a dict {block: matrix}, a list by block, or one matrix a file"
+                )
+            yield path, block, value.detach()
+
+
+def _block_in(text: str, path: Path) -> int:
+    """17 of ``…layer_17``, or the only number there is."""
+    numbers = re.findall(r"layers?[._-]?([0-9]{1,4})(?![0-9])", text) or re.findall(r"[0-9]{1,4}", text)
+    if len(numbers) != 1:
+        raise InputError(f"{path}: {text!r} does not say which block it is; name it layer_17, for example")
+    return int(numbers[0])
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the .pt files that the authors' code wrote")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception:  # a hostile or damaged file can make the reader raise anything
+        raise InputError(
+            f"{path}: cannot be read as tensors alone (it is damaged, or wants code to run, which is never done); "
+            "save it again with torch.save({block: matrix}, FILE)"
+        ) from None
+
+
+def _metadata(base: Base, layers: list[int], request_id: str, strength: float, residual: float) -> Metadata:
+    paper = {**PAPER, **PAPER_BY_FAMILY.get(base.model_type, {})}
+    request = Request(
+        id=request_id,
+        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        n_forget=0,
+        n_retain=0,
+        strength=strength,
+        statistics={},
+    )
+    method = Method(
+        null_space=paper["null_space"],
+        ridge=paper["ridge"],
+        ridge_scale=paper["ridge_scale"],
+        direction=paper["direction"],
+        perturbation=paper["perturbation"],
+        preset="paper",
+        calibration={"imported": True, "rank_one_residual": residual},
+    )
+    return Metadata(
+        base=base,
+        requests=[request],
+        layers=layers,
+        gate_layer=None,
+        strength=strength,
+        gate=GateForm(kind="linear", shape="identity", threshold=None),
+        prompt_positions="all",
+        reply_steps=1,
+        method=method,
+        template_sha256=UNKNOWN_SHA256,
+        versions={
+            "mllmeraser": mllmeraser.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        seed=0,
+    )
