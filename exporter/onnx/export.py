@@ -51,7 +51,7 @@ def export_onnx(
     """Export a base checkpoint to ONNX and steer it.
 
     Args:
-        precision: of the weights and of everything but the steering, which stays fp32.
+        precision: of the weights, the computation and the cache; the steering, and what goes in and out, stay fp32.
         progress: called with one line before each graph.
 
     Raises:
@@ -111,7 +111,7 @@ def _load(base: BaseCheckpoint, dtype: torch.dtype) -> PreTrainedModel:
 
 def _llava_vision(model: PreTrainedModel) -> GraphPlan:
     vision: Any = model.config.vision_config
-    pixels = torch.zeros(2, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
+    pixels = torch.zeros(2, vision.num_channels, vision.image_size, vision.image_size)
     module = LlavaVisionEncoder(model)
     return GraphPlan(
         "vision_encoder", module, (pixels,), ({0: Dim("num_images")},), ["pixel_values"], ["image_features"]
@@ -123,7 +123,7 @@ def _qwen_vision(model: PreTrainedModel) -> GraphPlan:
     merge = vision.spatial_merge_size
     grid = torch.tensor([[1, 2 * merge, 4 * merge], [1, 4 * merge, 2 * merge]])
     channels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.zeros(int(grid.prod(1).sum()), channels, dtype=model.dtype)
+    pixels = torch.zeros(int(grid.prod(1).sum()), channels)
     return GraphPlan(
         "vision_encoder",
         QwenVisionEncoder(model),

@@ -44,6 +44,7 @@ def decoder_plan(module: nn.Module, text: Any, dtype: torch.dtype, position_axes
 
     Args:
         text: the configuration of the language model.
+        dtype: of the cache.
         position_axes: 0 for positions (b, s), 3 for Qwen2.5-VL's (3, b, s).
     """
     heads, layers = text.num_key_value_heads, text.num_hidden_layers
@@ -57,7 +58,7 @@ def decoder_plan(module: nn.Module, text: Any, dtype: torch.dtype, position_axes
     if position_axes:
         positions, where = positions.expand(position_axes, _B, _S), {1: batch, 2: sequence}
     inputs = (
-        torch.zeros(_B, _S, text.hidden_size, dtype=dtype),
+        torch.zeros(_B, _S, text.hidden_size),
         torch.ones(_B, _PAST + _S, dtype=torch.long),
         positions.contiguous(),
         past,

@@ -40,7 +40,7 @@ class QwenVisionEncoder(nn.Module):
             hidden = hidden + _attend(block.attn, block.norm1(hidden), angles, mask)
             hidden = hidden + block.mlp(block.norm2(hidden))
         features: Tensor = self.tower.merger(hidden)
-        return features
+        return features.float()
 
 
 class _Places:

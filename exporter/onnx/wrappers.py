@@ -2,7 +2,8 @@
 
 ``vision_encoder``: pixels to image features in the space of the text embeddings. ``embed_tokens``: token ids to
 embeddings. ``decoder_model_merged``: embeddings, mask, positions and the cache of every block to logits and the new
-cache. The cache is built inside the wrapper, because an exported graph takes tensors only.
+cache. The cache is built inside the wrapper, because an exported graph takes tensors only. In half precision pixels,
+embeddings, features and logits stay fp32, as clients feed and expect them; the cache is half.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class LlavaVisionEncoder(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """The features of every picture, after the projector."""
         # get_image_features of the model itself makes a list with one entry a picture, which fixes their number.
-        states = self.tower(pixel_values, output_hidden_states=True).hidden_states
+        states = self.tower(pixel_values.to(self.tower.dtype), output_hidden_states=True).hidden_states
         selected = torch.cat([states[layer][:, self.first :] for layer in self.layers], dim=-1)
         features: Tensor = self.projector(selected)
-        return features
+        return features.float()
 
 
 class EmbedTokens(nn.Module):
@@ -47,7 +48,7 @@ class EmbedTokens(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """The rows of the embedding matrix."""
         embeddings: Tensor = self.embedding(input_ids)
-        return embeddings
+        return embeddings.float()
 
 
 class Decoder(nn.Module):
@@ -65,11 +66,11 @@ class Decoder(nn.Module):
         """One forward; ``attention_mask`` (b, past + s), ``position_ids`` (b, s), or (3, b, s) for Qwen2.5-VL."""
         cache = DynamicCache(past_key_values, config=self.config)
         outputs = self.decoder(
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=inputs_embeds.to(self.decoder.dtype),
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
         )
         present = [(layer.keys, layer.values) for layer in cache.layers]
-        return self.head(outputs.last_hidden_state), present
+        return self.head(outputs.last_hidden_state).float(), present

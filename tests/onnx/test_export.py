@@ -18,7 +18,7 @@ from checkpoints import contents, make_base, make_bundle
 
 import mllmeraser
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.onnx.api import onnx_export
+from mllmeraser.exporter.onnx.api import onnx_export, verify_onnx
 from mllmeraser.exporter.onnx.directory import steer_directory
 from mllmeraser.exporter.onnx.runtime import DecoderSession
 from mllmeraser.inference.source import Source
@@ -110,15 +110,24 @@ def test_no_path_of_this_machine_is_written(exported_bases: dict[str, Path]) -> 
                 assert canary.encode() not in content, name
 
 
-def test_the_whole_export(tmp_path: Path) -> None:
+def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     bundle = make_bundle(base, kind="kernel", shape="step", threshold=0.6, steps=2)
     lines: list[str] = []
-    result = onnx_export(Source(base), [bundle], tmp_path / "out", toggle="input", progress=lines.append)
+    result = onnx_export(Source(base), [bundle], tmp_path / "out", precision="fp16", progress=lines.append)
     assert [line.split()[0] for line in lines] == ["loading", "exporting", "exporting", "exporting", "steering"]
     assert [graph.reply_steps for graph in result.graphs] == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
-    onnx.load(tmp_path / "out" / graphs.DECODER)  # which refuses hard-linked weights
+    decoder = tmp_path / "out" / "onnx" / "decoder_model_merged_fp16.onnx"
+    onnx.load(decoder)  # which refuses hard-linked weights
+    inputs = DecoderSession(decoder).inputs
+    kinds = [inputs[name].type for name in ("inputs_embeds", "past_key_values.0.key", "past_key_values.4.key")]
+    assert kinds == ["tensor(float)", "tensor(float16)", "tensor(float16)"]
+    steered = tiny.steered(tiny.model("llava"), (bundle.steering(), bundle.tensors))
+    expected = graphs.record(steered, **tiny.prompt("llava", 5, 6, 7, 8, image=True))
+    for found, forward in zip(graphs.replay(decoder, expected), expected, strict=True):
+        np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16
+    assert verify_onnx(tmp_path / "out", base).ok
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'license: "llama2"' in card and "r1" in card
     with pytest.raises(InputError, match="not empty"):
