@@ -18,6 +18,7 @@ from mllmeraser.inference.prompts import Prompt
 # What grows with the sequence; everything else a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
 IGNORED_KEYS = ("token_type_ids",)
+_RENDERED = 1024
 
 
 def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) -> str:
@@ -105,7 +106,10 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) 
     if not prompts:
         return
     tokenizer = checkpoint.processor.tokenizer
-    lengths = [len(ids) for ids in tokenizer([render(checkpoint.processor, p) for p in prompts])["input_ids"]]
+    lengths: list[int] = []
+    for start in range(0, len(prompts), _RENDERED):  # not all texts at once: there may be many
+        texts = [render(checkpoint.processor, prompt) for prompt in prompts[start : start + _RENDERED]]
+        lengths += [len(ids) for ids in tokenizer(texts)["input_ids"]]
     for with_image in (True, False):
         group = [i for i, prompt in enumerate(prompts) if bool(prompt.image) is with_image]
         group.sort(key=lambda i: (-lengths[i], i))

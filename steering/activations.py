@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
 from mllmeraser.inference.prompts import Prompt
+from mllmeraser.steering.states import StateFile
 
 
 class _LastNeededBlock(Exception):  # noqa: N818 - not an error: the pass has done its work
@@ -76,7 +78,41 @@ def last_prompt_states(
         InputError: a state is not finite, naming the prompt's position.
     """
     states: dict[int, Tensor] = {}
-    found = run_passes(
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
+        for name, rows in read.items():
+            _refuse_non_finite(int(name), batch, rows)
+            states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
+    return states
+
+
+@torch.inference_mode()
+def stream_prompt_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> dict[int, StateFile]:
+    """As :func:`last_prompt_states`, into one file per block in ``folder``: memory does not grow with the prompts.
+
+    Raises:
+        InputError: a state is not finite, naming the prompt's position.
+    """
+    width = checkpoint.model.config.get_text_config().hidden_size
+    files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
+        for name, rows in read.items():
+            _refuse_non_finite(int(name), batch, rows)
+            files[int(name)].write(batch, rows)
+    return files
+
+
+def _last_states_by_batch(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int], batch_size: int, progress: str | None
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    return run_passes(
         checkpoint,
         "states",
         prompts,
@@ -85,14 +121,13 @@ def last_prompt_states(
         batch_size=batch_size,
         progress=progress,
     )
-    for batch, read in found:
-        for name, rows in read.items():
-            states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
-    for layer, rows in states.items():
-        if not bool(torch.isfinite(rows).all()):
-            worst = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
-            raise InputError(f"block {layer}: the state of record {worst + 1} is not finite; try --dtype float32")
-    return states
+
+
+def _refuse_non_finite(layer: int, batch: Sequence[int], rows: Tensor) -> None:
+    wrong = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
+    if len(wrong):
+        worst = min(batch[int(row)] for row in wrong)
+        raise InputError(f"block {layer}: the state of record {worst + 1} is not finite; try --dtype float32")
 
 
 def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[str, Tensor]:

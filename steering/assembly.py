@@ -26,9 +26,10 @@ class Plan:
 
 
 def assemble(
-    plan: Plan, gates: Mapping[int, Gate], shape: GateShape, directions: Mapping[int, Tensor]
+    plan: Plan, gates: Mapping[int, Gate], shape: GateShape, directions: Mapping[int, Tensor], reply_steps: int
 ) -> tuple[GateForm, dict[str, Tensor]]:
-    """The form of the gates and the tensors of request 0, fp32, by the names of the bundle."""
+    """The form of the gates and the tensors of request 0, fp32, by the names of the bundle; the first ``reply_steps``
+    of the directions (K, d)."""
     first = gates[plan.read[0]]
     form = GateForm(
         kind="linear" if first.landmarks is None else "kernel",
@@ -36,7 +37,7 @@ def assemble(
         threshold=shape.threshold,
         landmarks=None if first.landmarks is None else len(first.landmarks.centres),
     )
-    tensors = {tensor_name(0, layer, "direction"): directions[layer].float() for layer in plan.layers}
+    tensors = {tensor_name(0, layer, "direction"): directions[layer][:reply_steps].float() for layer in plan.layers}
     for layer in plan.read:
         tensors |= {tensor_name(0, layer, leaf): value for leaf, value in gates[layer].tensors().items()}
     return form, tensors

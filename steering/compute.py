@@ -9,9 +9,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import platform
+import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +26,21 @@ from mllmeraser.errors import InputError
 from mllmeraser.files import sha256_of
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.ranking import auroc
-from mllmeraser.steering.activations import decoder_layers, last_prompt_states
-from mllmeraser.steering.assembly import assemble
+from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
+from mllmeraser.steering.assembly import Plan, assemble
+from mllmeraser.steering.augment import variants
 from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request
-from mllmeraser.steering.calibrate import Calibration, Material, calibrate
+from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.folds import folds
-from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.gate import Gate, fit_gate
+from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import PAPER_SKIPPED_BLOCKS, Recipe
-from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap
+from mllmeraser.steering.samples import Sample, Turns, read_samples, refuse_overlap
+from mllmeraser.steering.states import States
+from mllmeraser.steering.trials import Material
 
 MOST_GATE_BLOCKS = 12
 LONGEST_STEERED_REPLY = 16  # K of `auto` at most
@@ -120,10 +127,10 @@ def compute(
         QualityGateError: the base does not refuse what it should, so there is no direction.
     """
     recipe = recipe or Recipe()
-    if checkpoint.steered:
-        raise InputError(f"{checkpoint.path}: already steered; compute on its base, and export all bundles together")
     if not re.fullmatch(REQUEST_ID, request_id):
         raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
+    if checkpoint.steered:
+        raise InputError(f"{checkpoint.path}: already steered; compute on its base, and export all bundles together")
     refuse_overlap(forget, retain)
     num_layers = len(decoder_layers(checkpoint))
     recipe = _on_this_model(recipe, num_layers)
@@ -133,56 +140,111 @@ def compute(
     pairs = perturbed(checkpoint, pairs, recipe.perturbation, seed)
     steps = min(pairs.refusal_length, LONGEST_STEERED_REPLY) if recipe.reply_steps == "auto" else recipe.reply_steps
     directions = erasure_directions(checkpoint, pairs, moved_blocks, steps, batch_size)
-    states = {
-        name: last_prompt_states(
-            checkpoint,
-            [sample.user_turn for sample in samples],
-            gate_blocks,
-            batch_size=batch_size,
-            progress=f"{name} states",
+    with tempfile.TemporaryDirectory(prefix="mllmeraser-states-") as folder:
+        material = _material(
+            checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed, batch_size
         )
-        for name, samples in (("forget", forget), ("retain", retain))
-    }
-    material = Material(forget, retain, states["forget"], states["retain"], directions)
-    held_out = folds(forget, retain, recipe.calibration_share, seed) if recipe.calibration_share else []
-    chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed)
+        held_out = folds(material.forget, retain, recipe.calibration_share, seed) if recipe.calibration_share else []
+        chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed, batch_size)
+        gates = _fit(checkpoint, material, chosen, recipe, Path(folder), batch_size)
+        statistics = {
+            layer: _statistics(gate, material.forget_states[layer], material.retain_states[layer], chosen, layer)
+            for layer, gate in gates.items()
+        }
+    bundle = _bundle(checkpoint, chosen, pairs, recipe, gates, directions, statistics, (len(forget), len(retain)))
+    bundle.metadata.requests[0].id = request_id
+    bundle.metadata.seed = seed
+    return Computation(bundle, chosen, pairs)
 
-    gate_recipe = GateRecipe.of(recipe, chosen.bandwidth, seed)
-    gates = {
-        layer: fit_gate(material.forget_states[layer], material.retain_states[layer], gate_recipe)
-        for layer in chosen.plan.read
-    }
-    form, tensors = assemble(chosen.plan, gates, recipe.gate_shape._replace(threshold=chosen.threshold), directions)
-    statistics = {
-        layer: _statistics(gate(states["forget"][layer]), gate(states["retain"][layer]), chosen, layer)
-        for layer, gate in gates.items()
-    }
+
+def _material(
+    checkpoint: Checkpoint,
+    forget: Sequence[Sample],
+    retain: Sequence[Sample],
+    directions: Mapping[int, Tensor],
+    layers: Sequence[int],
+    recipe: Recipe,
+    folder: Path,
+    seed: int,
+    batch_size: int,
+) -> Material:
+    """The states that gates are fitted on: of forget in memory, of retain in files."""
+    samples, turns = list(forget), [sample.user_turn for sample in forget]
+    if recipe.augment:
+        rng = random.Random(f"augment {seed}")
+        more = [(sample, turn) for sample in forget for turn in variants(sample.user_turn, rng)]
+        samples += [sample for sample, _ in more]
+        turns += [turn for _, turn in more]
+    return Material(
+        samples,
+        turns,
+        retain,
+        last_prompt_states(checkpoint, turns, layers, batch_size=batch_size, progress="forget states"),
+        stream_prompt_states(
+            checkpoint, Turns(retain), layers, folder, batch_size=batch_size, progress="retain states"
+        ),
+        directions,
+    )
+
+
+def _fit(
+    checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path, batch_size: int
+) -> dict[int, Gate]:
+    """The gates, on all samples; with ``sequential`` block after block on states steered at the blocks before."""
+    gates: dict[int, Gate] = {}
+    for layer in chosen.push.plan.read:
+        forget: Tensor = material.forget_states[layer]
+        retain: States = material.retain_states[layer]
+        if recipe.sequential and gates:
+            before = Plan(tuple(gates), None)
+            push = replace(chosen.push, plan=before)
+            steered = steered_in_process(checkpoint, push, gates, chosen.shape, material.directions)
+            forget = last_prompt_states(steered, material.forget_turns, [layer], batch_size=batch_size)[layer]
+            here = folder / f"steered-{layer}"
+            here.mkdir()
+            retain = stream_prompt_states(steered, Turns(material.retain), [layer], here, batch_size=batch_size)[layer]
+        gates[layer] = fit_gate(forget, retain, chosen.gates[layer].setting)
+    return gates
+
+
+def _bundle(
+    checkpoint: Checkpoint,
+    chosen: Calibration,
+    pairs: Pairs,
+    recipe: Recipe,
+    gates: Mapping[int, Gate],
+    directions: Mapping[int, Tensor],
+    statistics: dict[int, LayerStatistics],
+    counts: tuple[int, int],
+) -> Bundle:
+    push = chosen.push
+    form, tensors = assemble(push.plan, gates, chosen.shape, directions, push.reply_steps)
+    settings = [gate.setting for gate in chosen.gates.values()]
+    request = Request(
+        id="request-1",
+        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        n_forget=counts[0],
+        n_retain=counts[1],
+        strength=push.strength,
+        statistics=statistics,
+    )
     metadata = Metadata(
-        base=_base(checkpoint, num_layers),
-        requests=[
-            Request(
-                id=request_id,
-                created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                n_forget=len(forget),
-                n_retain=len(retain),
-                strength=chosen.strength,
-                statistics=statistics,
-            )
-        ],
-        layers=list(chosen.plan.layers),
-        gate_layer=chosen.plan.gate_layer,
-        strength=chosen.strength,
+        base=_base(checkpoint, len(decoder_layers(checkpoint))),
+        requests=[request],
+        layers=list(push.plan.layers),
+        gate_layer=push.plan.gate_layer,
+        strength=push.strength,
         gate=form,
-        prompt_positions=recipe.prompt_positions,
-        reply_steps=steps,
+        prompt_positions=push.prompt_positions,
+        reply_steps=push.reply_steps,
         method=Method(
-            null_space=str(recipe.null_space),
+            null_space=", ".join(dict.fromkeys(str(setting.null_space) for setting in settings)),
             ridge=recipe.ridge,
             ridge_scale=recipe.ridge_scale,
             direction=pairs.source,
             perturbation=str(recipe.perturbation),
             preset=recipe.preset,
-            calibration=_calibration_facts(chosen, pairs, len(held_out)),
+            calibration=_calibration_facts(chosen, pairs, recipe),
         ),
         template_sha256=_template_sha256(checkpoint),
         versions={
@@ -191,9 +253,9 @@ def compute(
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        seed=seed,
+        seed=0,
     )
-    return Computation(Bundle(metadata=metadata, tensors=tensors), chosen, pairs)
+    return Bundle(metadata=metadata, tensors=tensors)
 
 
 def _own(recipe: Recipe) -> tuple[list[Sample], list[Sample]] | None:
@@ -241,9 +303,10 @@ def _blocks(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
     return sorted({*(layer for layer in candidates if layer < moved[0]), moved[0]}), moved
 
 
-def _statistics(on_forget: Tensor, on_retain: Tensor, chosen: Calibration, layer: int) -> LayerStatistics:
-    """Of the fitted gate's values on the samples (n_f,) and (n_r,), and of the held-out ones."""
-    held_out, threshold = chosen.held_out.get(layer), chosen.threshold
+def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
+    """Of the fitted gate on its samples, and of gates held out from theirs."""
+    on_forget, on_retain = gate.values(forget), gate.values(retain)
+    held_out, threshold = chosen.gates[layer].held_out, chosen.shape.threshold
     fires: dict[str, float | None] = {"true_fire_heldout": None, "false_fire_heldout": None}
     if held_out is not None and threshold is not None:
         fires = {
@@ -262,17 +325,24 @@ def _statistics(on_forget: Tensor, on_retain: Tensor, chosen: Calibration, layer
     )
 
 
-def _calibration_facts(chosen: Calibration, pairs: Pairs, count: int) -> dict[str, float | int | str | bool | None]:
+def _calibration_facts(chosen: Calibration, pairs: Pairs, recipe: Recipe) -> dict[str, float | int | str | bool | None]:
     facts: dict[str, float | int | str | bool | None] = {
-        "folds": count,
-        "bandwidth": chosen.bandwidth,
+        "share": recipe.calibration_share,
+        "augment": recipe.augment,
+        "sequential": recipe.sequential,
+        "bandwidth": chosen.gates[chosen.push.plan.read[0]].setting.bandwidth,
         "pairs": len(pairs.erasure),
         "base_refusal_rate": pairs.refusal_rate,
         "trials": len(chosen.curve),
     }
     point = chosen.point
     if point is not None:
-        facts |= {"refused": point.refused, "forgotten": point.forgotten, "kept": point.kept}
+        facts |= {
+            "refused": point.refused,
+            "forgotten": point.forgotten,
+            "fluent": point.fluent,
+            "kept": point.kept,
+        }
     return facts
 
 

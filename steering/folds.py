@@ -33,19 +33,17 @@ def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed
     """
     count = max(2, round(1 / share))
     rng = random.Random(f"folds {seed}")
-    shown = [_shown(i, sample) for i, sample in enumerate(forget)]
+    first: dict[int, int] = {}  # variants of a record are the same object, and are held out with it
+    numbers = [first.setdefault(id(sample), i) for i, sample in enumerate(forget)]
+    shown = [f"{i}" if sample.image is None else f"{sample.image}" for i, sample in zip(numbers, forget, strict=True)]
     if len(set(shown)) == 1:  # one picture: its questions one by one, so that something is left to fit on
-        shown = [f"{i}" for i in range(len(forget))]
+        shown = [f"{i}" for i in numbers]
     kept = [sample.subject for sample in retain]
     for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
         if len(set(groups)) == 1:
             raise InputError(f"{what}: nothing can be held out; give more, or --calibration-share 0")
     forget_fold, retain_fold = _spread(shown, count, rng), _spread(kept, count, rng)
     return [Fold(forget_fold == k, retain_fold == k) for k in range(count)]
-
-
-def _shown(index: int, sample: Sample) -> str:
-    return f"{index}" if sample.image is None else f"{sample.image}"
 
 
 def _spread(of_sample: Sequence[str], count: int, rng: random.Random) -> Tensor:

@@ -6,15 +6,17 @@ g(h) = wᵀφ(h): features × null space, see :mod:`mllmeraser.steering.features
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mllmeraser.steering.features import Landmarks, place_landmarks
+from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import Kind, NullSpace, RidgeScale
 from mllmeraser.steering.null_space import solve
 from mllmeraser.steering.recipe import Recipe
+from mllmeraser.steering.states import States, pieces
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class GateRecipe:
     seed: int = 0
 
     @classmethod
-    def of(cls, recipe: Recipe, bandwidth: float, seed: int) -> GateRecipe:
-        """The recipe's gate with this bandwidth (ignored by a linear one)."""
-        return cls(recipe.gate, recipe.null_space, recipe.ridge, recipe.ridge_scale, recipe.landmarks, bandwidth, seed)
+    def of(cls, recipe: Recipe, null_space: NullSpace, bandwidth: float, seed: int) -> GateRecipe:
+        """The recipe's gate with this null space and bandwidth (ignored by a linear one)."""
+        return cls(recipe.gate, null_space, recipe.ridge, recipe.ridge_scale, recipe.landmarks, bandwidth, seed)
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,43 @@ class Gate:
             "bandwidth": torch.tensor(self.landmarks.bandwidth, dtype=torch.float32),
         }
 
+    def values(self, states: States) -> Tensor:
+        """g of every row, (n,), fp64, without holding all states or features at once."""
+        return torch.cat([self(piece) for piece in pieces(states)])
 
-def fit_gate(forget: Tensor, retain: Tensor, recipe: GateRecipe) -> Gate:
-    """Fit g on forget states (n_f, d) and retain states (n_r, d) of one block.
+
+def fit_gate(forget: Tensor, retain: States, recipe: GateRecipe, keep: Tensor | None = None) -> Gate:
+    """Fit g on forget states (n_f, d) and retain states (n_r, d) of one block; of the latter only those ``keep`` marks.
 
     Raises:
         InputError: the null space is empty or the system singular.
     """
-    landmarks = None
-    if recipe.kind == "kernel":
-        landmarks = place_landmarks(forget, retain, recipe.landmarks, recipe.bandwidth, recipe.seed)
-        forget, retain = landmarks(forget), landmarks(retain)
-    moment = retain.double().T @ retain.double()
-    weights = solve(forget, moment, len(retain), recipe.null_space, recipe.ridge, recipe.ridge_scale)
-    return Gate(weights, landmarks)
+    return fit_gates(forget, retain, [recipe], keep)[0]
+
+
+def fit_gates(forget: Tensor, retain: States, recipes: Sequence[GateRecipe], keep: Tensor | None = None) -> list[Gate]:
+    """Fit several at once; they may differ in bandwidth and null space only, and share landmarks and one pass.
+
+    Retain is reduced as it streams to one second moment (m, m) per bandwidth, m = d or J.
+
+    Raises:
+        InputError: a null space is empty or a system singular.
+    """
+    first, lifts = recipes[0], {}
+    if first.kind == "kernel":
+        centres = place_centres(forget, retain, first.landmarks, first.seed, keep)
+        lifts = {recipe.bandwidth: centres.landmarks(recipe.bandwidth) for recipe in recipes}
+    moments: dict[float, Tensor] = {}
+    for piece in pieces(retain, keep):
+        for bandwidth in {recipe.bandwidth for recipe in recipes}:
+            features = lifts[bandwidth](piece) if lifts else piece.double()
+            moments[bandwidth] = moments.get(bandwidth, 0.0) + features.T @ features
+    kept = len(retain) if keep is None else int(keep.sum())
+    gates = []
+    for recipe in recipes:
+        landmarks = lifts.get(recipe.bandwidth)
+        features = forget if landmarks is None else landmarks(forget)
+        moment = moments[recipe.bandwidth]
+        weights = solve(features, moment, kept, recipe.null_space, recipe.ridge, recipe.ridge_scale)
+        gates.append(Gate(weights, landmarks))
+    return gates

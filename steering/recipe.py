@@ -77,6 +77,10 @@ def _auto_or_number(what: str, lowest: float) -> Callable[[str], Auto | float]:
     return parse
 
 
+def _auto_or_null_space(text: str) -> Auto | NullSpace:
+    return "auto" if text == "auto" else NullSpace.parse(text)
+
+
 def _auto_or_count(text: str) -> Auto | int:
     if text == "auto":
         return "auto"
@@ -126,11 +130,14 @@ class Recipe(BaseModel):
     reply_steps: Annotated[
         Auto | int,
         _parsed(_auto_or_count),
-        _choice("auto|N", "K, how many positions get a direction: 1 is the prompt only, auto a whole refusal."),
+        _choice(
+            "auto|N", "K, how many positions get a direction: 1: the prompt only; auto: a whole refusal, or fewer."
+        ),
     ] = "auto"
     prompt_positions: Annotated[
-        Literal["all", "last"], _choice("all|last", "Which positions of the prompt are moved.")
-    ] = "last"
+        Literal["auto", "all", "last"],
+        _choice("auto|all|last", "Which positions of the prompt are moved; auto: the last, unless all erase more."),
+    ] = "auto"
     gate: Annotated[Kind, _choice("linear|kernel", "What a gate looks at: the state, or likeness to landmarks.")] = (
         "kernel"
     )
@@ -145,10 +152,13 @@ class Recipe(BaseModel):
         _choice("SHAPE", "identity, clip, dead-zone[:0.3] or step[:0.5]; a threshold left out is calibrated."),
     ] = GateShape("step")
     null_space: Annotated[
-        NullSpace,
-        _parsed(NullSpace.parse),
-        _choice("FORM:NUMBER", "What is left alone: ratio:0.3 (the paper's), energy:1e-3 or soft:1."),
-    ] = NullSpace("soft", 1.0)
+        Auto | NullSpace,
+        _parsed(_auto_or_null_space),
+        _choice(
+            "auto|FORM:NUMBER",
+            "What is left alone: ratio:0.3 (as in the paper), energy:1e-3, soft:1; auto: calibrated.",
+        ),
+    ] = "auto"
     ridge: Annotated[float, Field(ge=0), _choice("γ", "The ridge of the gate's system.")] = 0.001
     ridge_scale: Annotated[RidgeScale, _choice("absolute|relative", "γ itself, or γ times the mean diagonal.")] = (
         "relative"
@@ -164,6 +174,14 @@ class Recipe(BaseModel):
         _parsed(_auto_or_number("strength", -math.inf)),
         _choice("auto|1.0", "λ, one for all tasks; auto: calibrated."),
     ] = "auto"
+    sequential: Annotated[
+        bool,
+        _choice("", "Fit the gate of each later block on states already steered at the blocks before it."),
+    ] = False
+    augment: Annotated[
+        bool,
+        _choice("", "Fit on cropped, flipped, tinted, blurred and compressed pictures and on rewordings as well."),
+    ] = False
     calibration_share: Annotated[
         float, Field(ge=0, le=0.5), _choice("0.3", "Share of the subjects held out in turn; 0 calibrates nothing.")
     ] = 0.3
@@ -179,12 +197,10 @@ class Recipe(BaseModel):
 
     @property
     def left_open(self) -> tuple[str, ...]:
-        """What calibration has to choose."""
+        """What only calibration can choose: for the rest there is a value to begin with."""
         undecided = {
             "layers": self.layers == "auto",
-            "gate_layer": self.gate_layer == "auto" and self.layers != "auto",
             "gate_shape": self.gate_shape.thresholded and self.gate_shape.threshold is None,
-            "bandwidth": self.gate == "kernel" and self.bandwidth == "auto",
             "strength": self.strength == "auto",
         }
         return tuple(name for name, still in undecided.items() if still)

@@ -7,9 +7,9 @@ Unknown keys are kept in the file and ignored here. A bad line is an error namin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -148,3 +148,24 @@ def by_subject(samples: Iterable[Sample]) -> Iterator[tuple[str, list[Sample]]]:
     for sample in samples:
         groups.setdefault(sample.subject, []).append(sample)
     yield from groups.items()
+
+
+class Turns(Sequence[Prompt]):
+    """The user's turns of samples, each made when it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [sample.user_turn for sample in self._samples[index]]
+        return self._samples[index].user_turn

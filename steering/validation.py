@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mllmeraser.ranking import auroc
 from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.gate import GateRecipe, fit_gates
+from mllmeraser.steering.states import States, pieces
 
 FALSE_FIRES = 0.005  # a thresholded gate may open on at most this share of held-out retain samples
 
@@ -33,14 +34,26 @@ class HeldOut:
         return float((self.forget >= choose_threshold(self)).double().mean()) + 0.01 * self.auroc
 
 
-def cross_validate(forget: Tensor, retain: Tensor, folds: Sequence[Fold], recipe: GateRecipe) -> HeldOut:
-    """Fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and (n_r, d) of one block."""
-    held_out = HeldOut(torch.empty(len(forget), dtype=torch.float64), torch.empty(len(retain), dtype=torch.float64))
+def cross_validate(
+    forget: Tensor, retain: States, folds: Sequence[Fold], recipes: Sequence[GateRecipe]
+) -> list[HeldOut]:
+    """For each recipe: fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and (n_r, d) of one
+    block. The recipes may differ in bandwidth and null space only."""
+    found = [_empty(len(forget), len(retain)) for _ in recipes]
     for fold in folds:
-        gate = fit_gate(forget[~fold.forget], retain[~fold.retain], recipe)
-        held_out.forget[fold.forget] = gate(forget[fold.forget])
-        held_out.retain[fold.retain] = gate(retain[fold.retain])
-    return held_out
+        gates = fit_gates(forget[~fold.forget], retain, recipes, keep=~fold.retain)
+        for gate, scores in zip(gates, found, strict=True):
+            scores.forget[fold.forget] = gate(forget[fold.forget])
+        places = fold.retain.nonzero()[:, 0]
+        for piece in pieces(retain, fold.retain):
+            here, places = places[: len(piece)], places[len(piece) :]
+            for gate, scores in zip(gates, found, strict=True):
+                scores.retain[here] = gate(piece)
+    return found
+
+
+def _empty(n_forget: int, n_retain: int) -> HeldOut:
+    return HeldOut(torch.empty(n_forget, dtype=torch.float64), torch.empty(n_retain, dtype=torch.float64))
 
 
 def choose_threshold(scores: HeldOut) -> float:

@@ -117,7 +117,7 @@ def test_calibration_never_touches_what_is_given(
     assert (meta.gate.kind, meta.gate.shape, meta.gate.threshold) == (recipe.gate, *recipe.gate_shape)
     assert meta.strength == recipe.strength
     if recipe.bandwidth != "auto":
-        assert found.calibration.bandwidth == recipe.bandwidth
+        assert {gate.setting.bandwidth for gate in found.calibration.gates.values()} == {recipe.bandwidth}
     if recipe.reply_steps != "auto":
         assert meta.reply_steps == recipe.reply_steps
     assert found.calibration.curve == ()  # nothing was open that a trial decides
@@ -133,11 +133,11 @@ def test_what_is_left_open_is_chosen_from_trials(computed: Computation) -> None:
 def test_without_calibration_everything_is_fitted_on_everything(
     folder: Path, checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]
 ) -> None:
-    given = {"layers": "1", "gate_layer": "0", "gate_shape": "step:0.5", "strength": "1", "bandwidth": "1"}
+    given = {"layers": "1", "gate_layer": "0", "gate_shape": "step:0.5", "strength": "1"}
     found = compute(checkpoint, forget, retain, make_recipe("llava", own(folder, **given, calibration_share="0")))
     (row,) = found.bundle.metadata.requests[0].statistics.values()
     assert (row.auroc_heldout, row.true_fire_heldout, row.false_fire_heldout) == (None, None, None)
-    assert found.bundle.metadata.method.calibration["folds"] == 0
+    assert found.bundle.metadata.method.calibration["share"] == 0
     assert found.calibration.curve == ()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 from mllmeraser.steering.assembly import Plan, assemble
 from mllmeraser.steering.bundle import request_entry
-from mllmeraser.steering.features import Landmarks, place_landmarks
+from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import GateShape, NullSpace
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
 
@@ -44,14 +44,14 @@ def test_kernel_features_are_their_formula() -> None:
 
 @pytest.mark.parametrize(("n_forget", "n_retain"), [(3, 200), (23, 61), (400, 40)])
 def test_a_landmark_stands_for_at_least_five_samples_on_average(n_forget: int, n_retain: int) -> None:
-    landmarks = place_landmarks(cloud(n_forget, 0, 1), cloud(n_retain, 1, 2), 512, 1.0, 0)
+    landmarks = place_centres(cloud(n_forget, 0, 1), cloud(n_retain, 1, 2), 512, 0)
     of_forget = int((landmarks.centres[:, 0] > landmarks.centres[:, 1]).sum())
     assert of_forget == max(1, n_forget // 5)
     assert len(landmarks.centres) - of_forget == n_retain // 5
 
 
 def test_there_are_at_most_as_many_landmarks_as_asked_half_on_each_side() -> None:
-    centres = place_landmarks(FORGET, RETAIN, 8, 1.0, 0).centres
+    centres = place_centres(FORGET, RETAIN, 8, 0).centres
     assert len(centres) == 8
     assert int((centres[:, 0] > 0.5).sum()) == 4
 
@@ -60,7 +60,7 @@ def test_the_bandwidth_is_a_share_of_the_median_squared_distance() -> None:
     unit = [h / h.norm() for h in torch.cat([FORGET, RETAIN]).double()]
     squares = [float((a - b).square().sum()) for i, a in enumerate(unit) for b in unit[i + 1 :]]
     median = sorted(squares)[(len(squares) - 1) // 2]
-    assert place_landmarks(FORGET, RETAIN, 16, 0.3, 0).bandwidth == pytest.approx(0.3 * median, rel=1e-9)
+    assert place_centres(FORGET, RETAIN, 16, 0).landmarks(0.3).bandwidth == pytest.approx(0.3 * median, rel=1e-9)
 
 
 def test_a_seed_gives_the_same_gate_and_another_seed_other_landmarks() -> None:
@@ -80,7 +80,7 @@ def test_a_gate_is_one_on_forget_and_nothing_on_retain_where_they_are_apart(reci
 def as_shipped(gate: Gate, shape: GateShape, states: Tensor) -> Tensor:
     """φ(g) as the code in an exported checkpoint reads it, each state being the last token of a row."""
     direction = torch.ones(1, D)
-    form, tensors = assemble(Plan((2,), None), {2: gate}, shape, {2: direction})
+    form, tensors = assemble(Plan((2,), None), {2: gate}, shape, {2: direction}, 1)
     entry = request_entry("r", [2], None, form, strength=1.0, prompt_positions="last", reply_steps=1)
     (request,) = modeling.parse_requests({"schema": 1, "requests": [entry]}, num_layers=4)
     module = modeling.RequestSteering(request, 2, D)

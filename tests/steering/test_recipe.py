@@ -131,9 +131,9 @@ def test_recall_and_erasure_are_given_together(side: str) -> None:
     assert refusal("llava", {side: Path("x")}) == "recall and erasure records are given together or not at all"
 
 
-def test_without_calibration_everything_must_be_given() -> None:
+def test_without_calibration_what_has_no_usual_value_must_be_given() -> None:
     message = refusal("llava", {"calibration_share": "0"})
     assert message.startswith("--calibration-share 0 calibrates nothing")
-    assert message.endswith("give --layers, --gate-shape, --bandwidth, --strength a value")
-    given = {"calibration_share": "0", "layers": "2", "gate_layer": "1", "gate_shape": "step:0.5"}
-    assert make_recipe("llava", {**given, "bandwidth": "1", "strength": "1"}).left_open == ()
+    assert message.endswith("give --layers, --gate-shape, --strength a value")
+    given = {"calibration_share": "0", "layers": "2", "gate_shape": "step:0.5", "strength": "1"}
+    assert make_recipe("llava", given).left_open == ()

@@ -79,7 +79,7 @@ def test_a_held_out_score_is_of_a_gate_that_never_saw_the_sample() -> None:
     of_forget, of_retain = torch.arange(12) % 3, torch.arange(20) % 3
     found = [Fold(of_forget == k, of_retain == k) for k in range(3)]
     recipe = GateRecipe("linear", NullSpace("soft", 1.0), 0.1, "absolute")
-    held_out = cross_validate(forget, retain, found, recipe)
+    (held_out,) = cross_validate(forget, retain, found, [recipe])
     for k in range(3):
         gate = fit_gate(forget[of_forget != k], retain[of_retain != k], recipe)
         for n in range(12):

@@ -1,0 +1,76 @@
+"""Hidden states of one block, (n, d), in memory or in a file: read in pieces, so that memory does not grow with n."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PIECE = 2048  # rows held at a time
+_BYTES = 4  # fp32
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """``count`` rows of ``width`` fp32 values; a row is written once, in any order."""
+
+    path: Path
+    count: int
+    width: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def write(self, indices: Sequence[int], rows: Tensor) -> None:
+        """Put rows (b, d) in their places."""
+        values = rows.float().contiguous().numpy()
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            for index, row in zip(indices, values, strict=True):
+                os.pwrite(file.fileno(), row.tobytes(), index * self.width * _BYTES)
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """The rows (b, d) of these indices."""
+        picked = np.empty((len(indices), self.width), dtype=np.float32)
+        with self.path.open("rb") as file:
+            for place, index in enumerate(indices):
+                data = os.pread(file.fileno(), self.width * _BYTES, index * self.width * _BYTES)
+                picked[place] = np.frombuffer(data, dtype=np.float32)
+        return torch.from_numpy(picked)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """All rows in order, ``PIECE`` at a time."""
+        for start in range(0, self.count, PIECE):
+            count = min(PIECE, self.count - start) * self.width
+            data = np.fromfile(self.path, dtype=np.float32, count=count, offset=start * self.width * _BYTES)
+            yield torch.from_numpy(data.reshape(-1, self.width))
+
+
+States: TypeAlias = Tensor | StateFile
+
+
+def pieces(states: States, keep: Tensor | None = None) -> Iterator[Tensor]:
+    """The rows in order, some thousands at a time; with ``keep`` (n,) only those it marks."""
+    start = 0
+    for piece in states.split(PIECE) if isinstance(states, Tensor) else states.pieces():
+        chosen = piece if keep is None else piece[keep[start : start + len(piece)]]
+        start += len(piece)
+        if len(chosen):
+            yield chosen
+
+
+def rows_at(states: States, indices: Sequence[int]) -> Tensor:
+    """The rows (b, d) of these indices."""
+    return states[list(indices)] if isinstance(states, Tensor) else states.rows(indices)
+
+
+def sample_rows(states: States, keep: Tensor | None, most: int, generator: torch.Generator) -> Tensor:
+    """At most ``most`` of the rows that ``keep`` marks, drawn without replacement."""
+    among = torch.arange(len(states)) if keep is None else keep.nonzero()[:, 0]
+    drawn = torch.randperm(len(among), generator=generator)[:most]
+    return rows_at(states, among[drawn].tolist())
