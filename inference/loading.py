@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from mllmeraser.console import console
 from mllmeraser.errors import InputError
 from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
+from mllmeraser.inference.processor import load_processor
 from mllmeraser.inference.source import Source, read_config, resolve
 from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, steered_class
 
@@ -85,7 +86,7 @@ def load(
     try:
         loader = steered_class(model_type) if steered else AutoModelForImageTextToText
         model = loader.from_pretrained(found.path, **options)
-        processor = AutoProcessor.from_pretrained(found.path, trust_remote_code=False)
+        processor = load_processor(found.path, model_type.removeprefix(STEERED_PREFIX))
     except (ValueError, OSError, RuntimeError, SafetensorError, ImportError) as error:
         raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
     if device != "auto":

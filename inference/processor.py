@@ -2,7 +2,9 @@
 
 Families that can watch videos, Qwen2.5-VL among them, need torchvision for their video processor, and transformers
 refuses the whole processor without it. No video is ever shown here, so where torchvision is missing the processor is
-put together from its other parts, of the checkpoint's own files; a video would then be an error.
+put together from its other parts, read from the checkpoint's own files; in the place of the video processor stands the
+empty base class of them all. What is asked in words and pictures is encoded the same (pictures by transformers' PIL
+code, which differs from its torchvision code by rounding).
 """
 
 from __future__ import annotations
@@ -33,6 +35,21 @@ def load_processor(directory: Path, model_type: str) -> ProcessorMixin:
     return AutoProcessor.from_pretrained(directory, trust_remote_code=False)
 
 
+def pictures_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The class, made without a video processor.
+
+    transformers looks for the type that a video processor must have where torchvision would have put it, so even the
+    base class of all of them does not pass for one.
+    """
+
+    def check(self: ProcessorMixin, argument_name: str, argument: object) -> object:
+        if argument_name == "video_processor":
+            return type(argument)
+        return processor_class.check_argument_for_proper_class(self, argument_name, argument)
+
+    return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": check})
+
+
 def _without_videos(processor_class: Any, directory: Path) -> ProcessorMixin:
     settings, _ = processor_class.get_processor_dict(directory)
     parts = {
@@ -41,4 +58,4 @@ def _without_videos(processor_class: Any, directory: Path) -> ProcessorMixin:
         "video_processor": BaseVideoProcessor(),
     }
     ordered = [parts[name] for name in processor_class.get_attributes()]
-    return processor_class.from_args_and_dict(ordered, settings)
+    return pictures_only(processor_class).from_args_and_dict(ordered, settings)

@@ -5,33 +5,38 @@ PGD looks for the picture x + δ, ‖δ‖_∞ ≤ ε, under which the base says
     δ ← clamp(δ − s · sign ∇_δ CE(y | x + δ, prompt), −ε, ε),   x + δ clamped to [0, 1],   n times from δ = 0
 
 ``noise`` is the control: δ uniform on {−ε, ε}, of the same norm, knowing nothing of the model. x is the picture as the
-model sees it, resized and cropped by the processor's own code, in whole grey levels; so what comes out, rounded to grey
-levels, is an ordinary picture that the processor leaves as it is: it survives being saved as PNG and read again.
+model sees it (:mod:`mllmeraser.steering.pixels`), in whole grey levels, and so is ε, rounded down: what comes out,
+rounded to grey levels, is an ordinary picture that survives being saved as PNG and read again.
 Source: MLLMEraser, arXiv 2510.04217 (targeted PGD: ε 8/255, s 2/255, n 10, no random start); noise control ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from mllmeraser.console import track
 from mllmeraser.errors import InputError
-from mllmeraser.inference.encoding import append, batches, encode, read_image
+from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
+from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen
 
-LEVELS = 255
 
-
-def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int, batch_size: int = 16) -> Pairs:
+def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int, batch_size: int = 8) -> Pairs:
     """The pairs with the recall pictures perturbed; prompts without a picture stay as they are.
+
+    Args:
+        seed: of the noise; the attack has nothing random in it.
+        batch_size: prompts a pass of the attack; few, for it keeps every block's activations for its gradient.
 
     Raises:
         InputError: there is no picture to perturb, or the family's pictures cannot be perturbed.
@@ -40,115 +45,115 @@ def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int
         return pairs
     if not any(prompt.image for prompt in pairs.recall):
         raise InputError(f"--perturbation {how}: no recall prompt has a picture; give records with pictures, or none")
+    shown = [i for i, prompt in enumerate(pairs.recall) if prompt.image]
+    asked, answers = [pairs.recall[i] for i in shown], [pairs.recall_replies[i] for i in shown]
+    moved = (
+        _noisy(checkpoint, asked, how, seed)
+        if how.kind == "noise"
+        else _attacked(checkpoint, asked, answers, how, batch_size)
+    )
     recall = list(pairs.recall)
-    generator = torch.Generator().manual_seed(seed)
-    plan = [rows for rows in batches(checkpoint, recall, batch_size) if recall[rows[0]].image]
-    for rows in track(plan, f"{how.kind}: pictures"):
-        seen = _Seen.of(checkpoint, [recall[i] for i in rows])
-        if how.kind == "noise":
-            moved = [_noise(pixels, how.epsilon, generator) for pixels in seen.pixels]
-        else:
-            moved = _attack(checkpoint, seen, [pairs.recall_replies[i] for i in rows], how)
-        for i, pixels in zip(rows, moved, strict=True):
-            recall[i] = Prompt(recall[i].text, _picture(pixels))
+    for i, pixels in zip(shown, moved, strict=True):
+        recall[i] = Prompt(recall[i].text, picture(pixels))
     return replace(pairs, recall=recall)
 
 
+def _noisy(checkpoint: Checkpoint, prompts: Sequence[Prompt], how: Perturbation, seed: int) -> list[Tensor]:
+    """Each picture with every value moved up or down by ε."""
+    generator = torch.Generator().manual_seed(seed)
+    epsilon, moved = _grey_levels(how.epsilon), []
+    for prompt in track(prompts, "noise: pictures"):
+        clean = seen(checkpoint, prompt)
+        signs = 2.0 * torch.randint(0, 2, clean.shape, generator=generator) - 1
+        moved.append(_within(clean + epsilon * signs, clean, epsilon))
+    return moved
+
+
+def _attacked(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor], how: Perturbation, batch_size: int
+) -> list[Tensor]:
+    """Each picture after the attack, in whole grey levels."""
+
+    def run(batch: list[int]) -> dict[str, Tensor]:
+        found = _attack(checkpoint, [prompts[i] for i in batch], [answers[i] for i in batch], how)
+        return {str(row): pixels.round().to(torch.uint8) for row, pixels in enumerate(found)}
+
+    def asked(batch: list[int]) -> object:
+        return [list(how), [answers[i].tolist() for i in batch]]
+
+    moved = [torch.empty(0)] * len(prompts)
+    for batch, found in run_passes(
+        checkpoint, "pgd", prompts, run, asked, batch_size=batch_size, progress="pgd: pictures"
+    ):
+        for row, i in enumerate(batch):
+            moved[i] = found[str(row)]
+    return moved
+
+
 @dataclass(frozen=True)
-class _Seen:
-    """A batch of prompts, and its pictures as the model sees them: each (3, y, x) in whole grey levels."""
+class Spoken:
+    """A batch of prompts with pictures, each followed by its answer; made once, for pictures that change."""
 
     checkpoint: Checkpoint
-    prompts: list[Prompt]
-    pixels: list[Tensor]
+    inputs: dict[str, Tensor]
+    labels: Tensor  # (b, t): the answers' token ids from the shortest prompt's end on, elsewhere −100
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, prompts: list[Prompt]) -> _Seen:
-        """Resize and crop with the processor's own code, without its arithmetic on the colours."""
-        processor = checkpoint.processor.image_processor
-        pixels = []
-        for prompt in prompts:
-            values = processor(images=[read_image(prompt)], do_rescale=False, do_normalize=False, return_tensors="pt")
-            raw = _unpatched(checkpoint, values["pixel_values"], values.get("image_grid_thw"))
-            pixels.append(raw.float().round().clamp(0, LEVELS))
-        return cls(checkpoint, prompts, pixels)
+    def of(cls, checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> Spoken:
+        """Answers as token ids, one for each prompt."""
+        inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), answers)
+        columns = torch.arange(inputs["input_ids"].shape[1], device=starts.device)
+        spoken = (columns >= starts[:, None]) & inputs["attention_mask"].bool()
+        return cls(checkpoint, inputs, inputs["input_ids"].masked_fill(~spoken, -100)[:, int(starts.min()) :])
 
-    def values(self, pixels: Sequence[Tensor]) -> Tensor:
-        """What the processor would make of these pictures, differentiably: rescaled, normalised, laid out."""
-        processor = self.checkpoint.processor.image_processor
-        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (processor.image_mean, processor.image_std))
-        ready = [(p * processor.rescale_factor - mean) / std for p in pixels]
-        device = self.checkpoint.model.device
-        if _is_patched(self.checkpoint):
-            return torch.cat([_patched(self.checkpoint, p) for p in ready]).to(device)
-        return torch.stack(ready).to(device)
+    def loss(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Σ CE(answer | picture, prompt) for pictures (3, y, x) in grey levels; what PGD makes smaller."""
+        values = pixel_values(self.checkpoint, pictures).to(self.inputs["pixel_values"])
+        # The vocabulary is wide: only the logits that predict a token of some answer are computed.
+        wanted = self.labels.shape[1] + 1
+        outputs = self.checkpoint.model(
+            **{**self.inputs, "pixel_values": values}, use_cache=False, logits_to_keep=wanted
+        )
+        logits = outputs.logits[:, :-1].float().flatten(0, 1)
+        return nn.functional.cross_entropy(logits, self.labels.flatten().to(logits.device), reduction="sum")
 
 
-def _attack(checkpoint: Checkpoint, seen: _Seen, answers: Sequence[Tensor], how: Perturbation) -> list[Tensor]:
-    inputs, starts = append(checkpoint, encode(checkpoint, seen.prompts, "right"), answers)
-    dtype = inputs["pixel_values"].dtype
-    columns = torch.arange(inputs["input_ids"].shape[1], device=starts.device)
-    spoken = (columns >= starts[:, None]) & inputs["attention_mask"].bool()
-    labels = inputs["input_ids"].masked_fill(~spoken, -100)[:, 1:].to(checkpoint.model.device)
-    weights = [weight for weight in checkpoint.model.parameters() if weight.requires_grad]
-    epsilon, step = how.epsilon * LEVELS, how.step * LEVELS
-    moved = [pixels.clone() for pixels in seen.pixels]
+def _attack(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor], how: Perturbation
+) -> list[Tensor]:
+    """PGD on a batch: (3, y, x) each, in grey levels."""
+    clean = [seen(checkpoint, prompt) for prompt in prompts]
+    spoken = Spoken.of(checkpoint, prompts, answers)
+    epsilon, step = _grey_levels(how.epsilon), how.step * LEVELS
+    moved = clean
+    with _frozen(checkpoint.model):
+        for _ in range(how.iterations):
+            moved = [pixels.detach().requires_grad_(True) for pixels in moved]
+            gradients = torch.autograd.grad(spoken.loss(moved), moved)
+            moved = [
+                _within(pixels.detach() - step * gradient.sign(), x, epsilon)
+                for pixels, gradient, x in zip(moved, gradients, clean, strict=True)
+            ]
+    return moved
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Within the context no weight asks for a gradient."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         for weight in weights:
             weight.requires_grad_(False)
-        for _ in range(how.iterations):
-            for pixels in moved:
-                pixels.requires_grad_(True)
-            logits = checkpoint.model(
-                **{**inputs, "pixel_values": seen.values(moved).to(dtype)}, use_cache=False
-            ).logits[:, :-1]
-            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
-            gradients = torch.autograd.grad(loss, moved)
-            moved = [
-                _within(pixels.detach() - step * gradient.sign(), clean, epsilon)
-                for pixels, gradient, clean in zip(moved, gradients, seen.pixels, strict=True)
-            ]
+        yield
     finally:
         for weight in weights:
             weight.requires_grad_(True)
-    return [pixels.detach() for pixels in moved]
 
 
-def _within(pixels: Tensor, clean: Tensor, epsilon: float) -> Tensor:
+def _grey_levels(share: float) -> int:
+    """ε in grey levels, rounded down, so that whole grey levels stay within it."""
+    return math.floor(share * LEVELS + 1e-6)
+
+
+def _within(pixels: Tensor, clean: Tensor, epsilon: int) -> Tensor:
     return pixels.clamp(clean - epsilon, clean + epsilon).clamp(0, LEVELS)
-
-
-def _noise(clean: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    signs = 2.0 * torch.randint(0, 2, clean.shape, generator=generator) - 1
-    return _within(clean + epsilon * LEVELS * signs, clean, epsilon * LEVELS)
-
-
-def _picture(pixels: Tensor) -> Image.Image:
-    return Image.fromarray(pixels.round().to(torch.uint8).permute(1, 2, 0).numpy())
-
-
-# Qwen's processors hand the vision tower a list of patches, each twice in time and merge × merge of them together.
-
-
-def _is_patched(checkpoint: Checkpoint) -> bool:
-    return "qwen2" in checkpoint.model_type
-
-
-def _patched(checkpoint: Checkpoint, pixels: Tensor) -> Tensor:
-    """(3, y, x) → (patches, 3 · frames · p · p), in the order of Qwen2-VL's image processor."""
-    size = checkpoint.processor.image_processor
-    p, m, frames = size.patch_size, size.merge_size, size.temporal_patch_size
-    rows, columns = pixels.shape[1] // p, pixels.shape[2] // p
-    grid = pixels.expand(frames, -1, -1, -1).reshape(frames, 3, rows // m, m, p, columns // m, m, p)
-    return grid.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * columns, 3 * frames * p * p)
-
-
-def _unpatched(checkpoint: Checkpoint, values: Tensor, grid: Tensor | None) -> Tensor:
-    """The picture (3, y, x) that became these values."""
-    if grid is None:
-        return values[0]
-    size = checkpoint.processor.image_processor
-    p, m, frames = size.patch_size, size.merge_size, size.temporal_patch_size
-    _, rows, columns = grid[0].tolist()
-    patches = values.reshape(rows // m, columns // m, m, m, 3, frames, p, p)
-    return patches[:, :, :, :, :, 0].permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * p, columns * p)

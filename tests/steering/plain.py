@@ -20,6 +20,9 @@ def block_states(checkpoint: Checkpoint, prompt: Prompt, reply: Tensor | None = 
     if reply is not None:
         inputs["input_ids"] = torch.cat([inputs["input_ids"], reply[None]], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if "mm_token_type_ids" in inputs:  # Qwen's, which marks picture tokens; a reply has none
+            said = inputs["mm_token_type_ids"].new_zeros(1, len(reply))
+            inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], said], dim=1)
     with torch.no_grad():
         hidden = checkpoint.model(**inputs, output_hidden_states=True).hidden_states
     return [state[0] for state in hidden[1:]], length
