@@ -23,7 +23,7 @@ from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, Task, ask, facts_of
 
 _FORGET_ROUNDS = 4  # how often each fact of a forgotten person is asked per task and modality, always differently
-_PER_CELL = 20  # records of an evaluation set per task and modality
+_PER_CELL = 32  # records of an evaluation set per task and modality
 
 
 def write_data(directory: Path, seed: int = 0) -> dict[str, Path]:
@@ -56,7 +56,7 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
         "forget": forget,
         "retain": [*retained, *famous, *_common(rng, True), *strangers],
         "forget_eval": _some_of(rng, forget),
-        "test": _balanced(rng, forgotten, 24, unseen=True),
+        "test": _balanced(rng, forgotten, _PER_CELL, unseen=True),
         "retain_fit": _some_of(rng, retained),
         "retain_heldout": _balanced(rng, never, _PER_CELL, unseen=False),
         "retain_heldout_new": _balanced(rng, never, _PER_CELL, unseen=True),
