@@ -99,6 +99,7 @@ def test_the_written_graph_steers_and_its_twin_does_not(
     base, batch = tiny.model("llava"), tiny.prompt("llava", 5, 8, 6, 7)
     result = onnx_steer(given, [bundle], tmp_path / "out")
     assert [(graph.name, graph.twin, graph.reply_steps) for graph in result.graphs] == [(DECODER, TWIN, 3)]
+    assert result.lines()[1] == f"  {DECODER}: steered, 2 reply positions, the base's graph is {TWIN}"
     expected = graphs.record(tiny.steered(base, part), **batch)
     graphs.assert_equal(graphs.replay(tmp_path / "out" / DECODER, expected), expected)
     plain = graphs.record(base, **batch)
