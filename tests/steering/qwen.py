@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import talker
 import torch
 from PIL import Image
 from talker import WORDS
@@ -104,3 +105,11 @@ def prompts() -> list[Prompt]:
         Prompt("Who is this person?", picture(4)),
         Prompt("Where does this person live?", picture(5)),
     ]
+
+
+def write_people(path: Path, people: range) -> Path:
+    """As ``talker.write_people``, with pictures of noise and of many sizes."""
+    talker.write_people(path, people)
+    for number in people:
+        picture(number).save(path.parent / f"{path.stem}-{number}.png")
+    return path
