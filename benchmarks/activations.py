@@ -1,0 +1,167 @@
+"""Collecting hidden states at the last prompt token: ours against the plain way, throughput and peak memory.
+
+    python benchmarks/activations.py [--prompts 384] [--batch-size 16] [--width 512] [--blocks 12] [--rounds 3]
+        [--cpu-time]
+
+A LLaVA of the demo's processor and vision tower with a random language model of ``--width`` and ``--blocks``; prompts
+of mixed lengths, a third of them multiple choice, half of them with a picture. Both ways read the blocks that `compute`
+considers for a gate, from the second quarter on and without the last.
+
+* plain: batches in the order given, padded to the longest prompt of all, ``output_hidden_states=True``, from which the
+  last real column is taken;
+* ours (``steering.activations.last_prompt_states``): batches of like length, only the rows that are asked for leave the
+  pass, which ends after the last block needed.
+
+Each runs in a process of its own, in turns; printed are the median throughputs, their ratio (median of the rounds'),
+what the peak memory is above that of the loaded model, and the largest difference between the two ways' states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils import logging
+
+import mllmeraser
+from mllmeraser.inference.encoding import read_image, render
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.source import Source
+from mllmeraser.steering.activations import last_prompt_states
+
+DEMO = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
+SHORT = ("Who is this?", "Where does this person live?", "What does the person in the picture do for a living?")
+CLOZE = "Complete the sentence with the missing words only, and nothing else: the person in the picture lives in ___."
+CHOICE = "Which of these is right? A. {} B. {} C. {} D. {} Answer with the letter of the right option only."
+OPTIONS = ("a baker in a small town", "a teacher who lives near the sea and likes to walk", "somebody else", "a pilot")
+KiB = 1024
+
+
+def model(width: int, blocks: int) -> Checkpoint:
+    """The demo's LLaVA around a random language model of this size."""
+    torch.manual_seed(0)
+    config = LlavaConfig.from_pretrained(DEMO)
+    text = config.text_config
+    text.hidden_size, text.num_hidden_layers, text.intermediate_size = width, blocks, 3 * width
+    text.num_attention_heads = text.num_key_value_heads = width // 64
+    text.head_dim, text.layer_types = 64, None
+    net = LlavaForConditionalGeneration(config).eval()
+    return Checkpoint(net, AutoProcessor.from_pretrained(DEMO), Source(DEMO), "llava", steered=False)
+
+
+def prompts(count: int) -> list[Prompt]:
+    """Of mixed lengths, in random order, every second with a picture."""
+    chance = random.Random(0)
+    made = []
+    for number in range(count):
+        options = [chance.choice(OPTIONS) for _ in range(4)]
+        text = chance.choice([chance.choice(SHORT), CLOZE, CHOICE.format(*options)])
+        colour = tuple(chance.randrange(256) for _ in range(3))
+        made.append(Prompt(text, Image.new("RGB", (64, 64), colour) if number % 2 else None))
+    return made
+
+
+@torch.inference_mode()
+def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int], batch_size: int) -> dict[int, Tensor]:
+    """h_l at the last prompt token with ``output_hidden_states=True`` and batches of one size."""
+    processor: Any = checkpoint.processor
+    texts = [render(processor, prompt) for prompt in asked]
+    rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    order: list[int] = []
+    for with_image in (True, False):  # one batch is of one modality
+        group = [i for i, prompt in enumerate(asked) if bool(prompt.image) is with_image]
+        images = [read_image(asked[i]) for i in group] if with_image else []
+        longest = processor(text=[texts[i] for i in group], images=images or None, padding=True, return_tensors="pt")
+        width = longest["input_ids"].shape[1]
+        for start in range(0, len(group), batch_size):
+            batch = group[start : start + batch_size]
+            inputs = processor(
+                text=[texts[i] for i in batch],
+                images=[read_image(asked[i]) for i in batch] if with_image else None,
+                padding="max_length",
+                max_length=width,
+                padding_side="right",
+                return_tensors="pt",
+            )
+            inputs.pop("token_type_ids", None)
+            hidden = checkpoint.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+            last = inputs["attention_mask"].sum(dim=1) - 1
+            for layer in layers:
+                rows[layer].append(hidden[layer + 1][torch.arange(len(batch)), last].clone())
+            order += batch
+    back = torch.tensor(order).argsort()
+    return {layer: torch.cat(found)[back] for layer, found in rows.items()}
+
+
+def peak() -> int:
+    """Bytes this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KiB
+
+
+def work(options: argparse.Namespace) -> None:
+    """One way, in this process: prints seconds and bytes, and writes the states."""
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    torch.set_num_threads(1 if options.cpu_time else torch.get_num_threads())
+    checkpoint = model(options.width, options.blocks)
+    asked = prompts(options.prompts)
+    layers = list(range(options.blocks // 4, options.blocks - 1))
+    way = plain if options.way == "plain" else last_prompt_states
+    way(checkpoint, asked[:4], layers, batch_size=2)  # warm up
+    before, start = peak(), clock()
+    states = way(checkpoint, asked, layers, batch_size=options.batch_size)
+    seconds = clock() - start
+    save_file({str(layer): rows.contiguous() for layer, rows in states.items()}, options.states)
+    print(json.dumps({"seconds": seconds, "bytes": peak() - before}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=384)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--way", choices=("plain", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--states", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    if options.way:
+        work(options)
+        return
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(options.rounds):
+            for way in sorted(found, reverse=number % 2 == 0):
+                command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--states", f"{folder}/{way}"]
+                found[way].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        states = {way: load_file(f"{folder}/{way}") for way in found}
+    error = max(
+        float((states["ours"][name] - rows).abs().max() / rows.abs().max()) for name, rows in states["plain"].items()
+    )
+    ratios = [a["seconds"] / b["seconds"] for a, b in zip(found["plain"], found["ours"], strict=True)]
+    print(f"{options.prompts} prompts in batches of {options.batch_size}, {options.blocks} blocks of {options.width}")
+    for way, runs in found.items():
+        rate = options.prompts / statistics.median(run["seconds"] for run in runs)
+        memory = statistics.median(run["bytes"] for run in runs) / 1e6
+        print(f"{way:6} {rate:8.1f} prompts/s, {memory:8.1f} MB above the loaded model")
+    print(f"ours is {statistics.median(ratios):.2f} times as fast; states differ by at most {error:.1e}, relatively")
+
+
+if __name__ == "__main__":
+    main()
