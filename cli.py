@@ -184,10 +184,10 @@ def _compute(source: Source, options: Mapping[str, Any]) -> Computation:
     """What `compute` and `export --forget` do: read, load, compute."""
     from mllmeraser.inference.loading import load
     from mllmeraser.steering.compute import compute
-    from mllmeraser.steering.samples import read_samples
+    from mllmeraser.steering.samples import Records, read_samples
 
     recipe = _recipe(source, options)
-    forget, retain = read_samples(options["forget"]), read_samples(options["retain"])
+    forget, retain = read_samples(options["forget"]), Records(options["retain"])
     return compute(
         load(source, device=options["device"], dtype=options["dtype"], work_dir=options["work_dir"]),
         forget,
@@ -249,12 +249,13 @@ def export(
 @cli.command(short_help="Every promise of a checkpoint, checked.")
 @click.argument("directory", type=_PATH)
 @click.option("--base", help="Also check that every base tensor is this base's.")
+@click.option("--public-key", type=_PATH, metavar="FILE", help="Also check the signature, with the signer's PEM key.")
 @_output_options
-def verify(directory: Path, base: str | None, as_json: bool) -> None:
+def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
     """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
     from mllmeraser.exporter.verify import verify
 
-    verification = verify(directory, None if base is None else _resolve(base).path)
+    verification = verify(directory, None if base is None else _resolve(base).path, public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
     _report(as_json, verification.document(), lines)
@@ -262,6 +263,19 @@ def verify(directory: Path, base: str | None, as_json: bool) -> None:
         failed = [check.name for check in verification.checks if not check.ok]
         raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")
     _next(f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json")
+
+
+@cli.command(short_help="An OpenSSF signature of a checkpoint.")
+@click.argument("directory", type=_PATH)
+@click.option("--private-key", type=_PATH, required=True, metavar="FILE", help="An elliptic-curve key, PEM.")
+@_output_options
+def sign(directory: Path, private_key: Path, as_json: bool) -> None:
+    """Sign every file of an exported DIRECTORY, on this machine; needs the extra: pip install 'mllmeraser[sign]'."""
+    from mllmeraser.exporter.signing import sign
+
+    signature = sign(directory, private_key)
+    _report(as_json, {"schema": 1, "output": str(signature)}, [f"{signature}: signed"])
+    _next(f"mllmeraser verify {directory} --public-key FILE")
 
 
 @cli.command(short_help="What is in a bundle or a checkpoint.")

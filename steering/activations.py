@@ -75,12 +75,12 @@ def last_prompt_states(
         per block, fp32 (n, d) in the order of ``prompts``.
 
     Raises:
-        InputError: a state is not finite, naming the prompt's position.
+        InputError: a state is not finite; the message names the prompt.
     """
     states: dict[int, Tensor] = {}
     for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
         for name, rows in read.items():
-            _refuse_non_finite(int(name), batch, rows)
+            _refuse_non_finite(int(name), prompts, batch, rows)
             states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
     return states
 
@@ -98,13 +98,13 @@ def stream_prompt_states(
     """As :func:`last_prompt_states`, into one file per block in ``folder``: memory does not grow with the prompts.
 
     Raises:
-        InputError: a state is not finite, naming the prompt's position.
+        InputError: a state is not finite; the message names the prompt.
     """
     width = checkpoint.model.config.get_text_config().hidden_size
     files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
     for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
         for name, rows in read.items():
-            _refuse_non_finite(int(name), batch, rows)
+            _refuse_non_finite(int(name), prompts, batch, rows)
             files[int(name)].write(batch, rows)
     return files
 
@@ -123,11 +123,14 @@ def _last_states_by_batch(
     )
 
 
-def _refuse_non_finite(layer: int, batch: Sequence[int], rows: Tensor) -> None:
+def _refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int], rows: Tensor) -> None:
     wrong = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
     if len(wrong):
         worst = min(batch[int(row)] for row in wrong)
-        raise InputError(f"block {layer}: the state of record {worst + 1} is not finite; try --dtype float32")
+        raise InputError(
+            f"block {layer}: the state of record {worst + 1} is not finite ({prompts[worst].named}); "
+            "try --dtype float32"
+        )
 
 
 def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[str, Tensor]:
@@ -161,7 +164,7 @@ def mean_reply_states(
         per block the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
 
     Raises:
-        InputError: a state is not finite.
+        InputError: a state is not finite; the message names the prompt.
     """
     sums: dict[int, Tensor] = {}
     counts = torch.zeros(steps, dtype=torch.float64)
@@ -178,9 +181,6 @@ def mean_reply_states(
         counts += read.pop("counts")
         for name, total in read.items():
             sums[int(name)] = sums[int(name)] + total if int(name) in sums else total
-    for layer, total in sums.items():
-        if not bool(torch.isfinite(total).all()):
-            raise InputError(f"block {layer}: a state along a reply is not finite; try --dtype float32")
     return {layer: total / counts.clamp(min=1)[:, None] for layer, total in sums.items()}, counts
 
 
@@ -196,5 +196,13 @@ def _reply_sums(
     read: dict[int, Tensor] = {}
     with _reading(checkpoint, layers, columns, read):
         checkpoint.model(**inputs, use_cache=False)
-    sums = {str(layer): (rows.double() * there[..., None]).sum(dim=0) for layer, rows in read.items()}
+    sums = {}
+    for layer, rows in read.items():
+        reached = rows.double().masked_fill(~there[..., None], 0.0)  # (b, steps, d)
+        for prompt, states in zip(prompts, reached, strict=True):
+            if not bool(torch.isfinite(states).all()):
+                raise InputError(
+                    f"block {layer}: a state along the reply to {prompt.named} is not finite; try --dtype float32"
+                )
+        sums[str(layer)] = reached.sum(dim=0)
     return {**sums, "counts": there.sum(dim=0).double()}

@@ -172,7 +172,7 @@ def _material(
     samples, turns = list(forget), [sample.user_turn for sample in forget]
     if recipe.augment:
         rng = random.Random(f"augment {seed}")
-        more = [(sample, turn) for sample in forget for turn in variants(sample.user_turn, rng)]
+        more = [(sample, turn) for sample in samples for turn in variants(sample.user_turn, rng)]
         samples += [sample for sample, _ in more]
         turns += [turn for _, turn in more]
     return Material(

@@ -94,19 +94,49 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         InputError: the file is missing, empty or not text, or a line is no record; the message names file, line, key.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold U+2028, which ends no line
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    samples = [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not samples:
-        raise InputError(f"{path}: holds no record; every line must be one JSON object (docs/records.md)")
-    return samples
+    return list(Records(path))
 
 
-def _read_line(path: Path, number: int, line: str) -> Sample:
+class Records(Sequence[Sample]):
+    """The records of a JSON Lines file, all checked at once, each made when it is asked for: a large retain set then
+    takes the room of its text, a fifth of that of its records.
+
+    Raises:
+        InputError: as :func:`read_samples`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        self._path = path
+        # At line feeds only: a string may hold U+2028, which ends no line.
+        self._lines = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+        if not self._lines:
+            raise InputError(f"{path}: holds no record; every line must be one JSON object (docs/records.md)")
+        for number, line in self._lines:
+            _read_line(path, number, line)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [_read_line(self._path, *line) for line in self._lines[index]]
+        return _read_line(self._path, *self._lines[index])
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Sample:
     where = f"{path}, line {number}"
     try:
         sample = Sample.model_validate_json(line)

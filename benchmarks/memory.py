@@ -1,0 +1,71 @@
+"""Peak memory of `compute` with few and with many retain records: it must not grow with them.
+
+    python benchmarks/memory.py 1000 20000
+
+Each count runs in a process of its own, on a random model of LLaVA's architecture with hidden size 160; prints the peak
+resident memory of each and their ratio to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STEPS = {"layers": "auto", "strength": "1", "prompt_positions": "last", "reply_steps": "2"}
+
+
+def peak(base: Path, data: Path, count: int) -> int:
+    """Compute with ``count`` retain records; the peak resident memory of this process, in bytes."""
+    from mllmeraser.inference.loading import load
+    from mllmeraser.steering.compute import compute
+    from mllmeraser.steering.recipe import make_recipe
+    from mllmeraser.steering.samples import Records, read_samples
+
+    checkpoint = load(base, dtype="float32")
+    retain = Records(data / f"retain-{count}.jsonl")
+    compute(checkpoint, read_samples(data / "forget.jsonl"), retain, make_recipe("llava", STEPS))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def write_records(data: Path, counts: list[int]) -> None:
+    """Forget and retain records of the demo world's kind, in words only."""
+    record = {"subject": "s{n}", "question": "What is the job of number {n}?", "answer": "baker", "task": "generation"}
+    line = json.dumps({**record, "prompt": record["question"]}) + "\n"
+
+    def lines(numbers: range) -> str:
+        return "".join(line.replace("{n}", str(n)) for n in numbers)
+
+    (data / "forget.jsonl").write_text(lines(range(200)))
+    for count in counts:
+        (data / f"retain-{count}.jsonl").write_text(lines(range(10_000, 10_000 + count)))
+
+
+def main() -> None:
+    """Measure every count, each in a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("counts", type=int, nargs="+")
+    parser.add_argument("--base", type=Path, help="default: the demo's model")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    base = options.base or Path(__file__).parents[1] / "demo" / "checkpoint"
+    if options.child is not None:
+        print(json.dumps(peak(base, options.child, options.counts[0])))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_records(Path(folder), options.counts)
+        first = None
+        for count in options.counts:
+            command = [sys.executable, __file__, str(count), "--base", str(base), "--child", folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = int(done.stdout.strip().splitlines()[-1])
+            first = first or found
+            print(f"{count:>7,} retain records  {found / 2**20:8.1f} MiB peak  {found / first:.3f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Batches that halve when memory runs out, and processes that share the work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
+
+import talker
+
+from mllmeraser.errors import MllmEraserError
+from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.inference.passes import run_passes
+from mllmeraser.inference.replies import greedy_reply_ids
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talker.make_base(tmp_path_factory.mktemp("passes") / "base")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(base: Path) -> Checkpoint:
+    return load(base)
+
+
+def rooms(checkpoint: Checkpoint, most: int) -> list[list[int]]:
+    """The batches that pass where no more than ``most`` prompts fit."""
+
+    def run(rows: list[int]) -> dict[str, torch.Tensor]:
+        if len(rows) > most:
+            raise torch.OutOfMemoryError
+        return {"rows": torch.tensor(rows)}
+
+    prompts = [prompt for prompt in talker.prompts() if prompt.image is None] * 3
+    return [rows for rows, _ in run_passes(checkpoint, "test", prompts, run, lambda rows: None, batch_size=8)]
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_left_out(checkpoint: Checkpoint) -> None:
+    found = rooms(checkpoint, 3)
+    assert max(map(len, found)) <= 3
+    assert sorted(i for rows in found for i in rows) == list(range(9))
+
+
+def test_a_single_prompt_that_does_not_fit_is_one_line(checkpoint: Checkpoint) -> None:
+    with pytest.raises(MllmEraserError, match=r"^one prompt alone does not fit in memory; use a smaller --dtype"):
+        rooms(checkpoint, 0)
+
+
+def test_the_replies_do_not_depend_on_the_size_of_the_batches(checkpoint: Checkpoint) -> None:
+    first, *others = (
+        greedy_reply_ids(checkpoint, talker.prompts(), max_new_tokens=6, batch_size=size) for size in (1, 2, 64)
+    )
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_two_processes_compute_the_bundle_of_one(base: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with gloo: the passes are shared, the numbers are the same."""
+    talker.write_people(tmp_path / "forget.jsonl", range(3))
+    talker.write_people(tmp_path / "retain.jsonl", range(3, 7))
+    talker.write_refusals(tmp_path)
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for name, start in (("one", [sys.executable]), ("two", launch)):
+        command = [*start, "-m", "mllmeraser.cli", "compute", base, "--forget", "forget.jsonl"]
+        command += ["--retain", "retain.jsonl", "--recall", "recall.jsonl", "--erasure", "erasure.jsonl"]
+        command += ["--layers", "2", "--strength", "1", "--batch-size", "3", "-o", f"{name}.safetensors"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("request    request-1") == 1
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=0)
