@@ -289,6 +289,28 @@ def inspect(path: Path, as_json: bool) -> None:
     _report(as_json, document, summary(document))
 
 
+@cli.command(short_help="What requests do to each other.")
+@click.argument("base")
+@click.option("--bundle", "bundles", type=_PATH, multiple=True, required=True, help="A bundle; give all of them.")
+@click.option("--forget", type=_PATH, multiple=True, required=True, help="Its forget set; in the order of the bundles.")
+@_model_options
+@_output_options
+def interference(
+    base: str, bundles: tuple[Path, ...], forget: tuple[Path, ...], as_json: bool, batch_size: int, **options: Any
+) -> None:
+    """How far the gates of each bundle's request open on the forget set of every other; run on BASE, un-steered."""
+    from mllmeraser.inference.loading import load
+    from mllmeraser.steering.bundle import load_bundle
+    from mllmeraser.steering.interference import interference
+    from mllmeraser.steering.samples import read_samples
+
+    steering, records = [load_bundle(path) for path in bundles], [read_samples(path) for path in forget]
+    checkpoint = load(_resolve(base), device=options["device"], dtype=options["dtype"])
+    found = interference(checkpoint, steering, records, batch_size)
+    _report(as_json, found.document(), found.lines())
+    _next(f"mllmeraser export {base} {' '.join(f'--bundle {path}' for path in bundles)} -o DIRECTORY")
+
+
 @cli.command("import-official", short_help="The authors' dense matrices as a bundle.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--base", required=True, metavar="BASE", help="The model they were made for.")

@@ -25,7 +25,7 @@ from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 from mllmeraser.steering.bundle import load_bundle, save_bundle
 
-COMMANDS = ("compute", "import-official", "export", "verify", "evaluate", "inspect", "demo")
+COMMANDS = ("compute", "interference", "import-official", "export", "verify", "evaluate", "inspect", "demo")
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 
@@ -207,6 +207,27 @@ def test_matrices_of_the_authors_are_imported_exported_and_verified(run: Run, ma
     assert run("export", made / "base", "--bundle", bundle, "-o", out).code == 0
     assert run("verify", out, "--base", made / "base").code == 0
     assert "not measured" in (out / "README.md").read_text()
+
+
+def test_interference_is_a_matrix_or_one_document(run: Run, made: Path, tmp_path: Path) -> None:
+    save_bundle(checkpoints.make_bundle(made / "base", "r2", seed=4), tmp_path / "b2.safetensors")
+    bundles = ["--bundle", made / "b.safetensors", "--bundle", tmp_path / "b2.safetensors"]
+    sets = ["--forget", made / "forget.jsonl", "--forget", made / "retain.jsonl"]
+    found = document(result := run("interference", made / "base", *bundles, *sets, "--json"))
+    assert (result.code, found["requests"]) == (0, ["r1", "r2"])
+    cells = found["cells"]
+    assert isinstance(cells, list)
+    assert [(c["gate_of"], c["forget_set_of"], c["n"]) for c in cells] == [
+        ("r1", "r1", 12),
+        ("r1", "r2", 16),
+        ("r2", "r1", 12),
+        ("r2", "r2", 16),
+    ]
+    matrix = run("interference", made / "base", *bundles, *sets)
+    assert matrix.stdout.splitlines()[0].split() == ["gate", "of", "r1", "r2"]
+    assert matrix.stderr.splitlines()[-1].startswith(f"next: mllmeraser export {made / 'base'} --bundle ")
+    wrong = run("interference", made / "base", *bundles, *sets[:2])
+    assert (wrong.code, wrong.error) == (2, "give one --forget for each --bundle, in the same order")
 
 
 def test_in_a_process_of_its_own_stdout_holds_the_document_alone(made: Path, tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""What one request does to the inputs of another: the gate of A on the forget set of B.
+
+For every request A and every forget set B, over the n records of B and the blocks at which A reads a gate,
+
+    mean  = the mean of g_A(h_last)
+    opens = the share of records on which a gate of A opens at one block at least: g ≥ its threshold, for the shapes
+            without one (identity, clip) g ≥ 0.5
+
+On the diagonal ``opens`` is what the request is for; off it, how often an input that B was made for is moved by A as
+well, where the two deltas add. 0 there: neither notices the other. States are those of the un-steered base, at the last
+prompt token, and the gates are computed as in a fit. Needs each party's records only here, never to merge or to drop a
+request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mllmeraser.errors import InputError
+from mllmeraser.files import sha256_of
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.steering.activations import last_prompt_states
+from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.steering.features import Landmarks
+from mllmeraser.steering.gate import Gate
+from mllmeraser.steering.samples import Sample
+
+OPEN = 0.5  # of shapes without a threshold
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The gates of one request on one forget set of ``n`` records."""
+
+    gate_of: str
+    forget_set_of: str
+    n: int
+    mean: float
+    opens: float
+
+
+@dataclass(frozen=True)
+class Interference:
+    """One row per request, one cell in it per forget set, both in the order given."""
+
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of ``interference --json`` (``docs/json.md``)."""
+        return {
+            "schema": 1,
+            "requests": [row[0].gate_of for row in self.rows],
+            "cells": [vars(cell) for row in self.rows for cell in row],
+        }
+
+    def lines(self) -> list[str]:
+        """The matrix, for a person."""
+        sets = [cell.forget_set_of for cell in self.rows[0]]
+        left = max(len("gate of"), *(len(row[0].gate_of) for row in self.rows))
+        width = max(14, *(len(name) + 2 for name in sets))
+        head = f"{'gate of':{left}}" + "".join(f"{name:>{width}}" for name in sets)
+        body = [
+            f"{row[0].gate_of:{left}}" + "".join(f"{f'{c.mean:.2f} {c.opens:6.1%}':>{width}}" for c in row)
+            for row in self.rows
+        ]
+        return [head, *body, "", "mean of the gate, and share of the records on which it opens; columns: forget set of"]
+
+
+def interference(
+    checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Sample]], batch_size: int = 64
+) -> Interference:
+    """The gates of every bundle's requests on the forget set of every bundle.
+
+    Args:
+        checkpoint: the base that the bundles were computed on.
+        forget_sets: one per bundle, in the same order.
+
+    Raises:
+        InputError: not as many sets as bundles, an id used twice, a steered checkpoint, or a bundle of another base.
+    """
+    if not bundles or len(bundles) != len(forget_sets):
+        raise InputError("give one --forget for each --bundle, in the same order")
+    if checkpoint.steered:
+        raise InputError(f"{checkpoint.path}: already steered; give the base of the bundles")
+    ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
+    if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
+        raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
+    config_sha256 = sha256_of(checkpoint.path / "config.json")
+    for bundle in bundles:
+        if bundle.metadata.base.config_sha256 != config_sha256:
+            raise InputError(
+                f"the bundle of request '{bundle.metadata.requests[0].id}' does not fit {checkpoint.path}: another "
+                "config.json; give the base it was computed on"
+            )
+    layers = sorted({layer for bundle in bundles for layer in _gate_layers(bundle)})
+    states = [
+        last_prompt_states(
+            checkpoint,
+            [sample.user_turn for sample in samples],
+            layers,
+            batch_size=batch_size,
+            progress=f"forget states of {_name(bundle)}",
+        )
+        for bundle, samples in zip(bundles, forget_sets, strict=True)
+    ]
+    rows = []
+    for bundle in bundles:
+        for index, request in enumerate(bundle.metadata.requests):
+            values = [_gates(bundle, index, read) for read in states]
+            rows.append(
+                tuple(
+                    Cell(request.id, _name(of), g.shape[1], float(g.mean()), _opens(bundle, g))
+                    for of, g in zip(bundles, values, strict=True)
+                )
+            )
+    return Interference(tuple(rows))
+
+
+def _name(bundle: Bundle) -> str:
+    return "+".join(request.id for request in bundle.metadata.requests)
+
+
+def _gate_layers(bundle: Bundle) -> list[int]:
+    meta = bundle.metadata
+    return meta.layers if meta.gate_layer is None else [meta.gate_layer]
+
+
+def _gates(bundle: Bundle, request: int, states: dict[int, Tensor]) -> Tensor:
+    """g of a request at each block it reads, on states (n, d) by block; (blocks, n), fp64."""
+    return torch.stack([_gate(bundle, request, layer)(states[layer]) for layer in _gate_layers(bundle)])
+
+
+def _gate(bundle: Bundle, request: int, layer: int) -> Gate:
+    """The gate as it was fitted, from the tensors of the bundle."""
+
+    def leaf(name: str) -> Tensor:
+        return bundle.tensors[tensor_name(request, layer, name)]
+
+    if bundle.metadata.gate.kind == "linear":
+        return Gate(leaf("gate").double(), None)
+    return Gate(leaf("weights").double(), Landmarks(leaf("landmarks"), float(leaf("bandwidth"))))
+
+
+def _opens(bundle: Bundle, gates: Tensor) -> float:
+    threshold = bundle.metadata.gate.threshold
+    return float((gates >= (OPEN if threshold is None else threshold)).any(dim=0).double().mean())
