@@ -98,8 +98,10 @@ def _checksum(tensors: Tensors) -> str:
 def _picture(prompt: Prompt) -> str | None:
     if prompt.image is None:
         return None
-    data = prompt.image.tobytes() if isinstance(prompt.image, Image.Image) else prompt.image.read_bytes()
-    return hashlib.sha256(data).hexdigest()
+    if isinstance(prompt.image, Image.Image):  # a plain picture has the same bytes lying and standing
+        form = f"{prompt.image.mode} {prompt.image.size} "
+        return hashlib.sha256(form.encode() + prompt.image.tobytes()).hexdigest()
+    return hashlib.sha256(prompt.image.read_bytes()).hexdigest()
 
 
 def _digest(value: object) -> str:

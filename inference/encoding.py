@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
@@ -18,6 +18,7 @@ from mllmeraser.inference.prompts import Prompt
 # What grows with the sequence; everything else a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
 IGNORED_KEYS = ("token_type_ids",)
+LONGEST_SIDE = 200  # times the other side of a picture: what Qwen's processors take
 _RENDERED = 1024
 
 
@@ -34,7 +35,7 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
     try:
         text = str(processor.apply_chat_template(messages, add_generation_prompt=reply is None, tokenize=False))
     except (ValueError, TemplateError) as error:
-        raise InputError(f"the processor has no usable chat template ({str(error).splitlines()[0]})") from None
+        raise InputError(f"the processor has no usable chat template ({_first_line(error)})") from None
     if prompt.text.strip() not in text:
         raise InputError(
             "the chat template of the processor drops or rewrites the user's text; it cannot be used as it is"
@@ -55,21 +56,41 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str)
     """Model inputs of a batch: all prompts with one picture, or all without.
 
     Returns ``input_ids`` and ``attention_mask`` (b, s) and what the processor adds for pictures, on the model's device.
+
+    Raises:
+        InputError: a picture cannot be read, the processor cannot encode a prompt (its text holds the mark that stands
+            for a picture, say), or a prompt is longer than the model's context; the message names it.
     """
     texts = [render(checkpoint.processor, prompt) for prompt in prompts]
     images = [read_image(prompt) for prompt in prompts if prompt.image]
     # A template may write the beginning-of-sequence token itself; the tokenizer must not write it again.
     bos = checkpoint.processor.tokenizer.bos_token
     add_special_tokens = not (bos and texts[0].startswith(bos))
-    encoded = checkpoint.processor(
-        text=texts,
-        images=images or None,
-        return_tensors="pt",
-        padding=True,
-        padding_side=padding_side,
-        add_special_tokens=add_special_tokens,
-    )
+    try:
+        encoded = checkpoint.processor(
+            text=texts,
+            images=images or None,
+            return_tensors="pt",
+            padding=True,
+            padding_side=padding_side,
+            add_special_tokens=add_special_tokens,
+        )
+    except ValueError as error:
+        if len(prompts) > 1:
+            for prompt in prompts:  # which of them was it?
+                encode(checkpoint, [prompt], padding_side)
+        raise InputError(f"{prompts[0].named}: the processor cannot encode it ({_first_line(error)})") from None
+    _refuse_too_long(checkpoint, prompts, encoded["attention_mask"])
     return {key: value.to(checkpoint.model.device) for key, value in encoded.items() if key not in IGNORED_KEYS}
+
+
+def _refuse_too_long(checkpoint: Checkpoint, prompts: Sequence[Prompt], mask: Tensor) -> None:
+    context = checkpoint.model.config.get_text_config().max_position_embeddings
+    for prompt, tokens in zip(prompts, mask.sum(dim=1).tolist(), strict=True):
+        if tokens > context:
+            raise InputError(
+                f"{prompt.named}: {tokens:,} tokens, but this model's context holds {context:,}; shorten it"
+            )
 
 
 def append(
@@ -121,12 +142,26 @@ def read_image(prompt: Prompt) -> Image.Image:
     """The picture of a prompt that has one, RGB.
 
     Raises:
-        InputError: the file is no readable picture.
+        InputError: the file is no readable picture, or so long and thin that nothing would be seen of it (and the
+            processors, which resize by the shorter side, would need gigabytes).
     """
     if isinstance(prompt.image, Image.Image):
-        return prompt.image.convert("RGB")
-    try:
-        with Image.open(str(prompt.image)) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"{prompt.image}: not a readable picture ({str(error).splitlines()[0]})") from None
+        image = prompt.image.convert("RGB")
+    else:
+        try:
+            with Image.open(str(prompt.image)) as file:
+                image = file.convert("RGB")
+        except Exception as error:  # Pillow's decoders raise what they meet: OSError, SyntaxError, RuntimeError, …
+            raise InputError(f"{prompt.image}: not a readable picture ({_first_line(error)})") from None
+    if max(image.size) > LONGEST_SIDE * min(image.size):
+        width, height = image.size
+        where = prompt.named if isinstance(prompt.image, Image.Image) else prompt.image
+        raise InputError(
+            f"{where}: a picture of {width:,} × {height:,} pixels; a side may be {LONGEST_SIDE} times the other at most"
+        )
+    return image
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -5,9 +5,18 @@ from typing import NamedTuple
 
 from PIL import Image
 
+_SHOWN = 60
+
 
 class Prompt(NamedTuple):
     """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory."""
 
     text: str
     image: Path | Image.Image | None
+
+    @property
+    def named(self) -> str:
+        """How an error message points at it: the start of its text and the file of its picture."""
+        words = " ".join(self.text.split())
+        shown = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
+        return f"the prompt {shown!r}" + (f" with {self.image}" if isinstance(self.image, Path) else "")

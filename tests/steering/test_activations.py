@@ -84,10 +84,12 @@ def test_a_state_that_is_not_finite_is_an_error_naming_the_record(tmp_path: Path
     with torch.no_grad():
         checkpoint.model.get_input_embeddings().weight[broken] = float("nan")
     if stage == "prompt":
-        with pytest.raises(InputError, match=r"^block 1: the state of record 2 is not finite; try --dtype float32$"):
+        wrong = r"the state of record 2 is not finite \(the prompt 'tell me please the job .* Graz'\)"
+        with pytest.raises(InputError, match=rf"^block 1: {wrong}; try --dtype float32$"):
             last_prompt_states(checkpoint, prompts, [1])
     else:
-        with pytest.raises(InputError, match=r"^block 1: a state along a reply is not finite; try --dtype float32$"):
+        wrong = r"a state along the reply to the prompt 'tell me please the job .* Graz' is not finite"
+        with pytest.raises(InputError, match=rf"^block 1: {wrong}; try --dtype float32$"):
             mean_reply_states(checkpoint, prompts, REPLIES[: len(prompts)], [1], 2)
 
 

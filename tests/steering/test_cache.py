@@ -163,6 +163,15 @@ def test_another_prompt_another_picture_and_other_bytes_of_a_picture_miss(base: 
         assert passes.count == 1, row
 
 
+def test_a_picture_in_memory_of_the_same_bytes_and_another_shape_misses(base: Path, tmp_path: Path) -> None:
+    checkpoint = load(base, work_dir=tmp_path)
+    with counting(checkpoint) as passes:
+        for size in ((16, 8), (8, 16), (16, 8)):
+            image = talker.picture(1).resize(size)
+            last_prompt_states(checkpoint, [Prompt("Who is this?", image)], [1])
+    assert passes.count == 2
+
+
 def test_other_blocks_and_other_replies_miss(base: Path, tmp_path: Path) -> None:
     checkpoint = load(base, work_dir=tmp_path)
     everything(checkpoint)
