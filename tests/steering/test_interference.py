@@ -94,6 +94,16 @@ def test_a_gate_opens_at_its_own_threshold(folder: Path, checkpoint: Checkpoint,
         assert cell.opens == float((values >= threshold).double().mean())
 
 
+def test_one_open_block_is_enough(folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]) -> None:
+    form: dict[str, Any] = {"kind": "linear", "layers": (1, 3)}
+    values = kept_gates(checkpoint, make_bundle(folder / "base", "a", **form), sets[0])  # (2, n)
+    between = float(values[:, (values[0] - values[1]).abs().argmax()].mean())
+    assert not torch.equal((values >= between).any(dim=0), (values >= between).all(dim=0))
+    bundle = make_bundle(folder / "base", "a", **form, shape="step", threshold=between)
+    ((cell,),) = interference(checkpoint, [bundle], sets[:1]).rows
+    assert cell.opens == float((values >= between).any(dim=0).double().mean())
+
+
 def bundle_of(folder: Path, checkpoint: Checkpoint, name: str) -> Bundle:
     given = {"layers": "1", "gate_layer": "own", "gate_shape": "step:0.5", "bandwidth": "1", "strength": "1"}
     pairs = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
