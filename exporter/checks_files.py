@@ -21,7 +21,7 @@ from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_F
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.weights import tensor_names
 from mllmeraser.files import sha256_of
-from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, parse_requests, steered_class
+from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, check_seal, parse_requests, steered_class
 
 # Left by git, the Hub's client, a signature or a file browser; no loader reads them.
 _TOLERATED = {".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store", "model.sig"}
@@ -66,7 +66,7 @@ def _is_plain(name: str) -> bool:
 
 
 def file_checks(directory: Path, base: BaseCheckpoint | None) -> list[Check]:
-    """All checks that only read. ``config``, ``index`` and ``steering file`` must be good before a model is loaded."""
+    """All checks that only read. Which must be good before a model is loaded: ``verify``."""
     checks = [run("manifest", lambda: _manifest(directory))]
     checks += _hashes(directory)
     named: dict[str, Callable[[Path], str]] = {
@@ -74,6 +74,7 @@ def file_checks(directory: Path, base: BaseCheckpoint | None) -> list[Check]:
         "fails closed": _fails_closed,
         "code": _code,
         "config": _config,
+        "seal": _seal,
         "switched on": _switched_on,
         "steering file": _steering,
         "index": _index,
@@ -188,6 +189,13 @@ def _config(directory: Path) -> str:
         raise CheckFailed(f"{CONFIG}: steering.sha256 is {steering.get('sha256')}, {STEERING_FILE} has {found}")
     requests = parse_requests(steering, text_config(config).num_hidden_layers)
     return f"{config['model_type']}, {len(requests)} request(s), steering sha256 {found[:12]}…"
+
+
+def _seal(directory: Path) -> str:
+    names = check_seal((directory / CONFIG).read_bytes(), lambda name: (directory / name).read_bytes())
+    if absent := sorted({INDEX, *CODE} - set(names)):
+        raise CheckFailed(f"{CONFIG}: the seal does not name {absent[0]}")
+    return f"{len(names)} files are those that were sealed; a loader checks this too"
 
 
 def _nested(value: dict[str, Any], model_type: str, prefix: str = "") -> str | None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mllmeraser import modeling_patches
-from mllmeraser.modeling_patches.modeling_mllmeraser import STEERING_FILE, VARIANT
+from mllmeraser.modeling_patches.modeling_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE, VARIANT
 
-CONFIG = "config.json"
-INDEX = f"model.safetensors.index.{VARIANT}.json"
 MANIFEST = "mllmeraser.json"
 CARD = "README.md"
-CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
 # A lone shard must not keep the name model.safetensors: the native class would find it and load, un-erased.
 SINGLE_SHARD = "model-00001-of-00001.safetensors"
 VARIANT_SINGLE = f"model.{VARIANT}.safetensors"

@@ -10,10 +10,11 @@ from typing import Literal
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card import render_card
-from mllmeraser.exporter.layout import CARD, CONFIG, INDEX, MANIFEST, STEERING_FILE, shipped_code
+from mllmeraser.exporter.layout import CARD, CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, shipped_code
 from mllmeraser.exporter.merge import merge, steered_config
-from mllmeraser.exporter.sidecars import as_json, read_sidecars
+from mllmeraser.exporter.sidecars import READ_BY_LOADERS, as_json, read_sidecars
 from mllmeraser.exporter.weights import variant_index
+from mllmeraser.modeling_patches.modeling_mllmeraser import with_seal
 from mllmeraser.steering.bundle import Bundle
 
 SCHEMA = 1
@@ -89,11 +90,13 @@ def make_plan(base: BaseCheckpoint, bundles: Sequence[Bundle], output: Path, lin
     written = {
         **changed,
         **shipped_code(),
-        CONFIG: as_json(steered_config(base, steering.section)),
         INDEX: variant_index(base.weights, steering.tensor_bytes),
         STEERING_FILE: steering.content,
         CARD: render_card(base, bundles).encode(),
     }
+    # A tokenizer or template that changed moves the token that the gate is read at, so a loader is to refuse it too.
+    sealed = {n: data for n, data in {**copied, **written}.items() if n in (INDEX, *CODE, *READ_BY_LOADERS)}
+    written[CONFIG] = as_json(with_seal(steered_config(base, steering.section), sealed))
     # os.link works within one file system only; a reflink too.
     same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
     action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"

@@ -36,6 +36,7 @@ _VERBATIM = (
     "vocab.json",
     "vocab.txt",
 )
+READ_BY_LOADERS = (*_SETTINGS, *_VERBATIM)
 _LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-].*)?", re.IGNORECASE)
 # Where transformers looks for the processor's class, in its order.
 _NAMES_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")

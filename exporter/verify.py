@@ -17,7 +17,7 @@ from mllmeraser.exporter.checks_model import model_checks
 from mllmeraser.exporter.signing import check_signature
 from mllmeraser.inference.source import Source
 
-_NEEDED_TO_LOAD = ("fails closed", "config", "steering file", "index")
+_NEEDED_TO_LOAD = ("fails closed", "config", "seal", "steering file", "index")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ whole input, unless ``labels`` (its −100 prefix) or ``steering_prompt_length``
 token) say where the reply starts, as for scoring an answer. A new turn on a used cache is gated by its own last token.
 What cannot be placed (4-D masks, packing, chunked prefill, continuous batching) raises a :class:`SteeringError`.
 
-Loading is strict: the steering file must match the sha256, names and shapes in ``config.steering``, and every weight
-must be found; anything else raises, so that no un-erased model is ever returned by accident. This is suppression at
-inference: the knowledge stays in the weights, and whoever holds the files can switch it off.
+Loading is strict: every file but the base's shards must be what the seal in ``config.json`` says, the steering file
+must have the sha256, names and shapes in ``config.steering``, and every weight must be found; anything else raises, so
+that no un-erased model is ever returned by accident. This is suppression at inference: the knowledge stays in the
+weights, and whoever holds the files can switch it off.
 
-Parts: requests · plan (what a forward has to move) · modules · steering file · the mixin · families.
+Parts: requests · plan (what a forward has to move) · modules · seal · steering file · the mixin · families.
 """
 
 import copy
@@ -34,7 +35,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,8 @@ SCHEMA = 1
 STEERING_FILE = "mllmeraser-steering.safetensors"
 # The weight map lies in a variant index, so that the native class, which looks for the default one, finds no weights.
 VARIANT = "mllmeraser"
+CONFIG, INDEX = "config.json", f"model.safetensors.index.{VARIANT}.json"
+CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
 
 
 class SteeringError(ValueError):
@@ -486,6 +489,69 @@ def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
         setattr(module, name, types.MethodType(to.forward, module))
 
 
+# -------------------------------------------------------------------------------------------------------------- seal
+
+# The seal is ``steering.seal`` of config.json: the sha256 of every file that must be the one it was written with, and
+# of config.json itself, as it was parsed, without that one value and without the switches, which may be edited. One
+# flipped bit could otherwise set a strength to 0 or move a threshold, and an un-erased model would load without a word.
+# The steering file is named by ``steering.sha256``; the base's shards are not sealed: reading 14 GB twice takes long.
+
+
+def _config_sha256(config: dict[str, Any]) -> str:
+    """The sha256 of a parsed ``config.json``, without the switches and without the value that it is kept in."""
+
+    def without_switch(entry: dict[str, Any], switch: str) -> dict[str, Any]:
+        return {key: value for key, value in entry.items() if key != switch or not isinstance(value, bool)}
+
+    steering = config["steering"]
+    part = {
+        **without_switch(config, "steering_enabled"),
+        "steering": {
+            **steering,
+            "requests": [without_switch(request, "enabled") for request in steering["requests"]],
+            "seal": {name: sha256 for name, sha256 in steering["seal"].items() if name != CONFIG},
+        },
+    }
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+
+
+def with_seal(config: dict[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What ``config.json`` is written from: ``config``, sealed together with these files of its directory."""
+    seal = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    config = {**config, "steering": {**config["steering"], "seal": seal}}
+    seal[CONFIG] = _config_sha256(config)
+    return config
+
+
+def check_seal(config: bytes, read: Callable[[str], bytes]) -> tuple[str, ...]:
+    """Compare a directory with its seal; returns the names of the sealed files.
+
+    Args:
+        config: the bytes of ``config.json``.
+        read: gives the bytes of another file of the directory.
+
+    Raises:
+        SteeringError: there is no seal, or a file is not the one that was sealed.
+    """
+    mend = "fetch it again, or export again"
+    try:
+        parsed = json.loads(config)
+        seal = parsed["steering"]["seal"]
+        others = {name: sha256 for name, sha256 in seal.items() if name != CONFIG}
+        found, sealed = _config_sha256(parsed), seal[CONFIG]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SteeringError(f"{CONFIG}: damaged, or of an old export: it holds no seal; {mend}") from error
+    if found != sealed:
+        strength = "to change a strength, give it to from_pretrained: steering_strength=0.5"
+        raise SteeringError(f"{CONFIG}: changed since it was written; {mend}; {strength}")
+    for name, sha256 in others.items():
+        if Path(name).name != name:
+            raise SteeringError(f"{CONFIG}: the seal names '{name}', which is not a file beside it; {mend}")
+        if hashlib.sha256(read(name)).hexdigest() != sha256:
+            raise SteeringError(f"{name}: changed since the checkpoint was written; {mend}")
+    return (CONFIG, *others)
+
+
 # ----------------------------------------------------------------------------------------------------- steering file
 
 TensorKey = tuple[int, int, str]  # (request, block, leaf)
@@ -517,30 +583,30 @@ def _check_tensors(tensors: dict[TensorKey, Tensor], requests: tuple[Request, ..
             raise SteeringError(f"{name} has a value that is not finite, or not positive; export again")
 
 
-def read_steering_file(path: Path, sha256: str, published_layers: str) -> dict[TensorKey, Tensor]:
+def read_steering(data: bytes, sha256: str, published_layers: str) -> dict[TensorKey, Tensor]:
     """The tensors of a steering file.
 
     Args:
+        data: its bytes, read once: what is checked is what is used.
         sha256: what ``config.steering["sha256"]`` says of the file's bytes.
         published_layers: the published name of the decoder layers, ``language_model.model.layers`` for LLaVA.
 
     Raises:
         SteeringError: the bytes are not those the configuration names, or are no steering file of this family.
     """
-    data = path.read_bytes()  # read once: what is checked is what is used
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise SteeringError(f"{path.name}: its sha256 is not the one in config.json; fetch it or export again")
+        raise SteeringError(f"{STEERING_FILE}: its sha256 is not the one in config.json; fetch it or export again")
     try:
         named = load(data)
     except SafetensorError as error:
-        raise SteeringError(f"{path.name}: not a safetensors file ({error}); export again") from error
+        raise SteeringError(f"{STEERING_FILE}: not a safetensors file ({error}); export again") from error
     pattern = rf"{re.escape(published_layers)}\.(?P<layer>\d+)\.steering\.(?P<request>\d+)\.(?P<leaf>\w+)"
     return {_key_of(name, pattern): tensor for name, tensor in named.items()}
 
 
-def _write_variant_index(directory: Path, steering_names: tuple[str, ...], steering: bytes) -> None:
-    """After ``save_pretrained``: the steering file, and a weight map under the variant's name that includes it."""
-    single, index = directory / f"model.{VARIANT}.safetensors", directory / f"model.safetensors.index.{VARIANT}.json"
+def _complete_saved(directory: Path, steering_names: tuple[str, ...], steering: bytes) -> None:
+    """After ``save_pretrained``: steering file, a weight map under the variant's name that includes it, and seal."""
+    single, index = directory / f"model.{VARIANT}.safetensors", directory / INDEX
     if single.exists():  # without a map the loader would not look for a second file
         shard = directory / f"model.{VARIANT}-00001-of-00001.safetensors"
         single.replace(shard)
@@ -549,10 +615,23 @@ def _write_variant_index(directory: Path, steering_names: tuple[str, ...], steer
     else:
         content = json.loads(index.read_text(encoding="utf-8"))
     content["weight_map"] |= dict.fromkeys(steering_names, STEERING_FILE)
-    temporary = directory / f"{STEERING_FILE}.tmp"
-    temporary.write_bytes(steering)
-    temporary.replace(directory / STEERING_FILE)
-    index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _replace(directory / STEERING_FILE, steering)
+    _replace(index, _as_json(content))
+    for name in ("mllmeraser.json", "model.sig"):  # of an export that lay here: a manifest of other files
+        (directory / name).unlink(missing_ok=True)
+    sealed = {name: (directory / name).read_bytes() for name in ("generation_config.json", INDEX, *CODE)}
+    config = json.loads((directory / CONFIG).read_bytes())
+    _replace(directory / CONFIG, _as_json(with_seal(config, sealed)))  # the last: before it nothing is loaded from here
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 # --------------------------------------------------------------------------------------------------------- the mixin
@@ -701,13 +780,18 @@ class SteeringMixin(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but strict: the steering file is verified first, and every weight must be found.
+        """As in transformers, but strict: seal and steering file are verified first, and every weight must be found.
+
+        The seal is compared with the files as they lie there, whatever keywords change of the configuration. It covers
+        everything but the bits of the base's shards: to hash those would double the time of loading, and is what
+        ``mllmeraser verify DIR`` does.
 
         Raises:
-            SteeringError: the steering file is missing or not the one the configuration names, or a weight is missing.
+            SteeringError: a sealed file or the steering file is missing or was changed, or a weight is missing.
         """
         name, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+        check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
         if not isinstance(config, PretrainedConfig):
             given = name if config is None else config
             # The configuration would keep "auto" for its dtype, which the weights are then asked for.
@@ -734,13 +818,7 @@ class SteeringMixin(PreTrainedModel):
         file, sha256 = config.steering.get("file"), config.steering.get("sha256")
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
             raise SteeringError("config.json: steering.file must name a .safetensors file beside it; export again")
-        try:
-            path = None if name is None else cached_file(name, file, **hub)
-        except OSError as error:
-            raise SteeringError(f"{file}: not found in the checkpoint; fetch it or export again") from error
-        if path is None:
-            raise SteeringError(f"{file}: not found; load from a directory or a Hub repository")
-        tensors = read_steering_file(Path(path), sha256, cls.published_layers)
+        tensors = read_steering(_read_file(name, file, hub), sha256, cls.published_layers)
         _check_tensors(tensors, requests, text.hidden_size)
         return tensors
 
@@ -764,11 +842,12 @@ class SteeringMixin(PreTrainedModel):
         data = save(tensors, metadata={"format": "pt"})
         sha256 = hashlib.sha256(data).hexdigest()
         self.config.steering = {**self.config.steering, "file": STEERING_FILE, "sha256": sha256}
+        self.config.steering.pop("seal", None)  # of the files it was loaded from
         state = kwargs.pop("state_dict", None) or self.state_dict()
         state = {key: value for key, value in state.items() if ".steering." not in key}
         super().save_pretrained(save_directory, state_dict=state, **{**kwargs, "variant": VARIANT})
         if kwargs.get("is_main_process", True):
-            _write_variant_index(Path(save_directory), tuple(tensors), data)
+            _complete_saved(Path(save_directory), tuple(tensors), data)
 
     # -- from a base model in memory
 
@@ -777,7 +856,7 @@ class SteeringMixin(PreTrainedModel):
         """A steered model that shares every weight and buffer with ``base``, which stays usable and un-steered.
 
         Args:
-            steering: as in ``config.json``; ``file`` and ``sha256`` are not needed.
+            steering: as in ``config.json``; ``file``, ``sha256`` and ``seal`` are not needed.
             tensors: by the names of the steering bundle, ``requests.{i}.layers.{l}.<leaf>``.
 
         Raises:
@@ -806,6 +885,17 @@ class SteeringMixin(PreTrainedModel):
 
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+
+
+def _read_file(name: Any, file: str, hub: dict[str, Any]) -> bytes:
+    """The bytes of a file of a checkpoint, from its directory or from the Hub."""
+    try:
+        path = None if name is None else cached_file(name, file, **hub)
+    except OSError as error:
+        raise SteeringError(f"{file}: not found in the checkpoint; fetch it or export again") from error
+    if path is None:
+        raise SteeringError(f"{file}: not found; load from a directory or a Hub repository")
+    return Path(path).read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------------- families

@@ -30,6 +30,7 @@ def forge(out: Path) -> None:
     config = json.loads((out / "config.json").read_text())
     if (out / STEERING).is_file():
         edit_json(out / "config.json", steering={**config["steering"], "sha256": sha256_of(out / STEERING)})
+    tiny.seal(out)
     manifest = json.loads((out / "mllmeraser.json").read_text())
     for name, entry in manifest["files"].items():
         if (out / name).is_file():

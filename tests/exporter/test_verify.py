@@ -28,6 +28,7 @@ NAMES = [
     "fails closed",
     "code",
     "config",
+    "seal",
     "switched on",
     "steering file",
     "index",
@@ -103,6 +104,7 @@ def _steering(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Pat
 def rehash(out: Path) -> None:
     steering = json.loads((out / "config.json").read_text())["steering"]
     edit_json(out / "config.json", steering={**steering, "sha256": sha256_of(out / STEERING)})
+    tiny.seal(out)
     manifest = json.loads((out / "mllmeraser.json").read_text())
     for name, entry in manifest["files"].items():
         entry |= {"bytes": (out / name).stat().st_size, "sha256": sha256_of(out / name)}
@@ -118,17 +120,21 @@ MODEL = {"loads", "steering acts", "gates open", "off equals base"}
     ("damage", "expected"),
     [
         (_remove("mllmeraser.json"), {"manifest", "files", "unlisted files"}),
-        (_append("tokenizer.json"), {"file tokenizer.json", "files"}),
-        (_append("modeling_mllmeraser.py"), {"file modeling_mllmeraser.py", "files", "code"}),
+        (_append("tokenizer.json"), {"file tokenizer.json", "files", "seal", *MODEL}),
+        (_append("generation_config.json"), {"file generation_config.json", "files", "seal", *MODEL}),
+        (_append("modeling_mllmeraser.py"), {"file modeling_mllmeraser.py", "files", "code", "seal", *MODEL}),
+        (_append("README.md"), {"file README.md", "files"}),
         (_remove("LICENSE"), {"file LICENSE", "files"}),
         (_add("notes.txt"), {"unlisted files"}),
         (_add("model.safetensors"), {"unlisted files", "fails closed", *MODEL}),
         (_config(steering_enabled=False), {"file config.json", "files", "switched on"}),
-        (_config(model_type="llava"), {"file config.json", "files", "config", "steering file", *MODEL}),
-        (_config(auto_map={"AutoConfig": "o/r--c.C"}), {"file config.json", "files", "config", *MODEL}),
-        (_config(_attn_implementation_internal="o/r"), {"file config.json", "files", "config", *MODEL}),
-        (_config(architectures=["Other"]), {"file config.json", "files", "config", *MODEL}),
-        (_nest, {"file config.json", "files", "config", *MODEL}),
+        (_config(steering_strength=0.0), {"file config.json", "files", "seal", "switched on", *MODEL}),
+        (_config(image_seq_length=9), {"file config.json", "files", "seal", *MODEL}),
+        (_config(model_type="llava"), {"file config.json", "files", "config", "seal", "steering file", *MODEL}),
+        (_config(auto_map={"AutoConfig": "o/r--c.C"}), {"file config.json", "files", "config", "seal", *MODEL}),
+        (_config(_attn_implementation_internal="o/r"), {"file config.json", "files", "config", "seal", *MODEL}),
+        (_config(architectures=["Other"]), {"file config.json", "files", "config", "seal", *MODEL}),
+        (_nest, {"file config.json", "files", "config", "seal", *MODEL}),
         (_append(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
         (_remove(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
         (_remove(SHARD), {f"file {SHARD}", "files", "index", *MODEL}),
@@ -194,7 +200,17 @@ def test_the_code_in_the_directory_is_never_run(exported: Path, tmp_path: Path) 
         (exported / name).write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
     edit_json(exported / "tokenizer_config.json", auto_map={"AutoTokenizer": ["processing_x.T", None]})
     assert {"code", "files"} <= failed(verify(exported))
+    rehash(exported)
+    assert {"code"} <= failed(verify(exported))
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_seal_that_leaves_out_the_code_is_none(exported: Path) -> None:
+    steering = json.loads((exported / "config.json").read_text())["steering"]
+    seal = {name: sha256 for name, sha256 in steering["seal"].items() if name != "modeling_mllmeraser.py"}
+    edit_json(exported / "config.json", steering={**steering, "seal": seal})
+    rehash(exported)
+    assert failed(verify(exported)) == {"seal", *MODEL}
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [1], {"a": None}, -1, 1e400])

@@ -35,12 +35,14 @@ def load(directory: Path, **kwargs: Any) -> Any:
 
 
 def edit_config(directory: Path, **changes: Any) -> None:
+    """Change keys of ``config.json``, and the seal with them."""
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    tiny.seal(directory)
 
 
 def edit_steering(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    """Change the tensors of the steering file, and the sha256 in ``config.json`` with them."""
+    """Change the tensors of the steering file, and every sha256 with them."""
     tensors = load_file(directory / STEERING_FILE)
     change(tensors)
     tiny.write_steering(directory, tensors)
@@ -83,6 +85,7 @@ def test_shards_load_as_one_file_does(base: PreTrainedModel, family: tiny.Family
         save_file({name: tensors[name] for name in names}, directory / shard, metadata={"format": "pt"})
         index["weight_map"] |= dict.fromkeys(names, shard)
     (directory / INDEX).write_text(json.dumps(index))
+    tiny.seal(directory)
     assert torch.equal(load(directory)(**batch).logits, tiny.steered(base, part)(**batch).logits)
 
 
@@ -222,10 +225,12 @@ def test_a_missing_or_misshapen_base_weight_raises(exported: Path) -> None:
     index = json.loads((exported / INDEX).read_text())
     less = {**index, "weight_map": {n: file for n, file in index["weight_map"].items() if n != name}}
     (exported / INDEX).write_text(json.dumps(less))
+    tiny.seal(exported)
     _edit_shard(exported, lambda t: t.pop(name))
     with pytest.raises(SteeringError, match=r"missing_keys .*layers\.2\.mlp\.up_proj\.weight"):
         load(exported)
     (exported / INDEX).write_text(json.dumps(index))
+    tiny.seal(exported)
     _edit_shard(exported, lambda t: t.update({name: torch.zeros(3, 3)}))
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         load(exported)
@@ -240,6 +245,7 @@ def test_steering_tensors_that_the_weight_map_leaves_out_raise(exported: Path) -
     index = json.loads((exported / INDEX).read_text())
     index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != STEERING_FILE}
     (exported / INDEX).write_text(json.dumps(index))
+    tiny.seal(exported)
     with pytest.raises(SteeringError, match=r"missing_keys .*steering"):
         load(exported)
 
@@ -247,8 +253,7 @@ def test_steering_tensors_that_the_weight_map_leaves_out_raise(exported: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steering": None}, "must hold schema 1"),
-        ({"steering": {"schema": 2}}, "must hold schema 1"),
+        ({"schema": 2}, "must hold schema 1"),
         ({"file": "../mllmeraser-steering.safetensors"}, "steering.file"),
         ({"file": "steering.bin"}, "steering.file"),
         ({"file": None}, "steering.file"),
@@ -267,9 +272,7 @@ def test_steering_tensors_that_the_weight_map_leaves_out_raise(exported: Path) -
 )
 def test_a_configuration_that_says_something_else_raises(exported: Path, changes: Any, message: str) -> None:
     steering = _steering(exported)
-    if "steering" in changes:
-        edit_config(exported, **changes)
-    elif changes.keys() & {"file", "sha256", "requests"}:
+    if changes.keys() & {"schema", "file", "sha256", "requests"}:
         edit_config(exported, steering={**steering, **changes})
     else:
         edit_config(exported, steering={**steering, "requests": [{**steering["requests"][0], **changes}]})

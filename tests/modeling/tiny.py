@@ -161,7 +161,7 @@ def steered(base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]
     return modeling.steered_class(base.config.model_type).from_base(base, *part)
 
 
-CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
+CODE = modeling.CODE
 SHARD = "model-00001-of-00001.safetensors"
 
 
@@ -200,7 +200,19 @@ def export(
     (directory / "config.json").write_text(json.dumps(content))
     for name in CODE:
         shutil.copyfile(Path(modeling.__file__).parent / name, directory / name)
+    seal(directory)
     return directory
+
+
+def seal(directory: Path) -> None:
+    """Make ``config.json`` fit its directory, as an attacker would who changed something on purpose."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    names = config["steering"].get("seal", (modeling.INDEX, *CODE))
+    path.unlink()  # it may be a link
+    path.write_text(
+        json.dumps(modeling.with_seal(config, {n: (directory / n).read_bytes() for n in names if n != path.name}))
+    )
 
 
 def write_steering(directory: Path, named: dict[str, Tensor]) -> None:
