@@ -25,7 +25,7 @@ from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 from mllmeraser.steering.bundle import load_bundle, save_bundle
 
-COMMANDS = ("compute", "interference", "import-official", "export", "verify", "evaluate", "inspect", "demo")
+COMMANDS = ("compute", "interference", "import-official", "export", "verify", "evaluate", "inspect", "demo", "sign")
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 
@@ -207,6 +207,29 @@ def test_matrices_of_the_authors_are_imported_exported_and_verified(run: Run, ma
     assert run("export", made / "base", "--bundle", bundle, "-o", out).code == 0
     assert run("verify", out, "--base", made / "base").code == 0
     assert "not measured" in (out / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_what_is_signed_verifies_with_the_public_key_until_it_changes(run: Run, made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing", reason="the extra 'sign' is not installed")
+    from test_signing import make_key
+
+    out, (private, public) = tmp_path / "out", make_key(tmp_path)
+    assert run("export", made / "base", "--bundle", made / "b.safetensors", "-o", out, "--link", "copy").code == 0
+    signed = run("sign", out, "--private-key", private, "--json")
+    assert (signed.code, document(signed)["output"]) == (0, str(out / "model.sig"))
+    assert signed.stderr.splitlines()[-1] == f"next: mllmeraser verify {out} --public-key FILE"
+    verified = run("verify", out, "--public-key", public)
+    assert verified.code == 0
+    assert "ok     signature: " in verified.stdout
+    (out / "README.md").write_text("another card")
+    changed = run("verify", out, "--public-key", public, "--json")
+    assert changed.code == 3
+    assert "signature" in changed.stderr.splitlines()[-1]
+    for call in (["sign", out, "--private-key"], ["verify", out, "--public-key"]):
+        result = run(*call, tmp_path / "none")
+        assert result.code == 2
+        assert result.error.startswith(f"{tmp_path / 'none'}: no such file")
 
 
 def test_interference_is_a_matrix_or_one_document(run: Run, made: Path, tmp_path: Path) -> None:
