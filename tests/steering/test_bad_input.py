@@ -152,8 +152,9 @@ def test_a_text_that_holds_the_mark_of_a_picture_names_the_prompt(
 ) -> None:
     """The processor would look for one more picture; it says so without saying where."""
     good, bad = Prompt("Who is this?", image), Prompt(f"Who is {MARK[checkpoint.model_type]} this?", image)
-    said = message(asked, checkpoint, good, bad, good)
-    assert said.startswith(f"the prompt {bad.text!r}: the processor cannot encode it (")
+    for call, arguments in ((asked, (checkpoint, good, bad, good)), (encode, (checkpoint, [good, bad, good], "left"))):
+        said = message(call, *arguments)
+        assert said.startswith(f"the prompt {bad.text!r}: the processor cannot encode it (")
 
 
 @pytest.mark.parametrize("image", [None, talker.picture(1)], ids=["words", "picture"])
