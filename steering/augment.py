@@ -1,8 +1,8 @@
 """More of what is to be forgotten than was listed: the same people in other pictures and other words.
 
-Each forget record is joined by variants of its user's turn. A picture is cropped, mirrored, tinted, blurred or
-compressed; a question is put in other words around it (no word of the question itself is changed, so the meaning
-cannot be). Only the gate is fitted on them: it must open on what nobody listed.
+Each forget record is joined by variants of its user's turn, each retain record by one: otherwise the gate would learn
+the look of a variant. A picture is cropped, mirrored, tinted, blurred or compressed; a question is put in other words
+around it (no word of the question itself is changed, so the meaning cannot be). Only the gate is fitted on them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Sequence
+from typing import overload
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mllmeraser.inference.encoding import read_image
 from mllmeraser.inference.prompts import Prompt
+from mllmeraser.steering.samples import Sample
 
 VARIANTS = 3  # of each record
 FRAMES = (
@@ -27,6 +29,30 @@ FRAMES = (
     "{q} Thank you.",
     "Quickly: {q}",
 )
+
+
+class WithVariants(Sequence[Prompt]):
+    """The user's turns of samples, and after all of them a variant of each, made when it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+        self._samples, self._seed = samples, seed
+
+    def __len__(self) -> int:
+        return 2 * len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        turn = self._samples[index % len(self._samples)].user_turn
+        return turn if index < len(self._samples) else _variant(turn, random.Random(f"variant {self._seed} {index}"))
 
 
 def variants(turn: Prompt, rng: random.Random) -> list[Prompt]:

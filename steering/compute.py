@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import platform
 import random
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from torch import Tensor
 
 import mllmeraser
 from mllmeraser.errors import InputError
-from mllmeraser.files import sha256_of
+from mllmeraser.files import sha256_of, write_atomically
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.processes import processes
+from mllmeraser.inference.prompts import Prompt
 from mllmeraser.ranking import auroc
 from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.augment import variants
+from mllmeraser.steering.augment import WithVariants, variants
 from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request
 from mllmeraser.steering.calibrate import Calibration, calibrate
+from mllmeraser.steering.compare import compare_directions
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.folds import folds
 from mllmeraser.steering.gate import Gate, fit_gate
@@ -38,7 +42,7 @@ from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import PAPER_SKIPPED_BLOCKS, Recipe
-from mllmeraser.steering.samples import Sample, Turns, read_samples, refuse_overlap
+from mllmeraser.steering.samples import Repeated, Sample, Turns, read_samples, refuse_overlap
 from mllmeraser.steering.states import States
 from mllmeraser.steering.trials import Material
 
@@ -53,6 +57,7 @@ class Computation:
     bundle: Bundle
     calibration: Calibration
     pairs: Pairs
+    cosines: dict[str, dict[int, float]] = field(default_factory=dict)  # between sources, if that was asked for
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``compute --json`` (``docs/json.md``)."""
@@ -74,6 +79,9 @@ class Computation:
             "reply_steps": meta.reply_steps,
             "statistics": {str(layer): row.model_dump(mode="json") for layer, row in request.statistics.items()},
             "curve": self.calibration.document()["curve"],
+            "cosines": {
+                pair: {str(layer): value for layer, value in row.items()} for pair, row in self.cosines.items()
+            },
         }
 
     def lines(self) -> list[str]:
@@ -101,6 +109,8 @@ class Computation:
                 f"trial      {point.refused:.1%} refused, {point.forgotten:.1%} without the answer, "
                 f"{point.kept:.1%} of what is kept token-identical"
             )
+        for pair, cosines in self.cosines.items():
+            lines.append(f"cosine     {pair}: " + ", ".join(f"{layer}: {c:.2f}" for layer, c in cosines.items()))
         return lines
 
 
@@ -113,6 +123,7 @@ def compute(
     request_id: str = "request-1",
     seed: int = 0,
     batch_size: int = 64,
+    compare: bool = False,
 ) -> Computation:
     """The steering bundle of one removal request.
 
@@ -121,6 +132,7 @@ def compute(
         forget, retain: records; no subject may stand in both.
         recipe: every choice; by default a kernel gate and directions along the reply, calibrated.
         request_id: names the request in the bundle; must not name a person.
+        compare: also find the cosines between directions of different sources.
 
     Raises:
         InputError: the records or the recipe do not fit the base or each other.
@@ -144,8 +156,11 @@ def compute(
         material = _material(
             checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed, batch_size
         )
-        held_out = folds(material.forget, retain, recipe.calibration_share, seed) if recipe.calibration_share else []
+        held_out = (
+            folds(material.forget, material.retain, recipe.calibration_share, seed) if recipe.calibration_share else []
+        )
         chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed, batch_size)
+        _keep_curve(checkpoint, chosen)
         gates = _fit(checkpoint, material, chosen, recipe, Path(folder), batch_size)
         statistics = {
             layer: _statistics(gate, material.forget_states[layer], material.retain_states[layer], chosen, layer)
@@ -154,7 +169,12 @@ def compute(
     bundle = _bundle(checkpoint, chosen, pairs, recipe, gates, directions, statistics, (len(forget), len(retain)))
     bundle.metadata.requests[0].id = request_id
     bundle.metadata.seed = seed
-    return Computation(bundle, chosen, pairs)
+    cosines: dict[str, dict[int, float]] = {}
+    if compare:
+        own = pairs if pairs.source == "own" else None
+        instruction = recipe.refusal_instruction
+        cosines = compare_directions(checkpoint, forget, instruction, own, moved_blocks, seed, batch_size)
+    return Computation(bundle, chosen, pairs, cosines)
 
 
 def _material(
@@ -170,7 +190,9 @@ def _material(
 ) -> Material:
     """The states that gates are fitted on: of forget in memory, of retain in files."""
     samples, turns = list(forget), [sample.user_turn for sample in forget]
+    retain_turns: Sequence[Prompt] = Turns(retain)
     if recipe.augment:
+        retain, retain_turns = Repeated(retain, 2), WithVariants(retain, seed)
         rng = random.Random(f"augment {seed}")
         more = [(sample, turn) for sample in samples for turn in variants(sample.user_turn, rng)]
         samples += [sample for sample, _ in more]
@@ -179,12 +201,18 @@ def _material(
         samples,
         turns,
         retain,
+        retain_turns,
         last_prompt_states(checkpoint, turns, layers, batch_size=batch_size, progress="forget states"),
-        stream_prompt_states(
-            checkpoint, Turns(retain), layers, folder, batch_size=batch_size, progress="retain states"
-        ),
+        stream_prompt_states(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
         directions,
     )
+
+
+def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
+    """The whole trade-off curve, in the work directory if there is one."""
+    folder = checkpoint.passes.directory
+    if folder is not None and processes().leads:
+        write_atomically(folder / "calibration.json", f"{json.dumps(chosen.document(), indent=2)}\n".encode())
 
 
 def _fit(
@@ -202,7 +230,7 @@ def _fit(
             forget = last_prompt_states(steered, material.forget_turns, [layer], batch_size=batch_size)[layer]
             here = folder / f"steered-{layer}"
             here.mkdir()
-            retain = stream_prompt_states(steered, Turns(material.retain), [layer], here, batch_size=batch_size)[layer]
+            retain = stream_prompt_states(steered, material.retain_turns, [layer], here, batch_size=batch_size)[layer]
         gates[layer] = fit_gate(forget, retain, chosen.gates[layer].setting)
     return gates
 

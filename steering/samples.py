@@ -199,3 +199,26 @@ class Turns(Sequence[Prompt]):
         if isinstance(index, slice):
             return [sample.user_turn for sample in self._samples[index]]
         return self._samples[index].user_turn
+
+
+class Repeated(Sequence[Sample]):
+    """The same samples several times over."""
+
+    def __init__(self, samples: Sequence[Sample], times: int) -> None:
+        self._samples, self._times = samples, times
+
+    def __len__(self) -> int:
+        return self._times * len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._samples[index % len(self._samples)]

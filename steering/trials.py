@@ -36,6 +36,7 @@ class Material:
     forget: Sequence[Sample]
     forget_turns: Sequence[Prompt]
     retain: Sequence[Sample]
+    retain_turns: Sequence[Prompt]
     forget_states: Mapping[int, Tensor]  # each (n_f, d)
     retain_states: Mapping[int, States]  # each (n_r, d)
     directions: Mapping[int, Tensor]  # each (K, d)
@@ -80,7 +81,7 @@ class Trials:
         rng = random.Random(f"trials {seed}")
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain, rng)
         self.turns = [material.forget_turns[i] for i in self.forget]
-        self.turns += [material.retain[i].user_turn for i in self.retain]
+        self.turns += [material.retain_turns[i] for i in self.retain]
         self.answers = [material.forget[i].accepted for i in self.forget]
         self.length = max(16, len(next(iter(material.directions.values()))) + 8)
         self.base_replies = self._replies(checkpoint, list(range(len(self.turns))))
