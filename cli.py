@@ -20,6 +20,7 @@ from mllmeraser.errors import InputError, MllmEraserError, VerificationError
 from mllmeraser.steering.recipe import Recipe, make_recipe
 
 if TYPE_CHECKING:
+    from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.inference.source import Source
     from mllmeraser.steering.compute import Computation
 
@@ -122,6 +123,28 @@ def _model_options(command: Command) -> Command:
     return command
 
 
+def _link_option(command: Command) -> Command:
+    """How large files come into a directory without being copied."""
+    return click.option(
+        "--link",
+        type=click.Choice(["auto", "copy", "hard", "sym"]),
+        default="auto",
+        show_default=True,
+        help="How the given weights come in; auto: reflink, else hard link (checkpoints only), else copy.",
+    )(command)
+
+
+def _onnx_toggle_option(command: Command) -> Command:
+    """How steered graphs are switched off."""
+    return click.option(
+        "--onnx-toggle",
+        type=click.Choice(["constant", "input"]),
+        default="constant",
+        show_default=True,
+        help="ONNX: a constant strength and a twin graph of the base, or a required input steering_strength.",
+    )(command)
+
+
 def _compute_options(command: Command) -> Command:
     """The choices of `compute`: one option for each field of the recipe, with its description as help."""
     for name, field in reversed(Recipe.model_fields.items()):
@@ -159,7 +182,8 @@ def _recipe(base: Source, options: Mapping[str, Any]) -> Recipe:
 @click.option("--output", "-o", type=_PATH, required=True, help="The bundle, a .safetensors file.")
 @click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
-@click.option("--work-dir", type=_PATH, help="Keep finished forward passes here, so that a killed run goes on.")
+@click.option("--compare-directions", "compare", is_flag=True, help="Also show cosines between sources of directions.")
+@click.option("--work-dir", type=_PATH, help="Keep finished passes and the trade-off curve here; a killed run goes on.")
 @_compute_options
 @_model_options
 @_output_options
@@ -196,6 +220,7 @@ def _compute(source: Source, options: Mapping[str, Any]) -> Computation:
         request_id=options["request_id"],
         seed=options["seed"],
         batch_size=options["batch_size"],
+        compare=options.get("compare", False),
     )
 
 
@@ -206,12 +231,15 @@ def _compute(source: Source, options: Mapping[str, Any]) -> Computation:
 @click.option("--retain", type=_PATH, help="With --forget.")
 @click.option("--output", "-o", type=_PATH, required=True, help="The directory of the checkpoint.")
 @click.option(
-    "--link",
-    type=click.Choice(["auto", "copy", "hard", "sym"]),
-    default="auto",
+    "--format",
+    "format_",
+    type=click.Choice(["checkpoint", "onnx"]),
+    default="checkpoint",
     show_default=True,
-    help="How the base's shards come in; auto: reflink, else hard link, else copy.",
+    help="A checkpoint for from_pretrained, or graphs for ONNX clients.",
 )
+@_onnx_toggle_option
+@_link_option
 @click.option("--overwrite", is_flag=True, help="Replace a directory that is not empty.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--request-id", default="request-1", show_default=True, help="With --forget: names the request.")
@@ -223,27 +251,66 @@ def export(
     base: str,
     bundles: tuple[Path, ...],
     output: Path,
+    format_: Literal["checkpoint", "onnx"],
+    onnx_toggle: Literal["constant", "input"],
     link: Literal["auto", "copy", "hard", "sym"],
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export BASE with its steering as a checkpoint that plain from_pretrained loads."""
+    """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
     from mllmeraser.exporter.directory import check_output, export
+    from mllmeraser.exporter.onnx.api import check_onnx_export, onnx_export
     from mllmeraser.steering.bundle import load_bundle
 
     if bool(bundles) == bool(options["forget"]) or bool(options["forget"]) != bool(options["retain"]):
         raise InputError("give either --bundle (once or several times), or --forget and --retain")
+    if format_ == "onnx" and (dry_run or link != "auto"):
+        raise InputError("--format onnx writes every graph anew: leave out --dry-run and --link")
+    if format_ != "onnx" and onnx_toggle != "constant":
+        raise InputError("--onnx-toggle is about graphs: add --format onnx")
     source = _resolve(base)
     if options["forget"]:
-        check_output(source, output, overwrite)  # before the long work, not after it
+        check = check_onnx_export if format_ == "onnx" else check_output
+        check(source, output, overwrite)  # before the long work, not after it
         steering = [_compute(source, options).bundle]
     else:
         steering = [load_bundle(path) for path in bundles]
+    if format_ == "onnx":
+        steered = onnx_export(source, steering, output, toggle=onnx_toggle, overwrite=overwrite, progress=console.print)
+        _report_graphs(as_json, steered, base)
+        return
     plan = export(source, steering, output, link=link, overwrite=overwrite, dry_run=dry_run)
     _report(as_json, plan.document(), plan.lines())
     _next(f"mllmeraser verify {output} --base {base}" if not dry_run else "the same without --dry-run")
+
+
+@cli.command("onnx-steer", short_help="Steering for ONNX graphs that exist.")
+@click.argument("model_dir", type=_PATH)
+@click.option("--bundle", "bundles", type=_PATH, multiple=True, required=True, help="A bundle; may be repeated.")
+@click.option("--output", "-o", type=_PATH, required=True, help="The directory of the steered graphs.")
+@_onnx_toggle_option
+@_link_option
+@click.option("--overwrite", is_flag=True, help="Replace a directory that is not empty.")
+@_output_options
+def onnx_steer(
+    model_dir: Path,
+    bundles: tuple[Path, ...],
+    output: Path,
+    onnx_toggle: Literal["constant", "input"],
+    link: Literal["auto", "copy", "hard", "sym"],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
+    from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
+    from mllmeraser.steering.bundle import load_bundle
+
+    require_onnx()
+    steering = [load_bundle(path) for path in bundles]
+    steered = onnx_steer(model_dir, steering, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
+    _report_graphs(as_json, steered, str(model_dir))
 
 
 @cli.command(short_help="Every promise of a checkpoint, checked.")
@@ -253,16 +320,21 @@ def export(
 @_output_options
 def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
     """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
+    from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
     from mllmeraser.exporter.verify import verify
 
-    verification = verify(directory, None if base is None else _resolve(base).path, public_key)
+    onnx = is_onnx_export(directory)
+    # A directory of graphs needs no config.json, which a base checkpoint must have.
+    found = None if base is None else Path(base) if onnx and Path(base).is_dir() else _resolve(base).path
+    verification = (verify_onnx if onnx else verify)(directory, found, public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
     _report(as_json, verification.document(), lines)
     if not verification.ok:
         failed = [check.name for check in verification.checks if not check.ok]
         raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")
-    _next(f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json")
+    evaluate = f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json"
+    _next(f"mllmeraser sign {directory} --private-key FILE" if onnx else evaluate)
 
 
 @cli.command(short_help="An OpenSSF signature of a checkpoint.")
@@ -425,6 +497,14 @@ def _resolve(source: str) -> Source:
 def _report(as_json: bool, document: Mapping[str, Any], lines: Iterable[str]) -> None:
     """The result on stdout: one JSON document, or lines for a person."""
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
+
+
+def _report_graphs(as_json: bool, steered: SteeredDirectory, base: str) -> None:
+    """What `export --format onnx` and `onnx-steer` wrote; what is lost is said on stderr too."""
+    _report(as_json, steered.document(), steered.lines())
+    for warning in steered.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    _next(f"mllmeraser verify {steered.output} --base {base}")
 
 
 def _next(command: str) -> None:

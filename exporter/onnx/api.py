@@ -67,12 +67,20 @@ def onnx_export(
         )
 
 
-def verify_onnx(directory: Path, base: Path | None = None) -> Verification:
+def check_onnx_export(source: Source, output: Path, overwrite: bool) -> None:
+    """What :func:`onnx_export` would raise about base and output, before the long work that comes first."""
+    require_onnx()
+    from mllmeraser.exporter.onnx.export import check_export
+
+    check_export(source, output, overwrite)
+
+
+def verify_onnx(directory: Path, base: Path | None = None, public_key: Path | None = None) -> Verification:
     """Check a directory of steered graphs; see :func:`mllmeraser.exporter.onnx.verify.verify_directory`."""
     require_onnx()
     from mllmeraser.exporter.onnx.verify import verify_directory
 
-    return verify_directory(directory, base)
+    return verify_directory(directory, base, public_key)
 
 
 def is_onnx_export(directory: Path) -> bool:

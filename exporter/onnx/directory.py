@@ -67,13 +67,13 @@ class SteeredDirectory:
         }
 
     def lines(self) -> list[str]:
-        """The same for a person."""
+        """The same for a person, but for the warnings."""
         found = [f"{self.output}: {len(self.files)} files, {sum(self.files.values()):,} bytes"]
         for graph in self.graphs:
             twin = f", the base's graph is {graph.twin}" if graph.twin else ""
             reply = f"{graph.reply_steps - 1} reply positions" if graph.reply_steps > 1 else "the prompt only"
             found.append(f"  {graph.name}: steered, {reply}{twin}")
-        return [*found, *(f"  warning: {warning}" for warning in self.warnings)]
+        return found
 
 
 def steer_directory(

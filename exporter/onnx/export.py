@@ -57,20 +57,30 @@ def export_onnx(
     Raises:
         InputError: base, bundle or output cannot be used; nothing was written.
     """
+    output = output.absolute()
+    base = check_export(source, output, overwrite)
+    merge(base, bundles)  # only for its checks: the bundles were computed on this base
+    with _staging(output) as folder:
+        export_base(base, folder, precision, progress)
+        progress("steering the decoder")
+        # Hard links are single again once the temporary directory is gone.
+        return steer_directory(folder, bundles, output, toggle=toggle, link="hard", overwrite=overwrite)
+
+
+def check_export(source: Source, output: Path, overwrite: bool) -> BaseCheckpoint:
+    """The base, found to have an export, for an output that can be written to.
+
+    Raises:
+        InputError: base or output cannot be used.
+    """
     base = read_base(source)
     if base.model_type not in POSITION_AXES:
         raise InputError(
             f"{source.path}: no ONNX export for model_type {base.model_type}, only for {', '.join(POSITION_AXES)}; "
             "graphs of it made elsewhere can be steered with: mllmeraser onnx-steer MODEL_DIR"
         )
-    merge(base, bundles)  # only for its checks: the bundles were computed on this base
-    output = output.absolute()
-    check_target(output, base.root, overwrite)
-    with _staging(output) as folder:
-        export_base(base, folder, precision, progress)
-        progress("steering the decoder")
-        # Hard links are single again once the temporary directory is gone.
-        return steer_directory(folder, bundles, output, toggle=toggle, link="hard", overwrite=overwrite)
+    check_target(output.absolute(), base.root, overwrite)
+    return base
 
 
 def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progress: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from mllmeraser.errors import InputError
+from mllmeraser.errors import InputError, VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import read_object
 from mllmeraser.exporter.layout import MANIFEST
@@ -25,6 +25,7 @@ from mllmeraser.exporter.onnx.folder import Graph, read_folder
 from mllmeraser.exporter.onnx.insert import METADATA_KEY
 from mllmeraser.exporter.onnx.probe import gates_of, run_probe, with_gates, with_strength, without_steering
 from mllmeraser.exporter.onnx.settings import head_size
+from mllmeraser.exporter.signing import check_signature
 from mllmeraser.exporter.verify import Verification
 from mllmeraser.files import sha256_of
 
@@ -34,14 +35,15 @@ _RUNTIME_ERRORS = (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidA
 Logits = npt.NDArray[Any]
 
 
-def verify_directory(directory: Path, base: Path | None = None) -> Verification:
+def verify_directory(directory: Path, base: Path | None = None, public_key: Path | None = None) -> Verification:
     """Check a directory of steered graphs.
 
     Args:
         base: the directory that was steered, or the checkpoint that was exported; its files are compared too.
+        public_key: also check the signature ``model.sig``, with the signer's key.
 
     Raises:
-        InputError: ``directory`` or ``base`` is no directory.
+        InputError: ``directory`` or ``base`` is no directory, or ``public_key`` no key.
     """
     for folder in (directory, base):
         if folder is not None and not folder.is_dir():
@@ -54,6 +56,8 @@ def verify_directory(directory: Path, base: Path | None = None) -> Verification:
     ]
     if base is not None:
         checks.append(run("base", lambda: _base(directory, base)))
+    if public_key is not None:
+        checks.append(_signature(directory, public_key))
     names = ("steering", "off equals base", "steering acts")
     if not all(check.ok for check in checks):
         failed = next(check.name for check in checks if not check.ok)
@@ -133,6 +137,14 @@ def _base(directory: Path, base: Path) -> str:
             raise CheckFailed(f"{name}: not the base's file")
         compared += 1
     return f"{compared} files are the base's, byte for byte"
+
+
+def _signature(directory: Path, public_key: Path) -> Check:
+    try:
+        check_signature(directory, public_key)
+    except VerificationError as error:
+        return Check("signature", False, str(error))
+    return Check("signature", True, f"every file is what the holder of {public_key.name} signed")
 
 
 def _steering(directory: Path) -> str:
