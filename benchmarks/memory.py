@@ -24,10 +24,10 @@ def peak(base: Path, data: Path, count: int) -> int:
     from mllmeraser.inference.loading import load
     from mllmeraser.steering.compute import compute
     from mllmeraser.steering.recipe import make_recipe
-    from mllmeraser.steering.samples import Records, read_samples
+    from mllmeraser.steering.samples import read_samples, stream_samples
 
     checkpoint = load(base, dtype="float32")
-    retain = Records(data / f"retain-{count}.jsonl")
+    retain = stream_samples(data / f"retain-{count}.jsonl")
     compute(checkpoint, read_samples(data / "forget.jsonl"), retain, make_recipe("llava", STEPS))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

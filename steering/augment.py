@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Sequence
-from typing import overload
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mllmeraser.inference.encoding import read_image
 from mllmeraser.inference.prompts import Prompt
+from mllmeraser.steering.on_demand import OnDemand
 from mllmeraser.steering.samples import Sample
 
 VARIANTS = 3  # of each record
@@ -31,28 +31,15 @@ FRAMES = (
 )
 
 
-class WithVariants(Sequence[Prompt]):
-    """The user's turns of samples, and after all of them a variant of each, made when it is asked for."""
+def with_variants(samples: Sequence[Sample], seed: int) -> tuple[Sequence[Sample], Sequence[Prompt]]:
+    """The samples twice over, and their user's turns followed by a variant of each."""
+    n = len(samples)
 
-    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
-        self._samples, self._seed = samples, seed
+    def turn(i: int) -> Prompt:
+        plain = samples[i % n].user_turn
+        return plain if i < n else _variant(plain, random.Random(f"variant {seed} {i}"))
 
-    def __len__(self) -> int:
-        return 2 * len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prompt]: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        turn = self._samples[index % len(self._samples)].user_turn
-        return turn if index < len(self._samples) else _variant(turn, random.Random(f"variant {self._seed} {index}"))
+    return OnDemand(2 * n, lambda i: samples[i % n]), OnDemand(2 * n, turn)
 
 
 def variants(turn: Prompt, rng: random.Random) -> list[Prompt]:

@@ -27,13 +27,13 @@ from mllmeraser.errors import InputError
 from mllmeraser.files import sha256_of, write_atomically
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.ranking import auroc
 from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.augment import WithVariants, variants
+from mllmeraser.steering.augment import variants, with_variants
 from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request
 from mllmeraser.steering.calibrate import Calibration, calibrate
+from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.folds import folds
@@ -42,7 +42,7 @@ from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import PAPER_SKIPPED_BLOCKS, Recipe
-from mllmeraser.steering.samples import Repeated, Sample, Turns, read_samples, refuse_overlap
+from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap, turns
 from mllmeraser.steering.states import States
 from mllmeraser.steering.trials import Material
 
@@ -144,6 +144,7 @@ def compute(
     if checkpoint.steered:
         raise InputError(f"{checkpoint.path}: already steered; compute on its base, and export all bundles together")
     refuse_overlap(forget, retain)
+    check_records(forget, retain)
     num_layers = len(decoder_layers(checkpoint))
     recipe = _on_this_model(recipe, num_layers)
     gate_blocks, moved_blocks = _blocks(recipe, num_layers)
@@ -156,6 +157,8 @@ def compute(
         material = _material(
             checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed, batch_size
         )
+        for layer, states in material.retain_states.items():
+            refuse_constant(layer, states)
         held_out = (
             folds(material.forget, material.retain, recipe.calibration_share, seed) if recipe.calibration_share else []
         )
@@ -189,20 +192,19 @@ def _material(
     batch_size: int,
 ) -> Material:
     """The states that gates are fitted on: of forget in memory, of retain in files."""
-    samples, turns = list(forget), [sample.user_turn for sample in forget]
-    retain_turns: Sequence[Prompt] = Turns(retain)
+    samples, forget_turns, retain_turns = list(forget), list(turns(forget)), turns(retain)
     if recipe.augment:
-        retain, retain_turns = Repeated(retain, 2), WithVariants(retain, seed)
+        retain, retain_turns = with_variants(retain, seed)
         rng = random.Random(f"augment {seed}")
         more = [(sample, turn) for sample in samples for turn in variants(sample.user_turn, rng)]
         samples += [sample for sample, _ in more]
-        turns += [turn for _, turn in more]
+        forget_turns += [turn for _, turn in more]
     return Material(
         samples,
-        turns,
+        forget_turns,
         retain,
         retain_turns,
-        last_prompt_states(checkpoint, turns, layers, batch_size=batch_size, progress="forget states"),
+        last_prompt_states(checkpoint, forget_turns, layers, batch_size=batch_size, progress="forget states"),
         stream_prompt_states(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
         directions,
     )

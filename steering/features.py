@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mllmeraser.steering.checks import median_distance
 from mllmeraser.steering.states import States, pieces, sample_rows
 
 SAMPLES_PER_LANDMARK = 5
@@ -55,7 +56,7 @@ def place_centres(forget: Tensor, retain: States, at_most: int, seed: int, keep:
     some = [sample_rows(retain, keep, STARTED_FROM // 2, generator), sample_rows(forget, None, 1024, generator)]
     chosen = torch.cat(some)
     chosen = _unit(chosen[torch.randperm(len(chosen), generator=generator)[:1024]])
-    return Centres(torch.cat(centres), float(torch.pdist(chosen).pow(2).median()))
+    return Centres(torch.cat(centres), median_distance(torch.pdist(chosen).pow(2)))
 
 
 def _fewest(at_most: int, samples: int) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.prompts import Prompt
+from mllmeraser.steering.on_demand import OnDemand
 
 Task = Literal["generation", "classification", "cloze"]
 Modality = Literal["image_text", "text"]
@@ -94,46 +95,30 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         InputError: the file is missing, empty or not text, or a line is no record; the message names file, line, key.
     """
-    return list(Records(path))
+    return list(stream_samples(path))
 
 
-class Records(Sequence[Sample]):
-    """The records of a JSON Lines file, all checked at once, each made when it is asked for: a large retain set then
+def stream_samples(path: Path) -> Sequence[Sample]:
+    """As :func:`read_samples`, all records checked at once, but each made when it is asked for: a large retain set then
     takes the room of its text, a fifth of that of its records.
 
     Raises:
         InputError: as :func:`read_samples`.
     """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        try:
-            data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-        self._path = path
-        # At line feeds only: a string may hold U+2028, which ends no line.
-        self._lines = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip()]
-        if not self._lines:
-            raise InputError(f"{path}: holds no record; every line must be one JSON object (docs/records.md)")
-        for number, line in self._lines:
-            _read_line(path, number, line)
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [_read_line(self._path, *line) for line in self._lines[index]]
-        return _read_line(self._path, *self._lines[index])
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    # At line feeds only: a string may hold U+2028, which ends no line.
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: holds no record; every line must be one JSON object (docs/records.md)")
+    for number, line in lines:
+        _read_line(path, number, line)
+    return OnDemand(len(lines), lambda i: _read_line(path, *lines[i]))
 
 
 def _read_line(path: Path, number: int, line: bytes) -> Sample:
@@ -180,45 +165,6 @@ def by_subject(samples: Iterable[Sample]) -> Iterator[tuple[str, list[Sample]]]:
     yield from groups.items()
 
 
-class Turns(Sequence[Prompt]):
-    """The user's turns of samples, each made when it is asked for."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prompt]: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(index, slice):
-            return [sample.user_turn for sample in self._samples[index]]
-        return self._samples[index].user_turn
-
-
-class Repeated(Sequence[Sample]):
-    """The same samples several times over."""
-
-    def __init__(self, samples: Sequence[Sample], times: int) -> None:
-        self._samples, self._times = samples, times
-
-    def __len__(self) -> int:
-        return self._times * len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._samples[index % len(self._samples)]
+def turns(samples: Sequence[Sample]) -> Sequence[Prompt]:
+    """The user's turns of samples."""
+    return OnDemand(len(samples), lambda i: samples[i].user_turn)

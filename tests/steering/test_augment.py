@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, WithVariants, variants
+from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, variants, with_variants
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Repeated, Sample, Turns, read_samples
+from mllmeraser.steering.samples import Sample, read_samples, turns
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,14 @@ def test_variants_keep_the_words_of_the_question(retain: list[Sample]) -> None:
 
 
 def test_turns_come_first_and_a_variant_of_each_after_them(retain: list[Sample]) -> None:
-    turns, again = WithVariants(retain, 0), WithVariants(retain, 0)
-    assert len(list(turns)) == len(turns) == 2 * len(retain) == len(list(Repeated(retain, 2)))
-    assert turns[: len(retain)] == list(Turns(retain))
+    samples, found = with_variants(retain, 0)
+    again = with_variants(retain, 0)[1]
+    assert list(samples) == [*retain, *retain]
+    assert len(list(found)) == len(found) == 2 * len(retain)
+    assert found[: len(retain)] == list(turns(retain))
     for i, sample in enumerate(retain, len(retain)):
-        assert sample.user_turn.text in turns[i].text
-        assert turns[i].text == again[i].text
+        assert sample.user_turn.text in found[i].text
+        assert found[i].text == again[i].text
 
 
 def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint) -> None:
