@@ -208,10 +208,10 @@ def _compute(source: Source, options: Mapping[str, Any]) -> Computation:
     """What `compute` and `export --forget` do: read, load, compute."""
     from mllmeraser.inference.loading import load
     from mllmeraser.steering.compute import compute
-    from mllmeraser.steering.samples import Records, read_samples
+    from mllmeraser.steering.samples import read_samples, stream_samples
 
     recipe = _recipe(source, options)
-    forget, retain = read_samples(options["forget"]), Records(options["retain"])
+    forget, retain = read_samples(options["forget"]), stream_samples(options["retain"])
     return compute(
         load(source, device=options["device"], dtype=options["dtype"], work_dir=options["work_dir"]),
         forget,
@@ -305,10 +305,10 @@ def onnx_steer(
 ) -> None:
     """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
     from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
-    from mllmeraser.steering.bundle import load_bundle
+    from mllmeraser.steering.bundle_file import read_bundle
 
     require_onnx()
-    steering = [load_bundle(path) for path in bundles]
+    steering = [read_bundle(path) for path in bundles]
     steered = onnx_steer(model_dir, steering, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
     _report_graphs(as_json, steered, str(model_dir))
 

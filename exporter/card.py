@@ -6,24 +6,18 @@ Of the requests it shows ids, blocks, gates and statistics; of the data nothing 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import mllmeraser
 from mllmeraser.exporter.base import BaseCheckpoint
-from mllmeraser.exporter.distrust import file_inside
-from mllmeraser.exporter.layout import CARD
+from mllmeraser.exporter.licence import LIMITS, read_licence
 from mllmeraser.steering.bundle import Bundle, Metadata, Request
 
-LIMITS = (
-    "suppresses at inference; the knowledge stays in the weights bit for bit; this is not deletion and no certificate "
-    "of erasure; anyone who holds the files can switch it off."
-)
+__all__ = ["LIMITS", "render_card"]
+
 _TAGS = ("mllmeraser", "steered", "machine-unlearning", "activation-steering")
-_LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([^\s"'#\[\]{}]+)["']?[ \t]*""")
 
 
 def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> str:
@@ -50,21 +44,6 @@ def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> str:
         limits=LIMITS,
         version=mllmeraser.__version__,
     )
-
-
-def read_licence(root: Path) -> dict[str, str]:
-    """The ``license…`` keys of the front matter of a base's card; empty if it has none.
-
-    Read line by line: the card is somebody else's text, and three plain keys need no YAML parser.
-    """
-    if not (root / CARD).is_file():
-        return {}
-    lines = file_inside(root, CARD).read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != "---":
-        return {}
-    end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), 0)
-    matches = [_LICENCE_LINE.fullmatch(line) for line in lines[1:end]]
-    return {match[1]: match[2] for match in matches if match is not None}
 
 
 def _row(meta: Metadata, request: Request) -> dict[str, str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mllmeraser import modeling_patches
+from mllmeraser.exporter.listing import CARD, MANIFEST
 from mllmeraser.modeling_patches.modeling_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE, VARIANT
 
-MANIFEST = "mllmeraser.json"
-CARD = "README.md"
 # A lone shard must not keep the name model.safetensors: the native class would find it and load, un-erased.
 SINGLE_SHARD = "model-00001-of-00001.safetensors"
 VARIANT_SINGLE = f"model.{VARIANT}.safetensors"

@@ -6,9 +6,12 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.exporter.plan import Link
+
+if TYPE_CHECKING:
+    from mllmeraser.exporter.plan import Link
 
 _FICLONE = 0x40049409  # linux/fs.h: both files share their blocks until one of them is written to
 
@@ -25,7 +28,7 @@ def link_or_copy(source: Path, target: Path, link: Link) -> bool:
     if link == "sym":
         target.symlink_to(source)
         return True
-    if link == "auto" and _reflink(source, target):
+    if link == "auto" and reflink(source, target):
         return True
     if link in ("auto", "hard"):
         try:
@@ -46,7 +49,7 @@ def link_or_copy(source: Path, target: Path, link: Link) -> bool:
     return False
 
 
-def _reflink(source: Path, target: Path) -> bool:
+def reflink(source: Path, target: Path) -> bool:
     """Whether the file system could share the blocks (btrfs, XFS); nothing is left if it could not."""
     try:
         with source.open("rb") as read, target.open("xb") as written:

@@ -15,6 +15,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import dangerous_keys, file_inside, without_dangerous_keys
+from mllmeraser.exporter.listing import as_json
+
+__all__ = ["READ_BY_LOADERS", "as_json", "read_sidecars"]
 
 _SETTINGS = (
     "generation_config.json",
@@ -74,8 +77,3 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object; download the base again")
     return value
-
-
-def as_json(value: object) -> bytes:
-    """JSON as every file of an export is written: sorted, two spaces, UTF-8, a newline at the end."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

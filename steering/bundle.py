@@ -11,7 +11,7 @@ For request i and block l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J``
 ====================================  =======  =====================================================
 
 With a shared gate (``gate_layer``) the gate's tensors lie under that block only. The metadata key ``mllmeraser``
-holds one JSON object, the :class:`Metadata` below. No subject, question, answer, path or picture is in it.
+holds one JSON object, the :class:`Metadata` of :mod:`metadata`. No subject, question, answer, path or picture is in it.
 """
 
 from __future__ import annotations
@@ -22,101 +22,45 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save
 from torch import Tensor
 
-from mllmeraser.errors import InputError
 from mllmeraser.files import write_atomically
+from mllmeraser.steering.bundle_file import read_bundle
+from mllmeraser.steering.metadata import (
+    METADATA_KEY,
+    REQUEST_ID,
+    SCHEMA,
+    Base,
+    GateForm,
+    LayerStatistics,
+    Metadata,
+    Method,
+    Request,
+    check_forms,
+    expected_shapes,
+    not_finite,
+    tensor_name,
+)
 
-SCHEMA: Literal[1] = 1
-METADATA_KEY = "mllmeraser"
-REQUEST_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Base(_Strict):
-    """The model the bundle was computed on; ``repo_id`` is null for a local directory."""
-
-    repo_id: str | None
-    revision: str | None
-    architecture: str
-    model_type: str
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1)
-    config_sha256: str
-
-
-class LayerStatistics(_Strict):
-    """The gate of one block, on the samples it was fitted on and on held-out subjects (null: nothing was held out).
-
-    ``leakage`` is the mean |gate| on retain divided by the mean gate on forget.
-    """
-
-    auroc_train: float
-    auroc_heldout: float | None
-    forget_mean: float
-    forget_std: float
-    retain_mean: float
-    retain_std: float
-    leakage: float
-    true_fire_heldout: float | None = None
-    false_fire_heldout: float | None = None
-
-
-class Request(_Strict):
-    """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
-
-    id: str = Field(pattern=REQUEST_ID)
-    created: str
-    n_forget: int
-    n_retain: int
-    strength: float
-    enabled: bool = True
-    statistics: dict[int, LayerStatistics]
-
-
-class GateForm(_Strict):
-    """How the gate is computed and shaped (φ of ``method.md``); ``landmarks`` is null for a linear gate."""
-
-    kind: Literal["linear", "kernel"]
-    shape: Literal["identity", "clip", "dead-zone", "step"]
-    threshold: float | None
-    landmarks: int | None = None
-
-
-class Method(_Strict):
-    """The choices that made the numbers, enough to compute them again from the same records."""
-
-    null_space: str
-    ridge: float
-    ridge_scale: Literal["absolute", "relative"]
-    direction: str
-    perturbation: str
-    preset: str | None
-    calibration: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
-
-
-class Metadata(_Strict):
-    """The JSON object of the bundle (schema 1)."""
-
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
-    base: Base
-    requests: list[Request] = Field(min_length=1)
-    layers: list[int] = Field(min_length=1)
-    gate_layer: int | None
-    strength: float
-    gate: GateForm
-    prompt_positions: Literal["all", "last"]
-    reply_steps: int = Field(ge=1)
-    method: Method
-    template_sha256: str
-    versions: dict[str, str]
-    seed: int
+__all__ = [
+    "METADATA_KEY",
+    "REQUEST_ID",
+    "SCHEMA",
+    "Base",
+    "Bundle",
+    "GateForm",
+    "LayerStatistics",
+    "Metadata",
+    "Method",
+    "Request",
+    "expected_shapes",
+    "load_bundle",
+    "request_entry",
+    "save_bundle",
+    "tensor_name",
+]
 
 
 class Bundle(BaseModel):
@@ -171,54 +115,17 @@ def request_entry(
     }
 
 
-def tensor_name(request: int, layer: int, leaf: str) -> str:
-    """The name of a tensor in a bundle, for example ``requests.0.layers.5.direction``."""
-    return f"requests.{request}.layers.{layer}.{leaf}"
-
-
-def expected_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:
-    """Every tensor a bundle with this metadata holds, and its shape."""
-    d, gate = metadata.base.hidden_size, metadata.gate
-    gate_layers = metadata.layers if metadata.gate_layer is None else [metadata.gate_layer]
-    if gate.kind == "linear":
-        leaves: dict[str, tuple[int, ...]] = {"gate": (d,)}
-    else:
-        leaves = {"landmarks": (gate.landmarks or 0, d), "weights": (gate.landmarks or 0,), "bandwidth": ()}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i in range(len(metadata.requests)):
-        shapes |= {tensor_name(i, layer, "direction"): (metadata.reply_steps, d) for layer in metadata.layers}
-        shapes |= {tensor_name(i, layer, leaf): shape for layer in gate_layers for leaf, shape in leaves.items()}
-    return shapes
-
-
-def _check(metadata: Metadata, tensors: dict[str, Tensor], where: str) -> None:
-    layers, gate_layer = metadata.layers, metadata.gate_layer
-    if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= metadata.base.num_layers:
-        raise InputError(f"{where}: layers {layers} are not ascending block indices below {metadata.base.num_layers}")
-    if gate_layer is not None and not 0 <= gate_layer <= layers[0]:
-        raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered block {layers[0]}")
-    if metadata.gate.shape in ("dead-zone", "step") and metadata.gate.threshold is None:
-        raise InputError(f"{where}: a {metadata.gate.shape} gate needs a threshold")
-    expected = expected_shapes(metadata)
-    if wrong := sorted(set(expected) ^ set(tensors)):
-        raise InputError(f"{where}: tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not expected'}")
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
-            raise InputError(
-                f"{where}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}"
-            )
-        if not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"{where}: tensor {name} holds a value that is not finite; compute the bundle again")
-
-
 def save_bundle(bundle: Bundle, path: Path) -> None:
     """Write a bundle, whole or not at all. The same bundle always gives the same bytes.
 
     Raises:
         InputError: tensors and metadata do not fit each other.
     """
-    _check(bundle.metadata, bundle.tensors, str(path))
+    forms = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in bundle.tensors.items()}
+    check_forms(bundle.metadata, forms, str(path))
+    for name, tensor in bundle.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise not_finite(name, str(path))
     text = json.dumps(bundle.metadata.model_dump(mode="json", by_alias=True), sort_keys=True)
     tensors = {name: bundle.tensors[name].contiguous() for name in sorted(bundle.tensors)}
     write_atomically(path, save(tensors, metadata={METADATA_KEY: text}))
@@ -230,23 +137,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         InputError: the file is missing, truncated, not safetensors, not a bundle, or inconsistent.
     """
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; make a bundle with: mllmeraser compute BASE --forget F --retain R -o {path}"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.offset_keys()} if text is not None else {}
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
-    if text is None:
-        raise InputError(f"{path}: a safetensors file, but not a steering bundle (no {METADATA_KEY!r} metadata)")
-    try:
-        metadata = Metadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: metadata key {key or METADATA_KEY}: {first['msg']}") from None
-    _check(metadata, tensors, str(path))
-    return Bundle(metadata=metadata, tensors=tensors)
+    found = read_bundle(path)
+    return Bundle(
+        metadata=found.metadata, tensors={name: torch.from_numpy(array) for name, array in found.tensors.items()}
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from mllmeraser.errors import InputError, MllmEraserError
 
 if TYPE_CHECKING:
+    from mllmeraser.exporter.onnx.bundles import AnyBundle
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
@@ -32,14 +33,17 @@ def require_onnx() -> None:
 
 def onnx_steer(
     model_dir: Path,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[AnyBundle],
     output: Path,
     *,
     toggle: Literal["constant", "input"] = "constant",
     link: Literal["auto", "copy", "hard", "sym"] = "auto",
     overwrite: bool = False,
 ) -> SteeredDirectory:
-    """Steer the decoder graphs of a directory; see :func:`mllmeraser.exporter.onnx.directory.steer_directory`."""
+    """Steer the decoder graphs of a directory, without torch.
+
+    See :func:`mllmeraser.exporter.onnx.directory.steer_directory`.
+    """
     require_onnx()
     from mllmeraser.exporter.onnx.directory import steer_directory
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.requests import Array, Gate, GraphRequest
-from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.steering.metadata import Metadata, tensor_name
 
 
-def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
+class AnyBundle(Protocol):
+    """A bundle with its tensors as torch's or as numpy's."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Its metadata."""
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """Its tensors, on the processor."""
+
+
+def graph_requests(bundles: Sequence[AnyBundle]) -> list[GraphRequest]:
     """Every request that is switched on, in the order of the bundles; their deltas add.
 
     Raises:
@@ -30,7 +43,7 @@ def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
     ]
 
 
-def _request(bundle: Bundle, index: int) -> GraphRequest:
+def _request(bundle: AnyBundle, index: int) -> GraphRequest:
     meta = bundle.metadata
     request = meta.requests[index]
     shared = meta.gate_layer
@@ -46,7 +59,7 @@ def _request(bundle: Bundle, index: int) -> GraphRequest:
     )
 
 
-def _gate(bundle: Bundle, index: int, block: int) -> Gate:
+def _gate(bundle: AnyBundle, index: int, block: int) -> Gate:
     if bundle.metadata.gate.kind == "linear":
         return Gate(vector=_array(bundle, index, block, "gate"))
     return Gate(
@@ -56,5 +69,5 @@ def _gate(bundle: Bundle, index: int, block: int) -> Gate:
     )
 
 
-def _array(bundle: Bundle, index: int, block: int, leaf: str) -> Array:
+def _array(bundle: AnyBundle, index: int, block: int, leaf: str) -> Array:
     return np.asarray(bundle.tensors[tensor_name(index, block, leaf)], dtype=np.float32)

@@ -14,9 +14,9 @@ from typing import Any
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
-from mllmeraser.exporter.card import read_licence
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.layout import CARD, CONFIG
+from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.sidecars import as_json, read_sidecars
 
 PREPROCESSOR = "preprocessor_config.json"

@@ -10,26 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mllmeraser
 from mllmeraser.errors import InputError
-from mllmeraser.exporter import manifest
-from mllmeraser.exporter.card import read_licence
-from mllmeraser.exporter.directory import _publish, _remove_stale, _staging, _sync, _write
-from mllmeraser.exporter.layout import CARD, MANIFEST
-from mllmeraser.exporter.link import _reflink as reflink
-from mllmeraser.exporter.link import link_or_copy
-from mllmeraser.exporter.onnx.bundles import graph_requests
+from mllmeraser.exporter.licence import read_licence
+from mllmeraser.exporter.link import link_or_copy, reflink
+from mllmeraser.exporter.listing import CARD, MANIFEST, Entry, Origin, render
+from mllmeraser.exporter.onnx.bundles import AnyBundle, graph_requests
 from mllmeraser.exporter.onnx.card import render_card
 from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read_folder, real_file
 from mllmeraser.exporter.onnx.insert import Inserted, Toggle, insert_steering
 from mllmeraser.exporter.onnx.requests import GraphRequest
 from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_size, read_settings
 from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph, write_split
-from mllmeraser.exporter.plan import Link
+from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.files import sha256_of
-from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES
-from mllmeraser.steering.bundle import Bundle
+
+if TYPE_CHECKING:
+    from mllmeraser.exporter.plan import Link
 
 SCHEMA = 1
 
@@ -78,7 +77,7 @@ class SteeredDirectory:
 
 def steer_directory(
     model_dir: Path,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[AnyBundle],
     output: Path,
     *,
     toggle: Toggle = "constant",
@@ -105,14 +104,14 @@ def steer_directory(
     decoders = [graph for graph in folder.graphs if graph.decodes]
     if not decoders:
         raise InputError(f"{model_dir}: none of its graphs gives logits; give the directory of a text-generating model")
-    _remove_stale(output)
-    with _staging(output) as staged:
+    remove_stale(output)
+    with staging(output) as staged:
         job = _Job(folder, staged, requests, toggle, link)
         for graph in decoders:
             job.steer(graph)
         job.carry()
         result = job.finish(bundles, output)
-        _publish(staged, output, overwrite)
+        publish(staged, output, overwrite)
     return result
 
 
@@ -134,15 +133,18 @@ def check_target(output: Path, root: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
 
 
-def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
+def _check_fit(folder: ModelFolder, bundles: Sequence[AnyBundle]) -> None:
     """The family, where the directory says it; sizes are compared with the graph itself."""
     if CONFIG not in folder.settings:
         return
-    found = read_settings(folder.settings[CONFIG]).get("model_type")
+    config = read_settings(folder.settings[CONFIG])
+    # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 and has no parts.
+    if not any(isinstance(config.get(part), dict) for part in ("text_config", "vision_config")):
+        return
+    found = config.get("model_type")
     for bundle in bundles:
         wanted = bundle.metadata.base.model_type
-        # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 for its text part.
-        if isinstance(found, str) and found in FAMILIES and found != wanted:
+        if isinstance(found, str) and found != wanted:
             raise InputError(f"{folder.root / CONFIG}: model_type {found}, the bundle was computed on a {wanted}")
 
 
@@ -167,7 +169,7 @@ class _Job:
         self.folder, self.staged, self.requests, self.toggle, self.link = folder, staged, requests, toggle, link
         self.graphs: list[SteeredGraph] = []
         self.inserted: list[Inserted] = []
-        self._origin: dict[str, manifest.Origin] = {}
+        self._origin: dict[str, Origin] = {}
         self._split: list[str] = []
 
     def steer(self, graph: Graph) -> None:
@@ -206,16 +208,16 @@ class _Job:
         for name, path in self.folder.settings.items():
             content = changed.get(name)
             self._origin[name] = "base" if content is None else "tool"
-            _write(self._target(name), path.read_bytes() if content is None else content)
+            write(self._target(name), path.read_bytes() if content is None else content)
 
-    def finish(self, bundles: Sequence[Bundle], output: Path) -> SteeredDirectory:
+    def finish(self, bundles: Sequence[AnyBundle], output: Path) -> SteeredDirectory:
         """The card and the manifest."""
         graphs = {graph.name: graph.twin for graph in self.graphs}
         licence = read_licence(self.folder.root)
-        _write(self._target(CARD), render_card(bundles, graphs, licence, self._notes()).encode())
+        write(self._target(CARD), render_card(bundles, graphs, licence, self._notes()).encode())
         self._origin[CARD] = "tool"
         entries = {
-            name: manifest.Entry((self.staged / name).stat().st_size, sha256_of(self.staged / name), origin)
+            name: Entry((self.staged / name).stat().st_size, sha256_of(self.staged / name), origin)
             for name, origin in sorted(self._origin.items())
         }
         origin: dict[str, object] = {
@@ -227,10 +229,10 @@ class _Job:
             "toggle": self.toggle,
             "graphs": {g.name: {"twin": g.twin or None, "reply_steps": g.reply_steps} for g in self.graphs},
         }
-        _write(self.staged / MANIFEST, manifest.render(origin, entries))
+        write(self.staged / MANIFEST, render(origin, entries))
         for folder in {self.staged, *((self.staged / name).parent for name in self._origin)}:
             folder.chmod(0o755)
-            _sync(folder)
+            sync(folder)
         sizes = {name: entry.size for name, entry in entries.items()}
         sizes[MANIFEST] = (self.staged / MANIFEST).stat().st_size
         warnings = tuple(warning for inserted in self.inserted for warning in inserted.warnings)

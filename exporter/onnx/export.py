@@ -18,7 +18,6 @@ from transformers.utils import logging
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
-from mllmeraser.exporter.directory import _staging
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.merge import merge
 from mllmeraser.exporter.onnx.client_files import client_files, write_files
@@ -27,6 +26,7 @@ from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan,
 from mllmeraser.exporter.onnx.insert import Toggle
 from mllmeraser.exporter.onnx.qwen_vision import QwenVisionEncoder
 from mllmeraser.exporter.onnx.wrappers import Decoder, EmbedTokens, LlavaVisionEncoder
+from mllmeraser.exporter.staging import staging
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Bundle
 
@@ -60,7 +60,7 @@ def export_onnx(
     output = output.absolute()
     base = check_export(source, output, overwrite)
     merge(base, bundles)  # only for its checks: the bundles were computed on this base
-    with _staging(output) as folder:
+    with staging(output) as folder:
         export_base(base, folder, precision, progress)
         progress("steering the decoder")
         # Hard links are single again once the temporary directory is gone.

@@ -20,7 +20,7 @@ from mllmeraser.exporter.onnx import api
 from mllmeraser.exporter.onnx.api import onnx_steer
 from mllmeraser.exporter.onnx.runtime import DecoderSession
 from mllmeraser.files import sha256_of
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.bundle import Bundle, save_bundle
 
 TWIN = "onnx/decoder_model_merged_base.onnx"
 CONFIG = {
@@ -226,6 +226,12 @@ def test_without_the_extra_one_line_says_what_to_install(
         onnx_steer(given, [bundle], tmp_path / "out")
 
 
-def test_the_surgery_needs_no_torch() -> None:
-    code = "import sys, mllmeraser.exporter.onnx.insert; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_command_needs_no_torch(given: Path, bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(bundle, tmp_path / "b.safetensors")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\nfrom mllmeraser.cli import main; main()"
+    )
+    call = ["onnx-steer", given, "--bundle", tmp_path / "b.safetensors", "-o", tmp_path / "out"]
+    subprocess.run([sys.executable, "-c", code, *call], check=True, capture_output=True)
+    onnx_steer(given, [bundle], tmp_path / "again")
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")

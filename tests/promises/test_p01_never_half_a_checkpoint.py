@@ -33,15 +33,15 @@ def test_kill_9_or_an_io_error_at_every_stage_leaves_a_whole_target_or_the_forme
 def test_of_two_exports_at_once_one_wins_and_the_other_says_so(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, target, publish = make_bundle(base), tmp_path / "out", directory._publish
+    bundle, target, publish = make_bundle(base), tmp_path / "out", directory.publish
 
     def after_another(folder: Path, output: Path, overwrite: bool) -> None:
-        monkeypatch.setattr(directory, "_publish", publish)
+        monkeypatch.setattr(directory, "publish", publish)
         directory.export(Source(base), [bundle], target)
         assert folder.is_dir()  # not taken for what a killed run left
         publish(folder, output, overwrite)
 
-    monkeypatch.setattr(directory, "_publish", after_another)
+    monkeypatch.setattr(directory, "publish", after_another)
     with pytest.raises(InputError, match="somebody else filled it meanwhile"):
         directory.export(Source(base), [bundle], target)
     assert verify(target, base).ok

@@ -122,8 +122,8 @@ def test_a_value_that_is_not_finite_names_the_tensor(bundle: Bundle, tmp_path: P
 def test_a_wrong_shape_or_type_or_name_names_the_tensor(bundle: Bundle, tmp_path: Path) -> None:
     name, path = "requests.0.layers.1.direction", tmp_path / "b.safetensors"
     wrong = {
-        f"tensor {name} is torch.float32 (2, 32), expected float32 (3, 32)": bundle.tensors[name][:2].clone(),
-        f"tensor {name} is torch.float16 (3, 32), expected float32 (3, 32)": bundle.tensors[name].half(),
+        f"tensor {name} is float32 (2, 32), expected float32 (3, 32)": bundle.tensors[name][:2].clone(),
+        f"tensor {name} is float16 (3, 32), expected float32 (3, 32)": bundle.tensors[name].half(),
     }
     for message, tensor in wrong.items():
         written(path, document(bundle), {**bundle.tensors, name: tensor})

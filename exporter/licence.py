@@ -1,0 +1,30 @@
+"""What a card says of the law: the base's licence, carried over, and what the steering is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mllmeraser.exporter.distrust import file_inside
+from mllmeraser.exporter.listing import CARD
+
+LIMITS = (
+    "suppresses at inference; the knowledge stays in the weights bit for bit; this is not deletion and no certificate "
+    "of erasure; anyone who holds the files can switch it off."
+)
+_LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([^\s"'#\[\]{}]+)["']?[ \t]*""")
+
+
+def read_licence(root: Path) -> dict[str, str]:
+    """The ``license…`` keys of the front matter of a base's card; empty if it has none.
+
+    Read line by line: the card is somebody else's text, and three plain keys need no YAML parser.
+    """
+    if not (root / CARD).is_file():
+        return {}
+    lines = file_inside(root, CARD).read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), 0)
+    matches = [_LICENCE_LINE.fullmatch(line) for line in lines[1:end]]
+    return {match[1]: match[2] for match in matches if match is not None}
