@@ -1,6 +1,6 @@
 """The gate of one block at the size of a 7B, against the paper's dense formula: time, agreement and size.
 
-    python benchmarks/null_space.py [--d 4096] [--retain 5400] [--forget 450] [--threads N] [--cpu-time]
+    [OMP_NUM_THREADS=1] python benchmarks/null_space.py [--d 4096] [--retain 5400] [--forget 450] [--cpu-time]
 
 The paper's, written out as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ (d, d) retain, every column of D is r):
 
@@ -9,12 +9,14 @@ The paper's, written out as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ
 
 Ours gives u with W = r uᵀ. All start from the same C, and all are the time of one block. ``soft`` is another gate, so
 its agreement is with its own formula, solved by LU. Size: the file of W in fp32, against the bundle that holds r and u
-(what `mllmeraser import-official` makes of that file). The dense formula takes one to three minutes.
+(what `mllmeraser import-official` makes of that file). The dense formula takes one to three minutes. ``--cpu-time`` is
+for a machine that others use, and needs OMP_NUM_THREADS=1: a thread that waits for another one counts too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -89,14 +91,13 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=4096)
     parser.add_argument("--retain", type=int, default=5400)
     parser.add_argument("--forget", type=int, default=450)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time; needs OMP_NUM_THREADS=1")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     if options.cpu_time:
+        if os.environ.get("OMP_NUM_THREADS") != "1":
+            parser.error("--cpu-time needs OMP_NUM_THREADS=1, for torch and numpy alike")
         global clock
         clock = time.process_time
-        torch.set_num_threads(1)  # a thread that waits for another one counts too
     d, n_r = options.d, options.retain
     retain, forget = states(n_r, d, 0), states(options.forget, d, 1)
     r = states(1, d, 2)[0]
