@@ -123,7 +123,12 @@ def write_model(folder: Path, layers: int) -> int:
     logits.name, logits.type = "logits", embeds.type
     logits.shape = ir.Shape([b, "sequence_length", VOCABULARY])
     graph = ir.Graph(
-        inputs, [logits, *outputs], nodes=build.nodes, initializers=build.initializers, opset_imports={"": 20}
+        inputs,
+        [logits, *outputs],
+        nodes=build.nodes,
+        initializers=build.initializers,
+        opset_imports={"": 20},
+        name="decoder",
     )
     ir.save(ir.Model(graph, ir_version=10), folder / "decoder_model_merged.onnx")
     with (folder / DATA).open("wb") as file:
