@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from mllmeraser.console import console
@@ -21,12 +21,9 @@ from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.processor import load_processor
 from mllmeraser.inference.source import Source, read_config, resolve
-from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, steered_class
+from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
 STEERED_PREFIX = "mllmeraser_"
-for _family in FAMILIES.values():
-    # AutoProcessor looks at the model's configuration too; unknown, it would ask to run the code beside it.
-    AutoConfig.register(_family.config_class.model_type, _family.config_class, exist_ok=True)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 # Not from transformers itself, whose 5.5 hides the class where torchvision is missing.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.utils import is_torchvision_available
+from transformers.utils import is_torchvision_available, logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 
@@ -31,6 +31,15 @@ def load_processor(directory: Path, model_type: str) -> ProcessorMixin:
     Raises:
         ValueError, OSError, ImportError: as transformers does, if a file is missing or damaged.
     """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it wonders at an exported directory's model_type, which is nothing to it
+    try:
+        return _load(directory, model_type)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load(directory: Path, model_type: str) -> ProcessorMixin:
     if not is_torchvision_available():
         processor_class = getattr(transformers, str(PROCESSOR_MAPPING_NAMES.get(model_type)), None)
         if processor_class is not None and "video_processor" in processor_class.get_attributes():
