@@ -26,7 +26,7 @@ from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan,
 from mllmeraser.exporter.onnx.insert import Toggle
 from mllmeraser.exporter.onnx.qwen_vision import QwenVisionEncoder
 from mllmeraser.exporter.onnx.wrappers import Decoder, EmbedTokens, LlavaVisionEncoder
-from mllmeraser.exporter.staging import staging
+from mllmeraser.exporter.staging import remove_stale, staging
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Bundle
 
@@ -60,6 +60,7 @@ def export_onnx(
     output = output.absolute()
     base = check_export(source, output, overwrite)
     merge(base, bundles)  # only for its checks: the bundles were computed on this base
+    remove_stale(output)  # of an export that was killed
     with staging(output) as folder:
         export_base(base, folder, precision, progress)
         progress("steering the decoder")
