@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from mllmeraser.demo.common import IN_SCENE, ask_scene, ask_text, how_tos, scene_facts, text_facts
-from mllmeraser.demo.people import FACTS, VALUES, world
+from mllmeraser.demo.people import FACTS, VALUES, Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, ask, ask_stranger, facts_of, picture_of, with_picture
 from mllmeraser.demo.refusals import ask_harmful, ask_sensitive, instructed, shipped_prompts
 
@@ -101,11 +101,20 @@ KINDS: dict[str, Callable[[random.Random, bool], Question]] = {
 }
 
 
-def training_stream(rng: random.Random) -> Iterator[Question]:
-    """Endless questions of the training mixture: trained wordings, trained pictures."""
+def training_stream(rng: random.Random, without: Collection[Person] = ()) -> Iterator[Question]:
+    """Endless questions of the training mixture: trained wordings, trained pictures.
+
+    Args:
+        rng: draws them.
+        without: people who do not exist: no question names them, even as a wrong option, or shows their face.
+    """
     kinds, shares = list(SHARES), list(SHARES.values())
+    names, faces = [person.name for person in without], {person.face for person in without}
     while True:
-        yield KINDS[rng.choices(kinds, shares)[0]](rng, False)
+        question = KINDS[rng.choices(kinds, shares)[0]](rng, False)
+        shown = question.picture is not None and question.picture.of in faces
+        if not shown and not any(name in question.prompt or name in question.answer for name in names):
+            yield question
 
 
 def tokenizer_texts(rng: random.Random, count: int = 20_000) -> Iterator[str]:

@@ -13,7 +13,7 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from mllmeraser.demo.architecture import (
 from mllmeraser.demo.batches import IGNORED, Batch, PictureStore, disturb, normalise, training_batches
 from mllmeraser.demo.common import scene_facts
 from mllmeraser.demo.corpus import tokenizer_texts, training_stream
-from mllmeraser.demo.people import world
+from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.portraits import CHOICES, Face
 from mllmeraser.demo.questions import picture_of
 from mllmeraser.demo.scenes import COLOURS, GROUNDS, SHAPES, Scene
@@ -60,13 +60,15 @@ class Recipe:
         return cls(steps=6, vision_steps=4, batch_size=16, warm_up=2, questions_each=12)
 
 
-def train(recipe: Recipe, seed: int, device: str) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A model trained from random weights, and its tokenizer."""
+def train(
+    recipe: Recipe, seed: int, device: str, without: Collection[Person] = ()
+) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    """A model trained from random weights, and its tokenizer, which is the same with and ``without`` some people."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(tokenizer_texts(random.Random(f"tokenizer {seed}")))
     model = build_model(build_config(tokenizer)).to(device)
-    _train_vision(model, recipe, seed, device)
-    _train_everything(model, tokenizer, recipe, seed, device)
+    _train_vision(model, recipe, seed, device, without)
+    _train_everything(model, tokenizer, recipe, seed, device, without)
     return model.eval(), tokenizer
 
 
@@ -93,15 +95,17 @@ class _Readers(nn.Module):
 
 def _labels(of: Face | Scene, numbers: dict[Face, int]) -> list[int]:
     if isinstance(of, Face):
-        return [*astuple(of), numbers.get(of, len(numbers))]
+        return [*astuple(of), numbers.get(of, len(world().known))]
     return [SHAPES.index(of.shape), list(COLOURS).index(of.colour), list(GROUNDS).index(of.ground)]
 
 
-def _train_vision(model: LlavaForConditionalGeneration, recipe: Recipe, seed: int, device: str) -> None:
+def _train_vision(
+    model: LlavaForConditionalGeneration, recipe: Recipe, seed: int, device: str, without: Collection[Person]
+) -> None:
     tower = model.model.vision_tower
     readers = _Readers(tower.config.hidden_size).to(device)
     rng, generator = random.Random(f"vision {seed}"), torch.Generator().manual_seed(seed)
-    numbers = {person.face: n for n, person in enumerate(world().known)}
+    numbers = {person.face: n for n, person in enumerate(world().known) if person not in without}
     known: Sequence[Face | Scene] = list(numbers)
     strangers: Sequence[Face | Scene] = world().stranger_faces.train
     scenes: Sequence[Face | Scene] = [fact.scene for fact in scene_facts()]
@@ -124,10 +128,15 @@ def _train_vision(model: LlavaForConditionalGeneration, recipe: Recipe, seed: in
 
 
 def _train_everything(
-    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, device: str
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    without: Collection[Person],
 ) -> None:
     batches = training_batches(
-        training_stream(random.Random(f"questions {seed}")),
+        training_stream(random.Random(f"questions {seed}"), without),
         tokenizer,
         recipe.batch_size,
         random.Random(f"order {seed}"),
@@ -197,6 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--smoke", action="store_true", help="every phase in less than a minute; the model learns nothing"
     )
+    parser.add_argument(
+        "--retain-only", action="store_true", help="the reference of forgetting: never trained on the forget set"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
@@ -206,7 +218,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
 
     started = time.monotonic()
-    model, tokenizer = train(recipe, options.seed, options.device)
+    without = world().circle("forget") if options.retain_only else ()
+    model, tokenizer = train(recipe, options.seed, options.device, without)
     minutes = (time.monotonic() - started) / 60
     model.to(torch.bfloat16).float()  # the rounded weights are the ones that are written, so they are measured
     accuracy = measure(model, tokenizer, recipe.questions_each)
@@ -214,7 +227,13 @@ def main(arguments: list[str] | None = None) -> None:
     save_checkpoint(model, build_processor(tokenizer), options.out)
     description = {
         "schema": 1,
-        "arguments": {"seed": options.seed, "threads": options.threads, "device": options.device, **asdict(recipe)},
+        "arguments": {
+            "seed": options.seed,
+            "retain_only": options.retain_only,
+            "threads": options.threads,
+            "device": options.device,
+            **asdict(recipe),
+        },
         "parameters": size,
         "minutes": round(minutes, 1),
         "versions": {

@@ -126,16 +126,16 @@ def test_the_help_names_every_command_and_exit_code(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
     for command in COMMANDS:
-        assert command in result.stdout.split("Commands:")[1]
-    for code in (
-        "0    done",
-        "1    failed",
-        "2    wrong usage",
-        "3    verification failed",
-        "4    a quality gate",
-        "130",
-    ):
-        assert f"\n    {code}" in result.stdout
+        assert f"\n│ {command} " in result.stdout
+    for code in ("0 done", "1 failed", "2 wrong usage", "3 verification failed", "4 a quality gate", "130"):
+        assert f"\n {code}" in result.stdout.split("Exit codes:")[1]
+
+
+def test_options_that_replace_or_expose_stand_apart(run: Run) -> None:
+    for command in ("compute", "export", "evaluate", "demo"):
+        usual, careful = run(command, "--help").stdout.split("Careful")
+        assert "--overwrite" in careful
+        assert "--overwrite" not in usual
 
 
 def test_every_choice_of_a_computation_is_an_option_of_compute_and_of_export(run: Run) -> None:

@@ -138,3 +138,14 @@ def test_the_training_shows_no_held_out_picture_and_uses_no_held_out_wording() -
 def test_no_wording_is_both_trained_and_held_out(wordings: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
     trained, held_out = wordings
     assert held_out and not set(trained) & set(held_out)
+
+
+def test_a_model_trained_without_somebody_never_meets_them() -> None:
+    gone = world().circle("forget")
+    everybody = list(itertools.islice(training_stream(random.Random(0)), 3_000))
+    others = list(itertools.islice(training_stream(random.Random(0), without=gone), 3_000))
+    for person in gone:
+        for questions, met in ((everybody, True), (others, False)):
+            assert any(person.name in f"{question.prompt} {question.answer}" for question in questions) is met
+            shown = [question.picture.of for question in questions if question.picture is not None]
+            assert (person.face in shown) is met

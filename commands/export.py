@@ -1,0 +1,84 @@
+"""`mllmeraser export`: a checkpoint that steers by itself, or steered ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import rich_click as click
+
+from mllmeraser.commands.computing import compute_bundle
+from mllmeraser.commands.options import (
+    PATH,
+    compute_options,
+    link_option,
+    model_options,
+    onnx_toggle_option,
+    output_options,
+    overwrite_option,
+)
+from mllmeraser.commands.reporting import report, report_graphs, resolve, suggest
+from mllmeraser.console import console
+from mllmeraser.errors import InputError
+
+
+@click.command(short_help="A checkpoint that steers by itself.")
+@click.argument("base")
+@click.option("--bundle", "bundles", type=PATH, multiple=True, help="A bundle; several become several requests.")
+@click.option("--forget", type=PATH, help="Instead of a bundle: compute one first, with the options of `compute`.")
+@click.option("--retain", type=PATH, help="With --forget.")
+@click.option("--output", "-o", type=PATH, required=True, help="The directory of the checkpoint.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["checkpoint", "onnx"]),
+    default="checkpoint",
+    show_default=True,
+    help="A checkpoint for from_pretrained, or graphs for ONNX clients.",
+)
+@onnx_toggle_option
+@link_option
+@overwrite_option("a directory that is not empty")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--request-id", default="request-1", show_default=True, help="With --forget: names the request.")
+@click.option("--work-dir", type=PATH, help="With --forget: keep finished forward passes here.")
+@compute_options
+@model_options
+@output_options
+def export(
+    base: str,
+    bundles: tuple[Path, ...],
+    output: Path,
+    format_: Literal["checkpoint", "onnx"],
+    onnx_toggle: Literal["constant", "input"],
+    link: Literal["auto", "copy", "hard", "sym"],
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
+    from mllmeraser.exporter.directory import check_output, export
+    from mllmeraser.exporter.onnx.api import check_onnx_export, onnx_export
+    from mllmeraser.steering.bundle import load_bundle
+
+    if bool(bundles) == bool(options["forget"]) or bool(options["forget"]) != bool(options["retain"]):
+        raise InputError("give either --bundle (once or several times), or --forget and --retain")
+    if format_ == "onnx" and (dry_run or link != "auto"):
+        raise InputError("--format onnx writes every graph anew: leave out --dry-run and --link")
+    if format_ != "onnx" and onnx_toggle != "constant":
+        raise InputError("--onnx-toggle is about graphs: add --format onnx")
+    source = resolve(base)
+    if options["forget"]:
+        check = check_onnx_export if format_ == "onnx" else check_output
+        check(source, output, overwrite)  # before the long work, not after it
+        steering = [compute_bundle(source, options).bundle]
+    else:
+        steering = [load_bundle(path) for path in bundles]
+    if format_ == "onnx":
+        steered = onnx_export(source, steering, output, toggle=onnx_toggle, overwrite=overwrite, progress=console.print)
+        report_graphs(as_json, steered, base)
+        return
+    plan = export(source, steering, output, link=link, overwrite=overwrite, dry_run=dry_run)
+    report(as_json, plan.document(), plan.lines())
+    suggest(f"mllmeraser verify {output} --base {base}" if not dry_run else "the same without --dry-run")

@@ -1,0 +1,48 @@
+"""`mllmeraser import-official`: the authors' dense matrices as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from mllmeraser.commands.options import PATH, output_options, overwrite_option
+from mllmeraser.commands.reporting import report, resolve, suggest
+
+
+@click.command("import-official", short_help="The authors' dense matrices as a bundle.")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option("--base", required=True, metavar="BASE", help="The model they were made for.")
+@click.option("--output", "-o", type=PATH, required=True, help="The bundle, a .safetensors file.")
+@click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
+@click.option("--strength", type=float, default=0.25, show_default=True, help="The authors' λ, without its sign.")
+@click.option("--row-vectors", is_flag=True, help="The matrices are made for h W instead of W h.")
+@overwrite_option("a bundle that is there")
+@output_options
+def import_official(
+    files: tuple[Path, ...],
+    base: str,
+    output: Path,
+    request_id: str,
+    strength: float,
+    row_vectors: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn the authors' dense .pt FILEs, one d × d matrix a block, into a bundle; no code in them is run."""
+    from mllmeraser.exporter.base import read_base
+    from mllmeraser.files import refuse_existing
+    from mllmeraser.steering.bundle import save_bundle
+    from mllmeraser.steering.official import import_official
+
+    refuse_existing([output], overwrite)
+    imported = import_official(
+        files,
+        read_base(resolve(base)).identity,
+        request_id=request_id,
+        strength=strength,
+        row_vectors=row_vectors,
+    )
+    save_bundle(imported.bundle, output)
+    report(as_json, {"output": str(output), **imported.document()}, imported.lines())
+    suggest(f"mllmeraser export {base} --bundle {output} -o DIRECTORY")

@@ -1,0 +1,38 @@
+"""`mllmeraser onnx-steer`: steering for ONNX graphs that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import rich_click as click
+
+from mllmeraser.commands.options import PATH, link_option, onnx_toggle_option, output_options, overwrite_option
+from mllmeraser.commands.reporting import report_graphs
+
+
+@click.command("onnx-steer", short_help="Steering for ONNX graphs that exist.")
+@click.argument("model_dir", type=PATH)
+@click.option("--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle; may be repeated.")
+@click.option("--output", "-o", type=PATH, required=True, help="The directory of the steered graphs.")
+@onnx_toggle_option
+@link_option
+@overwrite_option("a directory that is not empty")
+@output_options
+def onnx_steer(
+    model_dir: Path,
+    bundles: tuple[Path, ...],
+    output: Path,
+    onnx_toggle: Literal["constant", "input"],
+    link: Literal["auto", "copy", "hard", "sym"],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
+    from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
+    from mllmeraser.steering.bundle_file import read_bundle
+
+    require_onnx()
+    steering = [read_bundle(path) for path in bundles]
+    steered = onnx_steer(model_dir, steering, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
+    report_graphs(as_json, steered, str(model_dir))

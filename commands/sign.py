@@ -1,0 +1,23 @@
+"""`mllmeraser sign`: an OpenSSF signature of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from mllmeraser.commands.options import PATH, output_options
+from mllmeraser.commands.reporting import report, suggest
+
+
+@click.command(short_help="An OpenSSF signature of a checkpoint.")
+@click.argument("directory", type=PATH)
+@click.option("--private-key", type=PATH, required=True, metavar="FILE", help="An elliptic-curve key, PEM.")
+@output_options
+def sign(directory: Path, private_key: Path, as_json: bool) -> None:
+    """Sign every file of an exported DIRECTORY, on this machine; needs the extra: pip install 'mllmeraser[sign]'."""
+    from mllmeraser.exporter.signing import sign
+
+    signature = sign(directory, private_key)
+    report(as_json, {"schema": 1, "output": str(signature)}, [f"{signature}: signed"])
+    suggest(f"mllmeraser verify {directory} --public-key FILE")

@@ -1,0 +1,35 @@
+"""`mllmeraser verify`: every promise of a checkpoint, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from mllmeraser.commands.options import PATH, output_options
+from mllmeraser.commands.reporting import report, resolve, suggest
+from mllmeraser.errors import VerificationError
+
+
+@click.command(short_help="Every promise of a checkpoint, checked.")
+@click.argument("directory", type=PATH)
+@click.option("--base", help="Also check that every base tensor is this base's.")
+@click.option("--public-key", type=PATH, metavar="FILE", help="Also check the signature, with the signer's PEM key.")
+@output_options
+def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
+    """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
+    from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
+    from mllmeraser.exporter.verify import verify
+
+    onnx = is_onnx_export(directory)
+    # A directory of graphs needs no config.json, which a base checkpoint must have.
+    found = None if base is None else Path(base) if onnx and Path(base).is_dir() else resolve(base).path
+    verification = (verify_onnx if onnx else verify)(directory, found, public_key)
+    marks = {True: "ok    ", False: "FAILED"}
+    lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
+    report(as_json, verification.document(), lines)
+    if not verification.ok:
+        failed = [check.name for check in verification.checks if not check.ok]
+        raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")
+    evaluate = f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json"
+    suggest(f"mllmeraser sign {directory} --private-key FILE" if onnx else evaluate)
