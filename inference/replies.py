@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,23 +90,35 @@ def reply_ids(checkpoint: Checkpoint, prompt: Prompt, reply: str) -> Tensor:
     return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
 
 
+class Likelihood(NamedTuple):
+    """How likely a model finds a reply: log p(reply | prompt), the sum over its tokens, and how many these are."""
+
+    log_p: float
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """Mean log p of a token."""
+        return self.log_p / max(1, self.tokens)
+
+
 @torch.inference_mode()
-def option_log_likelihoods(
+def reply_likelihoods(
     checkpoint: Checkpoint,
     prompts: Sequence[Prompt],
-    options: Sequence[Sequence[str]],
+    replies: Sequence[Sequence[str]],
     *,
     batch_size: int = 64,
     progress: str | None = None,
-) -> list[list[float]]:
-    """log p(option | prompt) = Σ_t log p(option_t | prompt, option_<t), for every option of every prompt.
+) -> list[list[Likelihood]]:
+    """log p(reply | prompt) = Σ_t log p(reply_t | prompt, reply_<t), for every given reply of every prompt.
 
     Teacher-forced; in a steered checkpoint the gate is pinned to the prompt's last token, as in generation.
     """
-    flat = [(i, option) for i, choices in enumerate(options) for option in choices]
+    flat = [(i, reply) for i, given in enumerate(replies) for reply in given]
     asked = [prompts[i] for i, _ in flat]
     scores = [0.0] * len(flat)
-    said = [reply_ids(checkpoint, turn, option) for turn, (_, option) in zip(asked, flat, strict=True)]
+    said = [reply_ids(checkpoint, turn, reply) for turn, (_, reply) in zip(asked, flat, strict=True)]
     found = run_passes(
         checkpoint,
         "options",
@@ -119,10 +131,23 @@ def option_log_likelihoods(
     for batch, likely in found:
         for n, score in zip(batch, likely["scores"].tolist(), strict=True):
             scores[n] = score
-    rows: list[list[float]] = [[] for _ in prompts]
-    for (i, _), score in zip(flat, scores, strict=True):
-        rows[i].append(score)
+    rows: list[list[Likelihood]] = [[] for _ in prompts]
+    for (i, _), score, ids in zip(flat, scores, said, strict=True):
+        rows[i].append(Likelihood(score, len(ids)))
     return rows
+
+
+def option_log_likelihoods(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    options: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[list[float]]:
+    """log p alone of :func:`reply_likelihoods`, for every option of every prompt."""
+    rows = reply_likelihoods(checkpoint, prompts, options, batch_size=batch_size, progress=progress)
+    return [[likely.log_p for likely in row] for row in rows]
 
 
 def _likelihoods(checkpoint: Checkpoint, prompts: Sequence[Prompt], said: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,83 @@
+"""What the gates of a steered checkpoint say at the end of a prompt, before any shape is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mllmeraser.inference.encoding import encode
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.modeling_patches.modeling_mllmeraser import Plan, RequestSteering
+
+
+@dataclass(frozen=True)
+class GateValues:
+    """g of one request at one block, for each prompt; ``threshold`` is that of its shape, null where it has none."""
+
+    request: str
+    layer: int
+    threshold: float | None
+    values: tuple[float, ...]
+
+
+@torch.inference_mode()
+def read_gates(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], *, batch_size: int = 64, progress: str | None = None
+) -> list[GateValues]:
+    """g at the last prompt token, of every request that is on and every block where it reads a gate.
+
+    One prefill a batch. A gate is read as the checkpoint reads it: after the blocks before it have been steered. A base,
+    or a checkpoint that is switched off, has none.
+    """
+    if not checkpoint.steered or not prompts:
+        return []
+    values: dict[str, list[float]] = {}
+    found = run_passes(
+        checkpoint,
+        "gates",
+        prompts,
+        lambda rows: _read(checkpoint, [prompts[i] for i in rows]),
+        lambda rows: None,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for rows, gates in found:
+        for name, gate in gates.items():
+            column = values.setdefault(name, [0.0] * len(prompts))
+            for i, value in zip(rows, gate.tolist(), strict=True):
+                column[i] = value
+    entries = checkpoint.model.config.steering["requests"]
+    readings = []
+    for name, column in values.items():
+        request, layer = map(int, name.split("."))
+        threshold = entries[request]["gate"]["threshold"]
+        readings.append(GateValues(entries[request]["id"], layer, threshold, tuple(column)))
+    return readings
+
+
+def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    """By "request.block", g (b,)."""
+    seen: dict[str, Tensor] = {}
+
+    def watch(module: RequestSteering, inputs: tuple[Tensor, Plan], output: object) -> None:
+        hidden, plan = inputs
+        if not module.reads or plan.scales[module.request.index] == 0:
+            return
+        shaped = module.request
+        module.request = replace(shaped, shape="identity")
+        seen[f"{shaped.index}.{module.layer}"] = module.read(hidden, plan).cpu()
+        module.request = shaped
+
+    modules = [module for module in checkpoint.model.modules() if isinstance(module, RequestSteering)]
+    hooks = [module.register_forward_hook(watch) for module in modules]
+    try:
+        checkpoint.model(**encode(checkpoint, prompts, "right"), use_cache=False, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return dict(sorted(seen.items()))
