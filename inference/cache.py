@@ -65,7 +65,8 @@ class PassCache:
         """What ``run()`` gives, from the cache if it is there."""
         if self.directory is None:
             return run()
-        key = _digest([self.identity, stage, [[prompt.text, _picture(prompt)] for prompt in prompts], asked])
+        turns = [[prompt.text, _picture(prompt), prompt.earlier, prompt.reply_start] for prompt in prompts]
+        key = _digest([self.identity, stage, turns, asked])
         path = self.directory / f"{stage}-{key[:40]}.safetensors"
         kept = _read(path) if path.exists() else None
         if kept is None:

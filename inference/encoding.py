@@ -28,10 +28,17 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
     Raises:
         InputError: the tokenizer has no chat template, or the template loses the user's words.
     """
-    content = [{"type": "image"}] if prompt.image else []
-    messages: list[dict[str, Any]] = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
-    if reply is not None:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": reply}]})
+    if prompt.reply_start:
+        plain = prompt._replace(reply_start="")
+        if reply is not None:
+            return render(processor, plain, f"{prompt.reply_start} {reply}")
+        return render(processor, plain) + continuation(processor, plain, prompt.reply_start)
+    messages: list[dict[str, Any]] = []
+    for asked, replied in (*prompt.earlier, (prompt.text, reply)):
+        picture = [{"type": "image"}] if prompt.image and not messages else []
+        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
+        if replied is not None:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": replied}]})
     try:
         text = str(processor.apply_chat_template(messages, add_generation_prompt=reply is None, tokenize=False))
     except (ValueError, TemplateError) as error:

@@ -9,10 +9,16 @@ _SHOWN = 60
 
 
 class Prompt(NamedTuple):
-    """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory."""
+    """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory.
+
+    ``earlier`` are turns before it, each what was asked and what was replied; the picture then belongs to the first of
+    them. ``reply_start`` is put into the assistant's mouth: the reply goes on from there.
+    """
 
     text: str
     image: Path | Image.Image | None
+    earlier: tuple[tuple[str, str], ...] = ()
+    reply_start: str = ""
 
     @property
     def named(self) -> str:
