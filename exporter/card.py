@@ -1,29 +1,78 @@
-"""The model card: what was done, how to load it and switch it off, and what it is not.
+"""The model card: what was done, how to load it and switch it off, what was measured, and what it is not.
 
-Of the requests it shows ids, blocks, gates and statistics; of the data nothing (promise P9).
+A card is made twice of the same text: at export, and again at a push, when the repository has a name and results may
+have been measured. Of the requests it shows ids, blocks, gates and statistics; of the data nothing (promise P9).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import mllmeraser
+from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
+from mllmeraser.exporter.card_results import Comparison
 from mllmeraser.exporter.licence import LIMITS, read_licence
+from mllmeraser.exporter.reproduce import base_argument, reproduce
 from mllmeraser.steering.bundle import Bundle, Metadata, Request
 
-__all__ = ["LIMITS", "render_card"]
+__all__ = ["LIMITS", "Gated", "Publication", "render_card", "render_published"]
 
-_TAGS = ("mllmeraser", "steered", "machine-unlearning", "activation-steering")
+Gated = Literal["auto", "manual", False]  # how a repository is asked for: at once, by a person, not at all
+
+_TAGS = ["mllmeraser", "steered", "machine-unlearning", "activation-steering"]
+_PLACE = "PATH_OR_REPOSITORY_OF_THIS_CHECKPOINT"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is known of a checkpoint only when it goes to the Hub.
+
+    ``tag`` names the revision to load; ``gated`` and ``terms`` (the ``extra_gated_…`` keys) are those of the base.
+    """
+
+    repo_id: str
+    tag: str
+    gated: Gated = False
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> str:
-    """The text of ``README.md``."""
-    repo_ids = {base.source.repo_id} - {None} or {bundle.metadata.base.repo_id for bundle in bundles}
-    repo_id = next(iter(repo_ids)) if len(repo_ids) == 1 else None
+    """The text of ``README.md`` as it is exported."""
+    return _render(manifest.provenance(base, bundles), read_licence(base.root), None, ())
+
+
+def render_published(
+    provenance: Mapping[str, Any],
+    licence: Mapping[str, str],
+    publication: Publication,
+    comparisons: Sequence[Comparison] = (),
+) -> str:
+    """The text of ``README.md`` as it is pushed.
+
+    Args:
+        provenance: the manifest of the exported directory.
+        licence: the ``license…`` keys of its card.
+        comparisons: base and steered checkpoint, measured.
+    """
+    return _render(provenance, licence, publication, comparisons)
+
+
+def _render(
+    provenance: Mapping[str, Any],
+    licence: Mapping[str, str],
+    publication: Publication | None,
+    comparisons: Sequence[Comparison],
+) -> str:
+    bundles = [Metadata.model_validate(bundle) for bundle in provenance["bundles"]]
+    base = dict(provenance["base"])
+    # A bundle may know the repository of a base that lies in a local directory here.
+    known = {base["repo_id"]} - {None} or {bundle.base.repo_id for bundle in bundles}
+    base["repo_id"] = next(iter(known)) if len(known) == 1 else None
     environment = Environment(
         loader=PackageLoader("mllmeraser", "exporter"),
         undefined=StrictUndefined,
@@ -32,18 +81,55 @@ def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown; every value is checked or made by us
     )
-    environment.filters["quoted"] = json.dumps  # a JSON string is a YAML string
     return environment.get_template("model_card.md.jinja").render(
-        repo_id=repo_id,
-        revision=base.source.revision,
-        architecture=base.architecture,
-        licence=read_licence(base.root),
-        tags=_TAGS,
-        requests=[_row(bundle.metadata, request) for bundle in bundles for request in bundle.metadata.requests],
-        blocks=base.num_layers,
+        front=_front(base["repo_id"], licence, publication, comparisons).to_yaml(),
+        base=base,
+        publication=publication,
+        place=_PLACE if publication is None else publication.repo_id,
+        comparisons=comparisons,
+        requests=[_row(bundle, request) for bundle in bundles for request in bundle.requests],
         limits=LIMITS,
-        version=mllmeraser.__version__,
+        commands=reproduce(base_argument(base["repo_id"], base["revision"]), bundles),
+        version=provenance["tool"]["version"],
     )
+
+
+def _front(
+    base: str | None,
+    licence: Mapping[str, str],
+    publication: Publication | None,
+    comparisons: Sequence[Comparison],
+) -> ModelCardData:
+    """The front matter. The Hub knows four relations to a base; this is a whole checkpoint, so not an adapter."""
+    extra: dict[str, Any] = {"pipeline_tag": "image-text-to-text", "base_model": base}
+    if base is not None:
+        extra["base_model_relation"] = "finetune"
+    if publication is not None:
+        extra |= publication.terms
+    if publication is not None and comparisons:
+        extra |= {"model_name": publication.repo_id.partition("/")[2], "eval_results": _results(comparisons)}
+    return ModelCardData(library_name="transformers", tags=list(_TAGS), **licence, **extra)
+
+
+def _results(comparisons: Sequence[Comparison]) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type="records",
+            dataset_name=f"{row.set}: {row.task}, {row.input}, {row.n} records",
+            dataset_config=f"{row.task}, {row.input}",  # with the split what results are told apart by
+            dataset_split=row.set,
+            metric_type=metric,
+            metric_value=round(rate.value, 4),
+            metric_name=f"{label} (95 % {rate.low:.3f} – {rate.high:.3f}{before})",
+        )
+        for row in comparisons
+        for metric, label, rate, before in (
+            ("accuracy", "right replies", row.steered.accuracy, f"; base {row.base.accuracy.value:.3f}"),
+            ("refusal_rate", "whole refusals", row.steered.refusal, f"; base {row.base.refusal.value:.3f}"),
+            ("identical_to_base", "replies identical to the base's", row.steered.identical_to_base, ""),
+        )
+    ]
 
 
 def _row(meta: Metadata, request: Request) -> dict[str, str]:

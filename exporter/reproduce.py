@@ -1,0 +1,54 @@
+"""The commands that make a checkpoint again, of what its bundles say of themselves; records are named, never shown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from mllmeraser.steering.metadata import Metadata
+
+
+def base_argument(repo_id: str | None, revision: str | None) -> str:
+    """What BASE was: a Hub id with its commit, as far as both are known."""
+    if repo_id is None:
+        return "BASE"
+    return repo_id if revision is None else f"{repo_id}@{revision}"
+
+
+def reproduce(base: str, bundles: Sequence[Metadata]) -> list[str]:
+    """One command for each bundle, and the export. Whatever calibration chose is given as it was chosen."""
+    ids = [bundle.requests[0].id for bundle in bundles]
+    commands = [_compute(base, bundle) for bundle in bundles]
+    return [*commands, f"mllmeraser export {base} {' '.join(f'--bundle {i}.safetensors' for i in ids)} -o DIRECTORY"]
+
+
+def _compute(base: str, bundle: Metadata) -> str:
+    request, gate, method, facts = bundle.requests[0], bundle.gate, bundle.method, bundle.method.calibration
+    output = f"-o {request.id}.safetensors"
+    if facts.get("imported"):
+        named = f"--base {base} --request-id {request.id} --strength {bundle.strength}"
+        return f"mllmeraser import-official FILES {named} {output}"
+    options = {
+        "request-id": request.id,
+        "seed": bundle.seed,
+        "layers": ",".join(map(str, bundle.layers)),
+        "gate": gate.kind,
+        "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,
+        "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
+        "landmarks": gate.landmarks,
+        "bandwidth": facts.get("bandwidth") if gate.kind == "kernel" else None,
+        # Blocks whose gates differ in it were calibrated one by one.
+        "null-space": None if "," in method.null_space else method.null_space,
+        "ridge": method.ridge,
+        "ridge-scale": method.ridge_scale,
+        "direction": None if method.direction == "own" else method.direction,
+        "perturbation": method.perturbation,
+        "strength": bundle.strength,
+        "reply-steps": bundle.reply_steps,
+        "prompt-positions": bundle.prompt_positions,
+        "calibration-share": facts.get("share"),
+    }
+    parts = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
+    parts += [f"--{flag}" for flag in ("augment", "sequential") if facts.get(flag)]
+    own = "--recall RECALL.jsonl --erasure ERASURE.jsonl " if method.direction == "own" else ""
+    return f"mllmeraser compute {base} --forget FORGET.jsonl --retain RETAIN.jsonl {own}{' '.join(parts)} {output}"
