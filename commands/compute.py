@@ -7,9 +7,8 @@ from typing import Any
 
 import rich_click as click
 
-from mllmeraser.commands.computing import compute_bundle
-from mllmeraser.commands.options import PATH, compute_options, model_options, output_options, overwrite_option
-from mllmeraser.commands.reporting import report, resolve, suggest
+from mllmeraser.commands.options import PATH, compute_options, given, model_options, output_options, overwrite_option
+from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 
@@ -20,23 +19,21 @@ from mllmeraser.console import console
 @click.option("--output", "-o", type=PATH, required=True, help="The bundle, a .safetensors file.")
 @click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
 @overwrite_option("a bundle that is there")
-@click.option("--compare-directions", "compare", is_flag=True, help="Also show cosines between sources of directions.")
+@click.option(
+    "--compare-directions", "compare_directions", is_flag=True, help="Also show cosines between sources of directions."
+)
 @click.option("--work-dir", type=PATH, help="Keep finished passes and the trade-off curve here; a killed run goes on.")
 @compute_options
 @model_options
 @output_options
 def compute(base: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compute the steering bundle of one removal request on BASE (a directory or a Hub id org/name[@revision])."""
-    from mllmeraser.files import refuse_existing
+    from mllmeraser.api import compute
     from mllmeraser.inference.processes import processes
-    from mllmeraser.steering.bundle import save_bundle
 
     console.quiet = console.quiet or not processes().leads
-    refuse_existing([output], overwrite)
-    source = resolve(base)
-    computation = compute_bundle(source, options)
+    computation = compute(base, output=output, overwrite=overwrite, **given(options))
     if not processes().leads:
         return
-    save_bundle(computation.bundle, output)
     report(as_json, {"output": str(output), **computation.document()}, computation.lines())
     suggest(f"mllmeraser export {base} --bundle {output} -o DIRECTORY")

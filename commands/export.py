@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
-from mllmeraser.commands.computing import compute_bundle
 from mllmeraser.commands.options import (
     PATH,
     compute_options,
+    given,
     link_option,
     model_options,
     onnx_toggle_option,
     output_options,
     overwrite_option,
 )
-from mllmeraser.commands.reporting import report, report_graphs, resolve, suggest
-from mllmeraser.console import console
+from mllmeraser.commands.reporting import report, report_graphs, suggest
 from mllmeraser.errors import InputError
+
+if TYPE_CHECKING:
+    from mllmeraser.steering.bundle import Bundle
 
 
 @click.command(short_help="A checkpoint that steers by itself.")
@@ -58,9 +61,10 @@ def export(
     **options: Any,
 ) -> None:
     """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
-    from mllmeraser.exporter.directory import check_output, export
-    from mllmeraser.exporter.onnx.api import check_onnx_export, onnx_export
-    from mllmeraser.steering.bundle import load_bundle
+    from mllmeraser.api import compute, export, export_onnx
+    from mllmeraser.exporter.directory import check_output
+    from mllmeraser.exporter.onnx.api import check_onnx_export
+    from mllmeraser.inference.source import resolve
 
     if bool(bundles) == bool(options["forget"]) or bool(options["forget"]) != bool(options["retain"]):
         raise InputError("give either --bundle (once or several times), or --forget and --retain")
@@ -68,17 +72,15 @@ def export(
         raise InputError("--format onnx writes every graph anew: leave out --dry-run and --link")
     if format_ != "onnx" and onnx_toggle != "constant":
         raise InputError("--onnx-toggle is about graphs: add --format onnx")
-    source = resolve(base)
+    steering: Sequence[Path | Bundle] = bundles
     if options["forget"]:
         check = check_onnx_export if format_ == "onnx" else check_output
-        check(source, output, overwrite)  # before the long work, not after it
-        steering = [compute_bundle(source, options).bundle]
-    else:
-        steering = [load_bundle(path) for path in bundles]
+        check(resolve(base), output, overwrite)  # before the long work, not after it
+        steering = [compute(base, **given(options)).bundle]
     if format_ == "onnx":
-        steered = onnx_export(source, steering, output, toggle=onnx_toggle, overwrite=overwrite, progress=console.print)
+        steered = export_onnx(base, steering, output, toggle=onnx_toggle, overwrite=overwrite)
         report_graphs(as_json, steered, base)
         return
-    plan = export(source, steering, output, link=link, overwrite=overwrite, dry_run=dry_run)
+    plan = export(base, steering, output, link=link, overwrite=overwrite, dry_run=dry_run)
     report(as_json, plan.document(), plan.lines())
     suggest(f"mllmeraser verify {output} --base {base}" if not dry_run else "the same without --dry-run")

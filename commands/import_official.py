@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from mllmeraser.commands.options import PATH, output_options, overwrite_option
-from mllmeraser.commands.reporting import report, resolve, suggest
+from mllmeraser.commands.reporting import report, suggest
 
 
 @click.command("import-official", short_help="The authors' dense matrices as a bundle.")
@@ -30,19 +30,16 @@ def import_official(
     as_json: bool,
 ) -> None:
     """Turn the authors' dense .pt FILEs, one d × d matrix a block, into a bundle; no code in them is run."""
-    from mllmeraser.exporter.base import read_base
-    from mllmeraser.files import refuse_existing
-    from mllmeraser.steering.bundle import save_bundle
-    from mllmeraser.steering.official import import_official
+    from mllmeraser.api import import_official
 
-    refuse_existing([output], overwrite)
     imported = import_official(
         files,
-        read_base(resolve(base)).identity,
+        base,
+        output,
         request_id=request_id,
         strength=strength,
         row_vectors=row_vectors,
+        overwrite=overwrite,
     )
-    save_bundle(imported.bundle, output)
     report(as_json, {"output": str(output), **imported.document()}, imported.lines())
     suggest(f"mllmeraser export {base} --bundle {output} -o DIRECTORY")

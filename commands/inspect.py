@@ -15,7 +15,8 @@ from mllmeraser.commands.reporting import report
 @output_options
 def inspect(path: Path, as_json: bool) -> None:
     """Show what is in a bundle file or an exported directory."""
-    from mllmeraser.exporter.inspect import inspect, summary
+    from mllmeraser.api import inspect
+    from mllmeraser.exporter.inspect import summary
 
     document = inspect(path)
     report(as_json, document, summary(document))

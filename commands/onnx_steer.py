@@ -29,10 +29,7 @@ def onnx_steer(
     as_json: bool,
 ) -> None:
     """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
-    from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
-    from mllmeraser.steering.bundle_file import read_bundle
+    from mllmeraser.api import onnx_steer
 
-    require_onnx()
-    steering = [read_bundle(path) for path in bundles]
-    steered = onnx_steer(model_dir, steering, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
+    steered = onnx_steer(model_dir, bundles, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
     report_graphs(as_json, steered, str(model_dir))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import rich_click as click
 
 from mllmeraser.console import console
-from mllmeraser.steering.recipe import Recipe, make_recipe
-
-if TYPE_CHECKING:
-    from mllmeraser.inference.source import Source
+from mllmeraser.steering.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -147,9 +144,6 @@ def _panel_of(name: str) -> str:
     return _OF_THE_RECIPE[began[-1]]
 
 
-def recipe_of(base: Source, options: Mapping[str, Any]) -> Recipe:
-    """The recipe of what was given on the command line; nothing else of it is left out of ``options``."""
-    from mllmeraser.inference.source import read_config
-
-    given = {name: options[name] for name in Recipe.model_fields if options[name] is not None}
-    return make_recipe(str(read_config(base.path)["model_type"]), given, options["recipe"])
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of the options of :func:`compute_options`, and the other options, which have defaults."""
+    return {name: value for name, value in options.items() if name not in Recipe.model_fields or value is not None}

@@ -13,13 +13,6 @@ from mllmeraser.console import console
 
 if TYPE_CHECKING:
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
-    from mllmeraser.inference.source import Source
-
-
-def resolve(source: str) -> Source:
-    from mllmeraser.inference.source import resolve
-
-    return resolve(source)
 
 
 def report(as_json: bool, document: Mapping[str, Any], lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from mllmeraser.commands.options import PATH, output_options
-from mllmeraser.commands.reporting import report, resolve, suggest
+from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.errors import VerificationError
 
 
@@ -18,13 +18,10 @@ from mllmeraser.errors import VerificationError
 @output_options
 def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
     """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
-    from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
-    from mllmeraser.exporter.verify import verify
+    from mllmeraser.api import verify
+    from mllmeraser.exporter.onnx.api import is_onnx_export
 
-    onnx = is_onnx_export(directory)
-    # A directory of graphs needs no config.json, which a base checkpoint must have.
-    found = None if base is None else Path(base) if onnx and Path(base).is_dir() else resolve(base).path
-    verification = (verify_onnx if onnx else verify)(directory, found, public_key)
+    verification = verify(directory, base=base, public_key=public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
     report(as_json, verification.document(), lines)
@@ -32,4 +29,4 @@ def verify(directory: Path, base: str | None, public_key: Path | None, as_json: 
         failed = [check.name for check in verification.checks if not check.ok]
         raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")
     evaluate = f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json"
-    suggest(f"mllmeraser sign {directory} --private-key FILE" if onnx else evaluate)
+    suggest(f"mllmeraser sign {directory} --private-key FILE" if is_onnx_export(directory) else evaluate)

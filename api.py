@@ -1,0 +1,314 @@
+"""What the commands do, one call each: ``import mllmeraser; mllmeraser.export(…)``.
+
+A base or model is a local directory or a Hub id ``org/name[@revision]``; records are the path of their file or folder
+(``docs/records.md``). Each call returns what its command prints: ``document()`` of it is the command's ``--json``.
+
+torch and transformers take seconds to import, so each call imports what it needs when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mllmeraser.errors import InputError
+
+if TYPE_CHECKING:
+    from mllmeraser.exporter.onnx.directory import SteeredDirectory
+    from mllmeraser.exporter.plan import Plan
+    from mllmeraser.exporter.verify import Verification
+    from mllmeraser.steering.bundle import Bundle
+    from mllmeraser.steering.compute import Computation
+    from mllmeraser.steering.interference import Interference
+    from mllmeraser.steering.official import Imported
+
+__all__ = [
+    "compute",
+    "export",
+    "export_onnx",
+    "import_official",
+    "inspect",
+    "interference",
+    "load_bundle",
+    "onnx_steer",
+    "sign",
+    "verify",
+]
+
+AnyPath = str | Path
+Link = Literal["auto", "copy", "hard", "sym"]
+Toggle = Literal["constant", "input"]
+
+
+def compute(
+    base: AnyPath,
+    forget: AnyPath,
+    retain: AnyPath,
+    output: AnyPath | None = None,
+    *,
+    recipe: AnyPath | None = None,
+    request_id: str = "request-1",
+    compare_directions: bool = False,
+    work_dir: AnyPath | None = None,
+    device: str = "cpu",
+    dtype: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    overwrite: bool = False,
+    **choices: Any,
+) -> Computation:
+    """The steering bundle of one removal request (arXiv 2510.04217, and what goes beyond it: ``docs/method.md``).
+
+    Args:
+        base: the model, un-steered.
+        forget, retain: records of whom to forget and of what to keep; no subject may stand in both.
+        output: the bundle is written here, a ``.safetensors`` file; by default it is only returned.
+        recipe: a ``recipe.toml``.
+        request_id: names the request in the bundle; must not name a person.
+        compare_directions: also find the cosines between directions of different sources.
+        work_dir: finished forward passes and the trade-off curve are kept here; a killed run goes on from them.
+        device: a torch device, or ``auto`` to spread the model over what there is.
+        dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: prompts a forward pass; halved where memory does not suffice.
+        seed: of everything that is random.
+        overwrite: replace a bundle that is there.
+        choices: fields of :class:`mllmeraser.steering.recipe.Recipe`, such as ``gate="linear"`` or
+            ``preset="paper"``; they win over the recipe file, and calibration never overrides them.
+
+    Raises:
+        InputError: base, records or a choice cannot be used.
+        QualityGateError: the base does not refuse what it should, so there is no direction.
+    """
+    from mllmeraser.files import refuse_existing
+    from mllmeraser.inference.loading import load
+    from mllmeraser.inference.processes import processes
+    from mllmeraser.inference.source import read_config, resolve
+    from mllmeraser.steering.bundle import save_bundle
+    from mllmeraser.steering.compute import compute
+    from mllmeraser.steering.recipe import make_recipe
+    from mllmeraser.steering.samples import read_samples, stream_samples
+
+    if output is not None:
+        refuse_existing([Path(output)], overwrite)
+    source = resolve(base)
+    chosen = make_recipe(str(read_config(source.path)["model_type"]), choices, None if recipe is None else Path(recipe))
+    computation = compute(
+        load(source, device=device, dtype=dtype, work_dir=None if work_dir is None else Path(work_dir)),
+        read_samples(Path(forget)),
+        stream_samples(Path(retain)),
+        chosen,
+        request_id=request_id,
+        seed=seed,
+        batch_size=batch_size,
+        compare=compare_directions,
+    )
+    if output is not None and processes().leads:
+        save_bundle(computation.bundle, Path(output))
+    return computation
+
+
+def load_bundle(path: AnyPath) -> Bundle:
+    """Read and check a bundle file.
+
+    Raises:
+        InputError: it is not one, or is damaged.
+    """
+    from mllmeraser.steering.bundle import load_bundle
+
+    return load_bundle(Path(path))
+
+
+def export(
+    base: AnyPath,
+    bundles: Sequence[AnyPath | Bundle],
+    output: AnyPath,
+    *,
+    link: Link = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Plan:
+    """A checkpoint directory that steers by itself; the base model is never loaded.
+
+    Args:
+        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
+        link: how the base's shards come in: ``auto`` (reflink, else hard link, else copy), ``copy``, ``hard``, or
+            ``sym`` (the directory then works on this machine only).
+        overwrite: replace a directory that is not empty.
+        dry_run: decide and check everything, write nothing.
+
+    Raises:
+        InputError: base, bundles or output cannot be used; nothing was written.
+        MllmEraserError: the disk is full or fails; nothing is left behind.
+    """
+    from mllmeraser.exporter.directory import export
+    from mllmeraser.inference.source import resolve
+
+    return export(resolve(base), _loaded(bundles), Path(output), link=link, overwrite=overwrite, dry_run=dry_run)
+
+
+def export_onnx(
+    base: AnyPath,
+    bundles: Sequence[AnyPath | Bundle],
+    output: AnyPath,
+    *,
+    toggle: Toggle = "constant",
+    overwrite: bool = False,
+) -> SteeredDirectory:
+    """Steered graphs for ONNX Runtime and transformers.js (``docs/onnx.md``); needs the extra ``onnx``.
+
+    Args:
+        toggle: how they are switched off: ``constant``, a twin graph of the base; ``input``, a required input.
+
+    Raises:
+        InputError: base, bundles or output cannot be used, or the extra is missing; nothing was written.
+    """
+    from mllmeraser.console import console
+    from mllmeraser.exporter.onnx.api import onnx_export
+    from mllmeraser.inference.source import resolve
+
+    return onnx_export(
+        resolve(base), _loaded(bundles), Path(output), toggle=toggle, overwrite=overwrite, progress=console.print
+    )
+
+
+def onnx_steer(
+    model_dir: AnyPath,
+    bundles: Sequence[AnyPath],
+    output: AnyPath,
+    *,
+    toggle: Toggle = "constant",
+    link: Link = "auto",
+    overwrite: bool = False,
+) -> SteeredDirectory:
+    """Insert the steering into every decoder graph of a directory, without torch and without reading weights.
+
+    Raises:
+        InputError: a graph is not understood, or does not fit the bundles; nothing was written.
+    """
+    from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
+    from mllmeraser.steering.bundle_file import read_bundle
+
+    require_onnx()
+    steering = [read_bundle(Path(path)) for path in bundles]
+    return onnx_steer(Path(model_dir), steering, Path(output), toggle=toggle, link=link, overwrite=overwrite)
+
+
+def verify(directory: AnyPath, *, base: AnyPath | None = None, public_key: AnyPath | None = None) -> Verification:
+    """Check every promise of an exported directory that can be checked without a GPU; look at ``.ok``.
+
+    Args:
+        base: also check that every base tensor is this base's.
+        public_key: a PEM file; also check the signature.
+
+    Raises:
+        InputError: there is no such directory or base. A broken promise raises nothing: it is a check that is not ok.
+    """
+    from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
+    from mllmeraser.exporter.verify import verify
+    from mllmeraser.inference.source import resolve
+
+    directory = Path(directory)
+    onnx = is_onnx_export(directory)
+    # A directory of graphs needs no config.json, which a base checkpoint must have.
+    found = None if base is None else Path(base) if onnx and Path(base).is_dir() else resolve(base).path
+    return (verify_onnx if onnx else verify)(directory, found, None if public_key is None else Path(public_key))
+
+
+def sign(directory: AnyPath, private_key: AnyPath) -> Path:
+    """Sign every file of an exported directory (OpenSSF model signing); needs the extra ``sign``.
+
+    Returns:
+        the signature file, in the directory.
+
+    Raises:
+        InputError: the key cannot be used, or the extra is missing.
+    """
+    from mllmeraser.exporter.signing import sign
+
+    return sign(Path(directory), Path(private_key))
+
+
+def inspect(path: AnyPath) -> dict[str, Any]:
+    """What is in a bundle file or an exported directory, as the JSON document of the command.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from mllmeraser.exporter.inspect import inspect
+
+    return inspect(Path(path))
+
+
+def interference(
+    base: AnyPath,
+    bundles: Sequence[AnyPath | Bundle],
+    forget: Sequence[AnyPath],
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    batch_size: int = 64,
+) -> Interference:
+    """How far the gates of each bundle's request open on the forget set of every other.
+
+    Args:
+        base: the model, un-steered.
+        forget: the records of each bundle, in the order of the bundles.
+
+    Raises:
+        InputError: base, bundles and records do not fit each other.
+    """
+    from mllmeraser.inference.loading import load
+    from mllmeraser.inference.source import resolve
+    from mllmeraser.steering.interference import interference
+    from mllmeraser.steering.samples import read_samples
+
+    steering, records = _loaded(bundles), [read_samples(Path(path)) for path in forget]
+    return interference(load(resolve(base), device=device, dtype=dtype), steering, records, batch_size)
+
+
+def import_official(
+    files: Sequence[AnyPath],
+    base: AnyPath,
+    output: AnyPath | None = None,
+    *,
+    request_id: str = "request-1",
+    strength: float = 0.25,
+    row_vectors: bool = False,
+    overwrite: bool = False,
+) -> Imported:
+    """The authors' dense ``.pt`` matrices, one d × d a block, as a bundle; no code in the files is run.
+
+    Args:
+        base: the model they were made for.
+        output: the bundle is written here; by default it is only returned.
+        strength: the authors' λ, without its sign.
+        row_vectors: the matrices are made for h W instead of W h.
+
+    Raises:
+        InputError: a file is not such matrices, or one is not of rank one.
+    """
+    from mllmeraser.exporter.base import read_base
+    from mllmeraser.files import refuse_existing
+    from mllmeraser.inference.source import resolve
+    from mllmeraser.steering.bundle import save_bundle
+    from mllmeraser.steering.official import import_official
+
+    if output is not None:
+        refuse_existing([Path(output)], overwrite)
+    imported = import_official(
+        [Path(file) for file in files],
+        read_base(resolve(base)).identity,
+        request_id=request_id,
+        strength=strength,
+        row_vectors=row_vectors,
+    )
+    if output is not None:
+        save_bundle(imported.bundle, Path(output))
+    return imported
+
+
+def _loaded(bundles: Sequence[AnyPath | Bundle]) -> list[Bundle]:
+    if isinstance(bundles, (str, Path)):
+        raise InputError(f"{bundles}: give a list of bundles")
+    return [load_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
