@@ -14,8 +14,7 @@ PREFIX = "mllmeraser"
 class NodeBuilder:
     """Collects nodes and initializers; :meth:`into` puts them into a graph."""
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.requests import Array, Gate, GraphRequest
-from mllmeraser.steering.metadata import Metadata, tensor_name
-
-
-class AnyBundle(Protocol):
-    """A bundle with its tensors as torch's or as numpy's."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """Its metadata."""
-
-    @property
-    def tensors(self) -> Mapping[str, Any]:
-        """Its tensors, on the processor."""
+from mllmeraser.steering.bundle_file import AnyBundle
+from mllmeraser.steering.metadata import tensor_name
 
 
 def graph_requests(bundles: Sequence[AnyBundle]) -> list[GraphRequest]:

@@ -33,6 +33,7 @@ METADATA_KEY = f"{PREFIX}.steering"
 STRENGTH_INPUT = "steering_strength"
 STRENGTH_CONSTANT = f"{PREFIX}.strength"
 Toggle = Literal["constant", "input"]
+_CAST_LIKE_OPSET = 15
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def insert_steering(
     if steps > 1 and (column is None or column[0] * column[1] < gates):
         requests, steps = [request.prompt_only() for request in requests], 1
         warnings.append(f"{where}: its cache cannot carry {gates} gates; only the prompt is steered, not the reply")
-    build = NodeBuilder(signature.opset)
+    # CastLike came with opset 15. What else 14 and 15 changed does not change what an older decoder computes.
+    model.opset_imports[""] = max(signature.opset, _CAST_LIKE_OPSET)
+    build = NodeBuilder()
     prompt = prompt_nodes(build, signature)
     layer = ReplyLayer(build, signature, prompt, column, gates, steps) if steps > 1 and column else None
     writer = _Writer(build, prompt, None if layer is None else layer.read(), _strength(build, model.graph, toggle))

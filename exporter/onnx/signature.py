@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from mllmeraser.errors import InputError
 
-# ReduceSum takes its axes as an input, and CastLike exists.
-MIN_OPSET = 15
+# Older ones give ReduceSum its axes as an attribute.
+MIN_OPSET = 13
 _PAST = re.compile(r"(past_key_values|past)\.(\d+)\.(key|value)")
 _PRESENT = re.compile(r"(present|present_key_values)\.(\d+)\.(key|value)")
 

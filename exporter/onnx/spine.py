@@ -2,14 +2,15 @@
 
 In a pre-norm transformer everything that reaches the logits passes through the residual stream. So the states between
 sub-blocks are exactly the nodes that *dominate* ``logits`` seen from ``inputs_embeds``: every path goes through them
-(Cooper, Harvey & Kennedy, 2001). The keys of block i + 1 are computed from the output of block i and of nothing later
-on this spine; hence the output of block i is the last dominator among the ancestors of ``present.{i+1}.key``. The last
-block has no successor: it must look like the one before. Edges through Shape and Size carry no state and are cut.
+(Cooper, Harvey & Kennedy, 2001). The keys of block i are computed from its input and from nothing later on this spine;
+hence the input of block i is the last dominator among the ancestors of ``present.{i}.key``, and the output of the block
+before. The last block has no successor: it must look like the others (an only block ends with the last of the sums).
+Edges through Shape and Size carry no state and are cut.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import onnx_ir as ir
 
@@ -30,21 +31,21 @@ def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir
         InputError: the graph branches, or is not a stack of like blocks with one residual stream.
     """
     spine, depth = _spine(graph, signature, where)
-    ends: list[int] = []
-    for key in signature.present_keys[1:]:
+    starts: list[int] = []  # of each block, the place of its input on the spine; -1 is inputs_embeds
+    for key in signature.present_keys:
         producer = key.producer()
-        ends.append(-1 if producer is None else depth.get(producer, -1))
-    if not ends or ends != sorted(set(ends)) or ends[0] < 0:
+        starts.append(-1 if producer is None else depth.get(producer, -1))
+    if starts != sorted(set(starts)):
         raise _irregular(where, "the caches of the blocks do not follow one another along one residual stream")
-    patterns = [_pattern(spine[start + 1 : end + 1]) for start, end in pairwise(ends)]
-    length = len(patterns[0]) if patterns else ends[0] + 1
-    last = spine[ends[-1] + 1 : ends[-1] + 1 + length]
+    patterns = [_pattern(spine[start + 1 : end + 1]) for start, end in pairwise(starts)]
+    rest = spine[starts[-1] + 1 :]
+    last = rest[: len(patterns[0])] if patterns else list(takewhile(_is_sum, rest))
     patterns.append(_pattern(last))
-    if len(last) < length or any(pattern != patterns[0] for pattern in patterns):
+    if not last or any(pattern != patterns[0] for pattern in patterns):
         raise _irregular(where, "its blocks are not alike")
-    nodes = [spine[end] for end in ends] + [last[-1]]
+    nodes = [spine[end] for end in starts[1:]] + [last[-1]]
     for block, node in enumerate(nodes):
-        if node.op_type not in ("Add", *FUSED_NORMS, *_CARRIERS):
+        if not _is_sum(node):
             raise _irregular(where, f"the output of block {block} is a {node.op_type}, not a residual sum")
         if residual_value(node).is_graph_output():
             raise InputError(f"{where}: the output of block {block} is an output of the graph; export it without")
@@ -60,6 +61,10 @@ def residual_value(node: ir.Node) -> ir.Value:
     if not node.outputs[_SUM_OUTPUT].name:
         node.outputs[_SUM_OUTPUT].name = f"{node.outputs[0].name}.mllmeraser_sum"
     return node.outputs[_SUM_OUTPUT]
+
+
+def _is_sum(node: ir.Node) -> bool:
+    return node.op_type in ("Add", *FUSED_NORMS, *_CARRIERS)
 
 
 def _irregular(where: str, what: str) -> InputError:
