@@ -2,9 +2,9 @@
 
 First the gates, which cost no forward pass: each candidate block's is cross-validated (:mod:`.validation`) with several
 bandwidths and null spaces, and the blocks that tell best are kept. Then the effect, which does (:mod:`.trials`): on
-which blocks, how strongly, at which positions. Taken is, of the points that keep at least ``KEPT`` of the retain
-replies token-identical and erase at least ``ERASED``, the one that erases most; if there is none, the one of greatest
-harmonic mean: a method that cannot have both is shown at its best, not at its most timid.
+which blocks, how strongly, at which positions, with which shape of the gate. Taken is, of the points that keep at least
+``KEPT`` of the retain replies token-identical and erase at least ``ERASED``, the one that erases most; if there is
+none, the one of greatest harmonic mean: a method that cannot have both is shown at its best, not at its most timid.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Calibration:
     @property
     def point(self) -> Point | None:
         """The trial of what was chosen, if there was one."""
-        return next((point for point in self.curve if _push(point) == self.push), None)
+        return next((point for point in self.curve if _choice(point) == (self.push, self.shape)), None)
 
     def document(self) -> dict[str, Any]:
         """The whole trade-off curve and the choice, for the work directory and the report."""
@@ -90,7 +90,7 @@ def calibrate(
     steps = len(next(iter(material.directions.values())))
     positions: Literal["all", "last"] = "all" if recipe.prompt_positions == "all" else "last"
     if not folds:
-        assert isinstance(recipe.layers, tuple) and recipe.strength != "auto"
+        assert isinstance(recipe.layers, tuple) and recipe.strength != "auto" and recipe.gate_shape != "auto"
         plan = Plan(recipe.layers, recipe.gate_layer if isinstance(recipe.gate_layer, int) else None)
         null_space = NULL_SPACES[0] if recipe.null_space == "auto" else recipe.null_space
         setting = GateRecipe.of(
@@ -99,31 +99,44 @@ def calibrate(
         gates = {layer: Validated(setting, None) for layer in plan.read}
         return Calibration(Push(plan, recipe.strength, steps, positions), recipe.gate_shape, gates, ())
     gates = _validated_gates(material, recipe, folds, seed)
-    strengths = _strengths(recipe)
+    shapes, strengths = _shapes(recipe), _strengths(recipe)
     pushes = [Push(plan, strengths[0], steps, positions) for plan in _plans(recipe, num_layers, gates)]
-    if len(pushes) == 1 and len(strengths) == 1:
-        return _chosen(pushes[0], gates, recipe, ())
+    if len(pushes) == len(strengths) == len(shapes) == 1:
+        shape = _with_threshold(shapes[0], pushes[0].plan, gates)
+        return Calibration(pushes[0], shape, _read(pushes[0], gates), ())
     settings = {layer: gate.setting for layer, gate in gates.items()}
     trials = Trials(checkpoint, material, settings, folds[0], seed, batch_size)
 
-    def tried(attempts: Sequence[Push], what: str) -> list[Point]:
-        return [trials(push, _shape(push.plan, gates, recipe)) for push in track(attempts, f"calibration: {what}")]
+    def tried(attempts: Sequence[tuple[Push, GateShape]], what: str) -> list[Point]:
+        return [
+            trials(push, _with_threshold(shape, push.plan, gates))
+            for push, shape in track(attempts, f"calibration: {what}")
+        ]
 
-    curve = tried(pushes, "blocks")
-    best = _push(_best(curve))
-    curve += tried([replace(best, strength=strength) for strength in strengths[1:]], "strength")
-    best = _push(_best(curve))
+    curve = tried([(push, shapes[0]) for push in pushes], "blocks")
+    best, shape = _choice(_best(curve))
+    curve += tried([(replace(best, strength=strength), shape) for strength in strengths[1:]], "strength")
+    best, shape = _choice(_best(curve))
     others = [replace(best, prompt_positions="all")] if recipe.prompt_positions == "auto" else []
     if recipe.reply_steps == "auto":
         others += [replace(best, reply_steps=fewer) for fewer in sorted({1, steps // 2} - {0, steps})]
-    curve += tried(others, "positions")
-    return _chosen(_push(_best(curve)), gates, recipe, tuple(curve))
+    curve += tried([(push, shape) for push in others], "positions")
+    best, shape = _choice(_best(curve))
+    curve += tried([(best, other) for other in shapes[1:]], "shape")
+    best, shape = _choice(_best(curve))
+    return Calibration(best, shape, _read(best, gates), tuple(curve))
+
+
+def _shapes(recipe: Recipe) -> tuple[GateShape, ...]:
+    if recipe.gate_shape != "auto":
+        return (recipe.gate_shape,)
+    return GateShape("step"), GateShape("dead-zone"), GateShape("clip")  # the first is tried on every plan
 
 
 def _strengths(recipe: Recipe) -> tuple[float, ...]:
     if recipe.strength != "auto":
         return (recipe.strength,)
-    return STRENGTHS if recipe.gate_shape.thresholded else OPEN_STRENGTHS
+    return STRENGTHS if _shapes(recipe)[0].thresholded else OPEN_STRENGTHS
 
 
 def _settings(recipe: Recipe, seed: int) -> Iterator[GateRecipe]:
@@ -173,24 +186,23 @@ def _gate_layer(recipe: Recipe, first: int, separation: Mapping[int, float]) -> 
     return max((layer for layer in separation if layer <= first), key=lambda layer: separation[layer])
 
 
-def _shape(plan: Plan, gates: Mapping[int, Validated], recipe: Recipe) -> GateShape:
-    """The recipe's shape, with the threshold that the held-out scores of the plan's gates ask for if it has none."""
-    shape = recipe.gate_shape
-    if not shape.thresholded or shape.threshold is not None:
+def _with_threshold(shape: GateShape, plan: Plan, gates: Mapping[int, Validated]) -> GateShape:
+    """The shape, with the threshold that the held-out scores of the plan's gates ask for if it needs one."""
+    if not shape.needs_threshold:
         return shape
     scores = [held_out for layer in plan.read if (held_out := gates[layer].held_out) is not None]
     pooled = HeldOut(torch.cat([s.forget for s in scores]), torch.cat([s.retain for s in scores]))
     return shape._replace(threshold=choose_threshold(pooled))
 
 
-def _chosen(push: Push, gates: Mapping[int, Validated], recipe: Recipe, curve: tuple[Point, ...]) -> Calibration:
-    read = {layer: gates[layer] for layer in push.plan.read}
-    return Calibration(push, _shape(push.plan, gates, recipe), read, curve)
+def _read(push: Push, gates: Mapping[int, Validated]) -> dict[int, Validated]:
+    return {layer: gates[layer] for layer in push.plan.read}
 
 
-def _push(point: Point) -> Push:
+def _choice(point: Point) -> tuple[Push, GateShape]:
     positions: Literal["all", "last"] = "all" if point.prompt_positions == "all" else "last"
-    return Push(Plan(point.layers, point.gate_layer), point.strength, point.reply_steps, positions)
+    push = Push(Plan(point.layers, point.gate_layer), point.strength, point.reply_steps, positions)
+    return push, GateShape(point.gate_shape, point.threshold)
 
 
 def _best(curve: Sequence[Point]) -> Point:

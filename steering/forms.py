@@ -52,6 +52,11 @@ class GateShape(NamedTuple):
         """Whether a closed gate leaves a retained prompt bit-identical to the base."""
         return self.name in THRESHOLDED
 
+    @property
+    def needs_threshold(self) -> bool:
+        """Whether calibration still has to choose the threshold."""
+        return self.thresholded and self.threshold is None
+
     @classmethod
     def parse(cls, text: str) -> GateShape:
         """Read ``identity``, ``clip``, ``dead-zone[:0.3]`` or ``step[:0.5]``; without a number calibration chooses it.

@@ -77,6 +77,10 @@ def _auto_or_number(what: str, lowest: float) -> Callable[[str], Auto | float]:
     return parse
 
 
+def _auto_or_shape(text: str) -> Auto | GateShape:
+    return "auto" if text == "auto" else GateShape.parse(text)
+
+
 def _auto_or_null_space(text: str) -> Auto | NullSpace:
     return "auto" if text == "auto" else NullSpace.parse(text)
 
@@ -147,10 +151,10 @@ class Recipe(BaseModel):
         _choice("auto|own|5", "own: each block reads its own gate; 5: that block's gate is shared; auto: calibrated."),
     ] = "auto"
     gate_shape: Annotated[
-        GateShape,
-        _parsed(GateShape.parse),
-        _choice("SHAPE", "identity, clip, dead-zone[:0.3] or step[:0.5]; a threshold left out is calibrated."),
-    ] = GateShape("step")
+        Auto | GateShape,
+        _parsed(_auto_or_shape),
+        _choice("auto|SHAPE", "identity, clip, dead-zone[:0.3] or step[:0.5]; auto or no threshold: calibrated."),
+    ] = "auto"
     null_space: Annotated[
         Auto | NullSpace,
         _parsed(_auto_or_null_space),
@@ -200,7 +204,7 @@ class Recipe(BaseModel):
         """What only calibration can choose: for the rest there is a value to begin with."""
         undecided = {
             "layers": self.layers == "auto",
-            "gate_shape": self.gate_shape.thresholded and self.gate_shape.threshold is None,
+            "gate_shape": self.gate_shape == "auto" or self.gate_shape.needs_threshold,
             "strength": self.strength == "auto",
         }
         return tuple(name for name, still in undecided.items() if still)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class Point:
     strength: float
     reply_steps: int
     prompt_positions: str
+    gate_shape: Literal["identity", "clip", "dead-zone", "step"]
+    threshold: float | None
     refused: float
     forgotten: float
     fluent: float
@@ -92,7 +95,7 @@ class Trials:
         gates = {layer: self._gate(layer) for layer in push.plan.read}
         steered = steered_in_process(self.checkpoint, push, gates, shape, self.material.directions)
         moved = self._moved(push.plan, gates, shape)
-        return self._judge(push, {**self.base_replies, **self._replies(steered, moved)})
+        return self._judge(push, shape, {**self.base_replies, **self._replies(steered, moved)})
 
     def _moved(self, plan: Plan, gates: Mapping[int, Gate], shape: GateShape) -> list[int]:
         """The prompts on which some gate opens; all of them without a threshold."""
@@ -111,7 +114,7 @@ class Trials:
         said = greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length, batch_size=self.batch_size)
         return dict(zip(indices, said, strict=True))
 
-    def _judge(self, push: Push, replies: Mapping[int, Tensor]) -> Point:
+    def _judge(self, push: Push, shape: GateShape, replies: Mapping[int, Tensor]) -> Point:
         n = len(self.forget)
         tokenizer = self.checkpoint.processor.tokenizer
         texts = tokenizer.batch_decode([replies[i] for i in range(n)], skip_special_tokens=True)
@@ -121,6 +124,8 @@ class Trials:
             strength=push.strength,
             reply_steps=push.reply_steps,
             prompt_positions=push.prompt_positions,
+            gate_shape=shape.name,
+            threshold=shape.threshold,
             refused=_mean([refuses(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             forgotten=1 - _mean([leaks(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             fluent=1 - _mean([is_degenerate(text) for text in texts]),

@@ -128,6 +128,8 @@ def test_what_is_left_open_is_chosen_from_trials(computed: Computation) -> None:
     assert chosen.point in curve
     assert {point.strength for point in curve} == set(STRENGTHS)
     assert {len(point.layers) for point in curve} > {1}
+    assert {point.gate_shape for point in curve} == {"step", "dead-zone", "clip"}
+    assert len({point.threshold for point in curve if point.gate_shape == "clip"} | {None}) == 1
 
 
 def test_without_calibration_everything_is_fitted_on_everything(
