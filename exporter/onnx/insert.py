@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.builder import PREFIX, NodeBuilder
@@ -62,6 +63,7 @@ def insert_steering(
     Raises:
         InputError: the graph is not understood, or the requests do not fit it; the model is then not usable any more.
     """
+    plain_graph(model)
     signature = read_signature(model, where)
     nodes = find_residuals(model.graph, signature, where)
     _check_fit(requests, signature, nodes, where)
@@ -92,6 +94,13 @@ def insert_steering(
     }
     model.metadata_props[METADATA_KEY] = json.dumps(description, sort_keys=True)
     return Inserted(signature.num_layers, steps, tuple(warnings))
+
+
+def plain_graph(model: ir.Model) -> None:
+    """Without local functions, and in topological order, which converters to half precision do not keep."""
+    if model.functions:
+        InlinePass()(model)
+    model.graph.sort()
 
 
 def _check_fit(requests: Sequence[GraphRequest], signature: Signature, nodes: list[ir.Node], where: str) -> None:

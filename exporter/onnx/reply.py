@@ -27,14 +27,18 @@ class ReplyState:
     step: ir.Value  # (b, 1) int64: k of this column; 0 while the prompt is read
 
 
+# What counts small numbers exactly; the gates are rounded as the cache is.
+_EXACT = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
 def column_shape(signature: Signature, head_size: int | None) -> tuple[int, int] | None:
-    """(heads, head_dim) of the cache; null: they are not known.
+    """(heads, head_dim) of the cache; null: they are not known, or the cache is quantised and would round the gates.
 
     Args:
         head_size: what the settings beside the graph say, where the graph itself does not.
     """
-    shape = signature.past_key.shape
-    if shape is None or len(shape) != 4:
+    shape, dtype = signature.past_key.shape, signature.past_key.dtype
+    if shape is None or len(shape) != 4 or dtype not in _EXACT:
         return None
     heads, head_dim = shape[1], shape[3] if isinstance(shape[3], int) else head_size
     return (heads, head_dim) if isinstance(heads, int) and isinstance(head_dim, int) else None

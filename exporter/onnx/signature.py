@@ -12,7 +12,7 @@ from mllmeraser.errors import InputError
 # Older ones give ReduceSum its axes as an attribute.
 MIN_OPSET = 13
 _PAST = re.compile(r"(past_key_values|past)\.(\d+)\.(key|value)")
-_PRESENT = re.compile(r"(present|present_key_values)\.(\d+)\.(key|value)")
+_PRESENT = re.compile(r"(present)\.(\d+)\.(key|value)")
 
 
 @dataclass(frozen=True)

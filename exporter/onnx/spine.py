@@ -37,18 +37,17 @@ def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir
         starts.append(-1 if producer is None else depth.get(producer, -1))
     if starts != sorted(set(starts)):
         raise _irregular(where, "the caches of the blocks do not follow one another along one residual stream")
-    patterns = [_pattern(spine[start + 1 : end + 1]) for start, end in pairwise(starts)]
+    blocks = [spine[start + 1 : end + 1] for start, end in pairwise(starts)]
     rest = spine[starts[-1] + 1 :]
-    last = rest[: len(patterns[0])] if patterns else list(takewhile(_is_sum, rest))
-    patterns.append(_pattern(last))
-    if not last or any(pattern != patterns[0] for pattern in patterns):
+    blocks.append(rest[: len(blocks[0])] if blocks else list(takewhile(_is_sum, rest)))
+    if not blocks[-1] or any(_pattern(block) != _pattern(blocks[0]) for block in blocks):
         raise _irregular(where, "its blocks are not alike")
-    nodes = [spine[end] for end in starts[1:]] + [last[-1]]
-    for block, node in enumerate(nodes):
+    nodes = [block[-1] for block in blocks]
+    for index, node in enumerate(nodes):
         if not _is_sum(node):
-            raise _irregular(where, f"the output of block {block} is a {node.op_type}, not a residual sum")
+            raise _irregular(where, f"the output of block {index} is a {node.op_type}, not a residual sum")
         if residual_value(node).is_graph_output():
-            raise InputError(f"{where}: the output of block {block} is an output of the graph; export it without")
+            raise InputError(f"{where}: the output of block {index} is an output of the graph; export it without")
     return nodes
 
 
@@ -64,7 +63,7 @@ def residual_value(node: ir.Node) -> ir.Value:
 
 
 def _is_sum(node: ir.Node) -> bool:
-    return node.op_type in ("Add", *FUSED_NORMS, *_CARRIERS)
+    return node.op_type in ("Add", *FUSED_NORMS)
 
 
 def _irregular(where: str, what: str) -> InputError:
@@ -107,7 +106,8 @@ def _spine(graph: ir.Graph, signature: Signature, where: str) -> tuple[list[ir.N
     chain = [index[producer]]
     while dominator[chain[-1]] != 0:
         chain.append(dominator[chain[-1]])
-    chain.reverse()
+    # A state before its cast, not after it: ONNX Runtime drops a cast there and back, but not round the steering.
+    chain = [at for at in reversed(chain) if nodes[at - 1].op_type not in _CARRIERS]
     place = {at: position for position, at in enumerate(chain)}
     depth: list[int] = [-1]
     for at, before in enumerate(predecessors, 1):
