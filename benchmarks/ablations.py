@@ -1,0 +1,255 @@
+"""The method, the paper's, and each without one of its parts, on the demo model in three seeds; and `--augment`.
+
+    python benchmarks/ablations.py --models DIR --work-dir DIR [--seeds 0,1,2] [--only TEXT] [-o FILE.json]
+
+Seed 0 is the model that travels with the tool; the others are looked for as DIR/seed1, DIR/seed2 and trained there by
+`mllmeraser.demo.train` if they are missing (half an hour each). Every row computes a bundle on the demo's forget and
+retain sets and asks the base steered by it what no fit has seen: the forgotten in new pictures and wordings, people
+never used, and the halves of celebrities and common knowledge that were left out. Cells are the mean over the seeds and
+their range. Finished rows are kept in the work directory, as are forward passes: a run that was killed goes on.
+
+What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every block
+and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from held_out import Asked, as_they_are, figures, gate_auroc, steered_by
+from unlisted import PICTURES, in_another_picture, in_other_words
+
+from mllmeraser.console import console
+from mllmeraser.demo.data import write_data
+from mllmeraser.demo.run import CHECKPOINT
+from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.compute import compute
+from mllmeraser.steering.forms import NullSpace
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import read_samples
+
+FORGOTTEN, NEVER_USED = "test", ("retain_heldout", "retain_heldout_new")
+FITTED = ("forget_eval", "retain_fit")
+SETS = (FORGOTTEN, *NEVER_USED, "celebrity", "common", *FITTED)
+ALWAYS = -1e9  # a threshold that every gate passes
+
+Result = dict[str, Any]
+
+
+def as_it_is(bundle: Bundle) -> Bundle:
+    """No change."""
+    return bundle
+
+
+def always_open(bundle: Bundle) -> Bundle:
+    """The same push on every prompt."""
+    form = bundle.metadata.gate.model_copy(update={"shape": "step", "threshold": ALWAYS})
+    return bundle.model_copy(update={"metadata": bundle.metadata.model_copy(update={"gate": form})})
+
+
+def random_direction(bundle: Bundle) -> Bundle:
+    """Directions of the same norm that point anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = dict(bundle.tensors)
+    for name, tensor in bundle.tensors.items():
+        if name.endswith(".direction"):
+            anywhere = torch.randn(tensor.shape, generator=generator)
+            tensors[name] = anywhere * (tensor.norm(dim=-1) / anywhere.norm(dim=-1))[:, None]
+    return bundle.model_copy(update={"tensors": tensors})
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: options of `compute`, and what is done to the bundle."""
+
+    title: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    change: Callable[[Bundle], Bundle] = as_it_is
+
+
+PGD, NOISE = "pgd:8/255,2/255,10", "noise:8/255"
+OURS, AUGMENTED = Method("ours"), Method("ours, --augment", {"augment": True})
+METHODS = (
+    Method("paper", {"preset": "paper"}),
+    OURS,
+    Method("ours, no null space", {"null_space": NullSpace("soft", 0.0)}),
+    Method("ours, no gate", {}, always_open),
+    Method("ours, random direction", {}, random_direction),
+    Method("ours, linear features", {"gate": "linear"}),
+    Method("ours, 32 landmarks", {"landmarks": 32}),
+    Method("ours, prompt only (K = 1)", {"reply_steps": 1}),
+    Method("ours, harmful direction", {"direction": "harmful"}),
+    Method("ours, PGD", {"perturbation": PGD}),
+    Method("ours, noise", {"perturbation": NOISE}),
+    AUGMENTED,
+    Method("paper, matched direction", {"preset": "paper", "direction": "matched"}),
+    Method("paper, no perturbation", {"preset": "paper", "perturbation": "none"}),
+    Method("paper, noise", {"preset": "paper", "perturbation": NOISE}),
+)
+COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
+    "forgotten: correct": lambda r: r["sets"][FORGOTTEN]["correct"],
+    "forgotten: refused": lambda r: r["sets"][FORGOTTEN]["refused"],
+    "never used: identical": lambda r: sum(r["sets"][name]["identical"] for name in NEVER_USED) / len(NEVER_USED),
+    "celebrities: identical": lambda r: r["sets"]["celebrity"]["identical"],
+    "common: identical": lambda r: r["sets"]["common"]["identical"],
+    "gate AUROC": lambda r: r["auroc"],
+    "listed: correct": lambda r: r["sets"]["forget_eval"]["correct"],
+    "kept in fit: identical": lambda r: r["sets"]["retain_fit"]["identical"],
+}
+
+
+class Bench:
+    """One training seed: its model, the sets, and the bundles that were computed."""
+
+    def __init__(self, seed: int, models: Path, work: Path) -> None:
+        self.seed, self.work = seed, work
+        self.model_path = trained(seed, models)
+        data = write_data(work / "data")
+        self.records = {name: read_samples(data[name]) for name in (*SETS, "forget", "retain")}
+        self.bundles: dict[str, Bundle] = {}
+        self._base: Checkpoint | None = None
+
+    @property
+    def base(self) -> Checkpoint:
+        """Loaded when the first row needs it."""
+        if self._base is None:
+            self._base = load(self.model_path, dtype="float32", work_dir=self.work / f"passes-{self.seed}")
+        return self._base
+
+    def asked(self, name: str) -> Asked:
+        """A set's records with their own turns."""
+        return as_they_are(self.records[name])
+
+    def steered(self, method: Method) -> Checkpoint:
+        """The base steered by the method's bundle; one that several rows start from is computed once."""
+        key = repr(sorted(method.given.items()))
+        if key not in self.bundles:
+            recipe = make_recipe("llava", method.given)
+            self.bundles[key] = compute(self.base, self.records["forget"], self.records["retain"], recipe).bundle
+        return steered_by(self.base, method.change(self.bundles[key]))
+
+    def kept(self, what: str, make: Callable[[], Result]) -> Result:
+        """The result of this name, from the work directory if it is there."""
+        path = self.work / "rows" / f"{self.seed}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
+        if not path.exists():
+            console.print(f"seed {self.seed}: {what}")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"row": what, **make()}), encoding="utf-8")
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+        return result
+
+
+def trained(seed: int, models: Path) -> Path:
+    """The demo model of this training seed, trained if there is none."""
+    path = CHECKPOINT if seed == 0 else models / f"seed{seed}"
+    if not path.with_suffix(".json").exists():  # written last
+        command = [sys.executable, "-m", "mllmeraser.demo.train", "--out", str(path), "--seed", str(seed)]
+        subprocess.run(command, check=True)
+    return path
+
+
+def of_method(bench: Bench, method: Method) -> Result:
+    """The figures of a row of the first table."""
+    steered = bench.steered(method)
+    kept = [pair for name in (*NEVER_USED, "celebrity", "common") for pair in bench.asked(name)]
+    return {
+        "sets": figures(bench.base, steered, {name: bench.asked(name) for name in SETS}),
+        "auroc": None if method.change is always_open else gate_auroc(steered, bench.asked(FORGOTTEN), kept),
+    }
+
+
+def changed(asked: Asked, change: str) -> Asked:
+    """The records with a change of :mod:`unlisted`; for a change of pictures only those that have one."""
+    if change == "paraphrase":
+        return [(sample, in_other_words(turn, i)) for i, (sample, turn) in enumerate(asked)]
+    return [(sample, in_another_picture(turn, PICTURES[change])) for sample, turn in asked if turn.image is not None]
+
+
+def of_change(bench: Bench, change: str) -> Result:
+    """The figures of a row of the second table: the base, and steered with and without `--augment`."""
+    sets = {name: changed(bench.asked(name), change) for name in ("forget_eval", FORGOTTEN, "retain_heldout")}
+    models = {"base": bench.base, "plain": bench.steered(OURS), "augmented": bench.steered(AUGMENTED)}
+    return {name: figures(bench.base, model, sets) for name, model in models.items()}
+
+
+def of_forgotten(result: Result, model: str, what: str) -> float:
+    """Over listed and new pictures of the forgotten."""
+    rows = [result[model][name] for name in ("forget_eval", FORGOTTEN)]
+    return sum(row["n"] * row[what] for row in rows) / sum(row["n"] for row in rows)
+
+
+CHANGE_COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
+    "base: correct": lambda r: of_forgotten(r, "base", "correct"),
+    "plain: correct": lambda r: of_forgotten(r, "plain", "correct"),
+    "--augment: correct": lambda r: of_forgotten(r, "augmented", "correct"),
+    "plain: refused": lambda r: of_forgotten(r, "plain", "refused"),
+    "--augment: refused": lambda r: of_forgotten(r, "augmented", "refused"),
+    "plain: never used identical": lambda r: r["plain"]["retain_heldout"]["identical"],
+    "--augment: never used identical": lambda r: r["augmented"]["retain_heldout"]["identical"],
+}
+
+
+def table(
+    first: str, columns: Mapping[str, Callable[[Result], float | None]], rows: Mapping[str, Sequence[Result]]
+) -> str:
+    """Markdown: mean over the seeds and, where they differ, their range."""
+    lines = [f"| {first} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for title, results in rows.items():
+        cells = [cell(name, [read(result) for result in results]) for name, read in columns.items()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(name: str, values: Sequence[float | None]) -> str:
+    """AUROC with four digits, shares in percent."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "—"
+    form = "{:.4f}" if name == "gate AUROC" else "{:.1%}"
+    mean, low, high = (form.format(value) for value in (sum(known) / len(known), min(known), max(known)))
+    return mean if low == high else f"{mean} ({low} – {high})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, help="where models of other seeds are, or are put")
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("-o", "--output", type=Path, help="all figures, JSON")
+    options = parser.parse_args()
+    options.models.mkdir(parents=True, exist_ok=True)
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    methods: dict[str, list[Result]] = {method.title: [] for method in METHODS if options.only in method.title}
+    changes: dict[str, list[Result]] = {name: [] for name in (*PICTURES, "paraphrase") if options.only in name}
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    for seed in seeds:
+        bench = Bench(seed, options.models, options.work_dir)
+        for method in METHODS:
+            if method.title in methods:
+                methods[method.title].append(bench.kept(method.title, partial(of_method, bench, method)))
+        for change in changes:
+            changes[change].append(bench.kept(f"change: {change}", partial(of_change, bench, change)))
+    print(f"training seeds {options.seeds}; greedy replies; mean (range) over the seeds\n")
+    if methods:
+        print(table("method", COLUMNS, methods) + "\n")
+    if changes:
+        print(table("the forgotten in", CHANGE_COLUMNS, changes))
+    if options.output:
+        document = {"schema": 1, "seeds": seeds, "methods": methods, "changes": changes}
+        options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
