@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mllmeraser.errors import InputError
 
 if TYPE_CHECKING:
+    from mllmeraser.evaluation.baselines.methods import Baseline
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.plan import Plan
     from mllmeraser.exporter.verify import Verification
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mllmeraser.steering.official import Imported
 
 __all__ = [
+    "baseline",
     "compute",
     "export",
     "export_onnx",
@@ -143,8 +145,12 @@ def export(
     """
     from mllmeraser.exporter.directory import export
     from mllmeraser.inference.source import resolve
+    from mllmeraser.steering.bundle_file import read_bundle
 
-    return export(resolve(base), _loaded(bundles), Path(output), link=link, overwrite=overwrite, dry_run=dry_run)
+    _refuse_one(bundles)
+    # Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
+    steering = [read_bundle(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
+    return export(resolve(base), steering, Path(output), link=link, overwrite=overwrite, dry_run=dry_run)
 
 
 def export_onnx(
@@ -309,6 +315,53 @@ def import_official(
 
 
 def _loaded(bundles: Sequence[AnyPath | Bundle]) -> list[Bundle]:
+    _refuse_one(bundles)
+    return [load_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
+
+
+def _refuse_one(bundles: object) -> None:
     if isinstance(bundles, (str, Path)):
         raise InputError(f"{bundles}: give a list of bundles")
-    return [load_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
+
+
+def baseline(
+    name: str,
+    base: AnyPath,
+    forget: AnyPath,
+    retain: AnyPath,
+    output: AnyPath,
+    *,
+    settings: Sequence[str] = (),
+    names: AnyPath | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Baseline:
+    """Another way to forget, for comparison, as an ordinary checkpoint: the methods of ``docs/baselines.md``.
+
+    Args:
+        settings: changes to the method's recipe, ``KEY=VALUE`` each.
+        names: for ``system-prompt``: a file of the names of whom to forget, one a line.
+
+    Raises:
+        InputError: the method, a setting, base, records or output cannot be used; nothing was written.
+        MllmEraserError: the training diverged.
+    """
+    from mllmeraser.evaluation.baselines.methods import make_baseline
+    from mllmeraser.evaluation.baselines.recipes import recipe_of
+    from mllmeraser.evaluation.baselines.words import read_names
+    from mllmeraser.inference.source import resolve
+    from mllmeraser.steering.samples import read_samples
+
+    return make_baseline(
+        name,
+        recipe_of(name, settings),
+        resolve(base),
+        read_samples(Path(forget)),
+        read_samples(Path(retain)),
+        Path(output),
+        names=read_names(Path(names)) if names is not None else (),
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+    )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys
+from mllmeraser.exporter.families import PREFIX, Family, family_names
 from mllmeraser.exporter.layout import CONFIG
 from mllmeraser.exporter.weights import Weights, read_weights
 from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source, read_config
-from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, SteeringMixin, steered_class
-from mllmeraser.steering.bundle import Base
+from mllmeraser.steering.metadata import Base
+
+if TYPE_CHECKING:
+    from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class BaseCheckpoint:
     root: Path  # the resolved directory
     config: dict[str, Any]  # as parsed, nothing dropped
     config_sha256: str  # of the bytes of config.json
-    family: type[SteeringMixin]
+    names: Family
     hidden_size: int
     num_layers: int
     weights: Weights
@@ -40,7 +43,14 @@ class BaseCheckpoint:
     @property
     def architecture(self) -> str:
         """The native class."""
-        return self.family.native_class.__name__
+        return self.names.native
+
+    @property
+    def family(self) -> type[SteeringMixin]:
+        """Our class; imports torch."""
+        from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+
+        return steered_class(self.model_type)
 
     @property
     def identity(self) -> Base:
@@ -56,8 +66,12 @@ class BaseCheckpoint:
         )
 
 
-def read_base(source: Source) -> BaseCheckpoint:
+def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
     """Read configuration and headers of a base.
+
+    Args:
+        known: what a bundle says of it. If it was computed with this configuration, the sizes need not be asked of
+            transformers, which takes seconds and hundreds of megabytes to import.
 
     Raises:
         InputError: no or no valid ``config.json``, an unknown family, an export of ours, or unusable weights.
@@ -68,20 +82,32 @@ def read_base(source: Source) -> BaseCheckpoint:
     config_path = file_inside(root, CONFIG)
     config = read_config(root)
     model_type = str(config["model_type"])
-    if model_type.startswith("mllmeraser_"):
+    if model_type.startswith(PREFIX):
         raise InputError(
             f"{source.path}: already steered ({model_type}); export all bundles together from its base instead"
         )
+    names = family_names(model_type, f"{source.path}/{CONFIG}")
+    config_sha256 = sha256_of(config_path)
     try:
-        family = steered_class(model_type)
-    except SteeringError as error:
-        raise InputError(f"{source.path}/{CONFIG}: {error}") from None
-    try:
-        # The native class fills in what a published configuration leaves out: LLaVA-1.5's has no hidden_size.
-        text = family.native_class.config_class.from_dict(without_dangerous_keys(config)).get_text_config()
-        hidden_size, num_layers = int(text.hidden_size), int(text.num_hidden_layers)
+        if known is not None and known.config_sha256 == config_sha256:
+            hidden_size, num_layers = _stated_sizes(config, known)
+        else:
+            hidden_size, num_layers = _sizes(model_type, config)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({one_line(error)})") from None
-    return BaseCheckpoint(
-        source, root, config, sha256_of(config_path), family, hidden_size, num_layers, read_weights(root)
-    )
+    return BaseCheckpoint(source, root, config, config_sha256, names, hidden_size, num_layers, read_weights(root))
+
+
+def _stated_sizes(config: dict[str, Any], known: Base) -> tuple[int, int]:
+    """Hidden size and number of blocks as the configuration says, and what it leaves out as the bundle says."""
+    text = config.get("text_config", config)
+    return text.get("hidden_size", known.hidden_size), text.get("num_hidden_layers", known.num_layers)
+
+
+def _sizes(model_type: str, config: dict[str, Any]) -> tuple[int, int]:
+    """The same, what is left out filled in by the native class: LLaVA-1.5's configuration has no hidden_size."""
+    from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+
+    native = steered_class(model_type).native_class
+    text = native.config_class.from_dict(without_dangerous_keys(config)).get_text_config()
+    return int(text.hidden_size), int(text.num_hidden_layers)

@@ -18,7 +18,8 @@ from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card_results import Comparison
 from mllmeraser.exporter.licence import LIMITS, read_licence
 from mllmeraser.exporter.reproduce import base_argument, reproduce
-from mllmeraser.steering.bundle import Bundle, Metadata, Request
+from mllmeraser.steering.bundle_file import AnyBundle
+from mllmeraser.steering.metadata import Metadata, Request
 
 __all__ = ["LIMITS", "Gated", "Publication", "render_card", "render_published"]
 
@@ -41,7 +42,7 @@ class Publication:
     terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> str:
+def render_card(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> str:
     """The text of ``README.md`` as it is exported."""
     return _render(manifest.provenance(base, bundles), read_licence(base.root), None, ())
 

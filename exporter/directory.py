@@ -15,14 +15,14 @@ from mllmeraser.exporter.link import link_or_copy
 from mllmeraser.exporter.plan import Link, Plan, make_plan
 from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.bundle_file import AnyBundle
 
 _MARGIN = 1 << 20  # directories and rounding to blocks
 
 
 def export(
     source: Source,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[AnyBundle],
     output: Path,
     *,
     link: Link = "auto",
@@ -32,6 +32,7 @@ def export(
     """Make a checkpoint directory of a base and one or more bundles; the base model is never loaded.
 
     Args:
+        bundles: as ``read_bundle`` gives them, without torch, or as ``load_bundle``.
         link: how the base's shards come into the directory: ``auto`` (reflink, else hard link, else copy), ``copy``,
             ``hard``, or ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
@@ -49,9 +50,9 @@ def export(
 
 
 def _export(
-    source: Source, bundles: Sequence[Bundle], output: Path, link: Link, overwrite: bool, dry_run: bool
+    source: Source, bundles: Sequence[AnyBundle], output: Path, link: Link, overwrite: bool, dry_run: bool
 ) -> Plan:
-    base = read_base(source)
+    base = read_base(source, bundles[0].metadata.base if bundles else None)
     output = _usable_target(output, base, overwrite)
     plan = make_plan(base, bundles, output, link, dry_run)
     _check_room(plan)

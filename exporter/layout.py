@@ -6,8 +6,12 @@ from pathlib import Path
 
 from mllmeraser import modeling_patches
 from mllmeraser.exporter.listing import CARD, MANIFEST
-from mllmeraser.modeling_patches.modeling_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE, VARIANT
 
+# As in the shipped code, which is not asked because it imports torch; a test compares them.
+VARIANT = "mllmeraser"
+CONFIG, INDEX = "config.json", f"model.safetensors.index.{VARIANT}.json"
+STEERING_FILE = "mllmeraser-steering.safetensors"
+CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
 # A lone shard must not keep the name model.safetensors: the native class would find it and load, un-erased.
 SINGLE_SHARD = "model-00001-of-00001.safetensors"
 VARIANT_SINGLE = f"model.{VARIANT}.safetensors"

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from safetensors.torch import save
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import without_dangerous_keys
+from mllmeraser.exporter.families import PREFIX
 from mllmeraser.exporter.layout import CODE, STEERING_FILE
-from mllmeraser.modeling_patches.modeling_mllmeraser import checkpoint_tensor_name
-from mllmeraser.steering.bundle import SCHEMA, Bundle, Metadata, expected_shapes
+from mllmeraser.steering.bundle_file import AnyBundle
+from mllmeraser.steering.metadata import SCHEMA, check_forms, not_finite, steering_requests
 
 _BUNDLE_NAME = re.compile(r"requests\.(\d+)\.layers\.(\d+)\.(\w+)")
 
@@ -31,7 +32,7 @@ class Steering:
     tensor_bytes: dict[str, int]  # by published name
 
 
-def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
+def merge(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> Steering:
     """Several bundles become several requests, numbered in the order given; their deltas add.
 
     Raises:
@@ -43,15 +44,14 @@ def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
     requests: list[dict[str, Any]] = []
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
     for bundle in bundles:
         _check_fit(base, bundle)
         for name, tensor in bundle.tensors.items():
             request, layer, leaf = _parts(name)
-            published = checkpoint_tensor_name(base.model_type, layer, len(requests) + request, leaf)
-            tensors[published] = tensor.detach().cpu().contiguous()
-        section: Any = bundle.steering()
-        requests += section["requests"]
+            published = f"{base.names.published_layers}.{layer}.steering.{len(requests) + request}.{leaf}"
+            tensors[published] = np.asarray(tensor, order="C")
+        requests += steering_requests(bundle.metadata)
     content = save({name: tensors[name] for name in sorted(tensors)}, metadata={"format": "pt"})
     section = {
         "schema": SCHEMA,
@@ -69,7 +69,7 @@ def _parts(name: str) -> tuple[int, int, str]:
     return int(match[1]), int(match[2]), match[3]
 
 
-def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
+def _check_fit(base: BaseCheckpoint, bundle: AnyBundle) -> None:
     meta, where = bundle.metadata, f"the bundle of request '{bundle.metadata.requests[0].id}'"
     facts: dict[str, tuple[object, object]] = {
         "architecture": (meta.base.architecture, base.architecture),
@@ -84,19 +84,11 @@ def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
                 f"{where} does not fit {base.source.path}: {what} {bundled} against {found}; "
                 "give the base it was computed on, or compute it again"
             )
-    _check_tensors(where, meta, bundle.tensors)
-
-
-def _check_tensors(where: str, meta: Metadata, tensors: dict[str, Tensor]) -> None:
-    expected = expected_shapes(meta)
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        raise InputError(f"{where}: tensor {name} is {'missing' if name in expected else 'not expected'}")
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            raise InputError(f"{where}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not float32 {shape}")
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"{where}: tensor {name} holds a value that is not finite; compute it again")
+    forms = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in bundle.tensors.items()}
+    check_forms(meta, forms, where)
+    for name, tensor in bundle.tensors.items():
+        if not np.isfinite(np.asarray(tensor)).all():
+            raise not_finite(name, where)
 
 
 def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +99,11 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
         config.pop(key, None)
     return {
         **config,
-        "model_type": base.family.config_class.model_type,
-        "architectures": [base.family.__name__],
+        "model_type": f"{PREFIX}{base.model_type}",
+        "architectures": [base.names.steered],
         "auto_map": {
-            "AutoConfig": f"{configuration}.{base.family.config_class.__name__}",
-            "AutoModelForImageTextToText": f"{modeling}.{base.family.__name__}",
+            "AutoConfig": f"{configuration}.{base.names.configuration}",
+            "AutoModelForImageTextToText": f"{modeling}.{base.names.steered}",
         },
         "steering_enabled": True,
         "steering_strength": 1.0,

@@ -10,12 +10,13 @@ from typing import Literal
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card import render_card
+from mllmeraser.exporter.families import PREFIX
 from mllmeraser.exporter.layout import CARD, CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, shipped_code
 from mllmeraser.exporter.merge import merge, steered_config
+from mllmeraser.exporter.seal import with_seal
 from mllmeraser.exporter.sidecars import READ_BY_LOADERS, as_json, read_sidecars
 from mllmeraser.exporter.weights import variant_index
-from mllmeraser.modeling_patches.modeling_mllmeraser import with_seal
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.bundle_file import AnyBundle
 
 SCHEMA = 1
 Link = Literal["auto", "copy", "hard", "sym"]
@@ -41,7 +42,7 @@ class Plan:
 
     output: Path
     base: BaseCheckpoint
-    bundles: tuple[Bundle, ...]
+    bundles: tuple[AnyBundle, ...]
     link: Link
     files: tuple[PlannedFile, ...]
     manifest_bytes: int
@@ -63,7 +64,7 @@ class Plan:
             "output": str(self.output),
             "dry_run": self.dry_run,
             "base": {"repo_id": self.base.source.repo_id, "revision": self.base.source.revision},
-            "model_type": self.base.family.config_class.model_type,
+            "model_type": f"{PREFIX}{self.base.model_type}",
             "requests": [request.id for bundle in self.bundles for request in bundle.metadata.requests],
             "linked_bytes": sum(file.size for file in self.files if file.action == "link"),
             "needed_bytes": self.needed_bytes,
@@ -79,7 +80,7 @@ class Plan:
         return [*rows, f"{self.output}: {self.needed_bytes:,} bytes {verb}, {linked:,} linked"]
 
 
-def make_plan(base: BaseCheckpoint, bundles: Sequence[Bundle], output: Path, link: Link, dry_run: bool) -> Plan:
+def make_plan(base: BaseCheckpoint, bundles: Sequence[AnyBundle], output: Path, link: Link, dry_run: bool) -> Plan:
     """Decide every file of an export, and its bytes.
 
     Raises:

@@ -11,10 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import dangerous_keys, file_inside, without_dangerous_keys
+from mllmeraser.exporter.families import FAMILIES
 from mllmeraser.exporter.listing import as_json
 
 __all__ = ["READ_BY_LOADERS", "as_json", "read_sidecars"]
@@ -60,7 +59,7 @@ def read_sidecars(root: Path, model_type: str) -> tuple[dict[str, bytes], dict[s
     if not any("processor_class" in parsed[name] for name in _NAMES_PROCESSOR if name in parsed):
         # Without it AutoProcessor returns a bare tokenizer for a model_type it does not know.
         for name in [name for name in _NAMES_PROCESSOR if name in parsed][:1]:
-            changed[name] = {**changed.get(name, parsed[name]), "processor_class": PROCESSOR_MAPPING_NAMES[model_type]}
+            changed[name] = {**changed.get(name, parsed[name]), "processor_class": FAMILIES[model_type].processor}
     copied |= {name: content for name, content in settings.items() if name not in changed}
     return copied, {name: as_json(value) for name, value in changed.items()}
 

@@ -17,9 +17,7 @@ holds one JSON object, the :class:`Metadata` of :mod:`metadata`. No subject, que
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +39,8 @@ from mllmeraser.steering.metadata import (
     check_forms,
     expected_shapes,
     not_finite,
+    request_entry,
+    steering_requests,
     tensor_name,
 )
 
@@ -73,46 +73,7 @@ class Bundle(BaseModel):
 
     def steering(self) -> dict[str, object]:
         """The ``steering`` dictionary of an exported ``config.json`` for this bundle (without file and hash)."""
-        meta = self.metadata
-        entries = [
-            request_entry(
-                request.id,
-                meta.layers,
-                meta.gate_layer,
-                meta.gate,
-                strength=request.strength,
-                prompt_positions=meta.prompt_positions,
-                reply_steps=meta.reply_steps,
-                enabled=request.enabled,
-            )
-            for request in meta.requests
-        ]
-        return {"schema": SCHEMA, "requests": entries}
-
-
-def request_entry(
-    request_id: str,
-    layers: Sequence[int],
-    gate_layer: int | None,
-    gate: GateForm,
-    *,
-    strength: float,
-    prompt_positions: Literal["all", "last"],
-    reply_steps: int,
-    enabled: bool = True,
-) -> dict[str, object]:
-    """One entry of ``steering["requests"]`` in an exported ``config.json``."""
-    return {
-        "id": request_id,
-        "enabled": enabled,
-        "strength": strength,
-        "layers": list(layers),
-        "gate_layer": gate_layer,
-        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold},
-        "prompt_positions": prompt_positions,
-        "reply_steps": reply_steps,
-        "landmarks": gate.landmarks,
-    }
+        return {"schema": SCHEMA, "requests": steering_requests(self.metadata)}
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:

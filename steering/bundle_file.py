@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,18 @@ from mllmeraser.errors import InputError
 from mllmeraser.steering.metadata import METADATA_KEY, Metadata, check_forms, not_finite, parse_metadata
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class AnyBundle(Protocol):
+    """A bundle with its tensors as torch's or as numpy's."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Its metadata."""
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """Its tensors, on the processor."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ One schema for everybody: :mod:`bundle` holds the tensors as torch's, :mod:`bund
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -120,6 +120,48 @@ def expected_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:
         shapes |= {tensor_name(i, layer, "direction"): (metadata.reply_steps, d) for layer in metadata.layers}
         shapes |= {tensor_name(i, layer, leaf): shape for layer in gate_layers for leaf, shape in leaves.items()}
     return shapes
+
+
+def request_entry(
+    request_id: str,
+    layers: Sequence[int],
+    gate_layer: int | None,
+    gate: GateForm,
+    *,
+    strength: float,
+    prompt_positions: Literal["all", "last"],
+    reply_steps: int,
+    enabled: bool = True,
+) -> dict[str, object]:
+    """One entry of ``steering["requests"]`` in an exported ``config.json``."""
+    return {
+        "id": request_id,
+        "enabled": enabled,
+        "strength": strength,
+        "layers": list(layers),
+        "gate_layer": gate_layer,
+        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold},
+        "prompt_positions": prompt_positions,
+        "reply_steps": reply_steps,
+        "landmarks": gate.landmarks,
+    }
+
+
+def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
+    """``steering["requests"]`` of an exported ``config.json`` for a bundle."""
+    return [
+        request_entry(
+            request.id,
+            metadata.layers,
+            metadata.gate_layer,
+            metadata.gate,
+            strength=request.strength,
+            prompt_positions=metadata.prompt_positions,
+            reply_steps=metadata.reply_steps,
+            enabled=request.enabled,
+        )
+        for request in metadata.requests
+    ]
 
 
 def check_forms(metadata: Metadata, found: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:
