@@ -11,6 +11,7 @@ import rich_click as click
 from rich.markup import escape
 
 import mllmeraser
+from mllmeraser.commands.baseline import baseline
 from mllmeraser.commands.compute import compute
 from mllmeraser.commands.demo import demo
 from mllmeraser.commands.evaluate import evaluate
@@ -73,7 +74,7 @@ COMMANDS = {
     "Start here": (demo,),
     "Steering bundles": (compute, import_official, interference),
     "Checkpoints": (export, onnx_steer, verify, sign, inspect),
-    "Proof": (evaluate,),
+    "Proof": (baseline, evaluate),
 }
 
 

@@ -1,0 +1,56 @@
+"""`mllmeraser baseline`: another way to forget, for comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from mllmeraser.commands.options import PATH, RUNNING, output_options, overwrite_option
+from mllmeraser.commands.reporting import report, suggest
+
+
+@click.command(short_help="Another way to forget, for comparison.")
+@click.argument("name")
+@click.argument("base")
+@click.option("--forget", type=PATH, required=True, help="Records of whom to forget (JSON Lines).")
+@click.option("--retain", type=PATH, required=True, help="Records of what to keep.")
+@click.option("--output", "-o", type=PATH, required=True, help="The directory of the checkpoint.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the method's recipe.")
+@click.option("--names", type=PATH, help="For system-prompt: names of whom to forget, one a line.")
+@overwrite_option("a directory that is not empty")
+@click.option("--device", default="cpu", show_default=True, panel=RUNNING, help="A torch device.")
+@click.option("--seed", type=int, default=0, show_default=True, panel=RUNNING, help="Of everything that is random.")
+@output_options
+def baseline(
+    name: str,
+    base: str,
+    forget: Path,
+    retain: Path,
+    output: Path,
+    settings: tuple[str, ...],
+    names: Path | None,
+    overwrite: bool,
+    device: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Make the baseline NAME of BASE, an ordinary checkpoint: ga, ga-diff-sequential, ga-diff-interleaved,
+    ga-diff-joint, kl-min, npo, npo-public, mmunlearner, manu, system-prompt, constant-vector, random-vector,
+    conditional-steering (docs/baselines.md)."""
+    from mllmeraser.api import baseline
+
+    made = baseline(
+        name,
+        base,
+        forget,
+        retain,
+        output,
+        settings=settings,
+        names=names,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    report(as_json, made.document(), made.lines())
+    suggest(f"mllmeraser evaluate base={base} {name}={output} --data NAME=FILE.jsonl -o results.json")
