@@ -1,0 +1,56 @@
+"""Every snippet of the pages is run as a reader would: in a fresh process, beside what `mllmeraser demo` leaves.
+
+Not run are those after `<!--- skip: next "why" -->`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.myst import CodeBlockParser, SkipParser
+
+from mllmeraser import api
+from mllmeraser.demo.data import write_data
+from mllmeraser.demo.run import CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `mllmeraser-demo/`: base, data, and a steered checkpoint of settings that need no calibration."""
+    folder = tmp_path_factory.mktemp("docs")
+    left = folder / "mllmeraser-demo"
+    data = write_data(left / "data")
+    shutil.copytree(CHECKPOINT, left / "base")
+    settings = {"layers": [4], "gate_layer": 4, "gate_shape": "step:0.6", "strength": 1.0, "calibration_share": 0}
+    computation = api.compute(left / "base", data["forget"], data["retain"], left / "steered.safetensors", **settings)
+    api.export(left / "base", [computation.bundle], left / "steered")
+    return folder
+
+
+def run_shell(example: Example) -> None:
+    _run(["bash", "-euo", "pipefail", "-c", example.parsed], example)
+
+
+def run_python(example: Example) -> None:
+    _run([sys.executable, "-c", example.parsed], example)
+
+
+def _run(command: list[str], example: Example) -> None:
+    done = subprocess.run(command, cwd=example.namespace["demo"], capture_output=True, text=True)
+    assert done.returncode == 0, f"{example.parsed}\n{done.stdout}\n{done.stderr}"
+
+
+pytest_collect_file = Sybil(
+    parsers=[
+        CodeBlockParser(language="bash", evaluator=run_shell),
+        CodeBlockParser(language="python", evaluator=run_python),
+        SkipParser(),
+    ],
+    patterns=["*.md"],
+    fixtures=["demo"],
+).pytest()
