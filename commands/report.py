@@ -1,0 +1,70 @@
+"""`mllmeraser report`: one page that says what an evaluation found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import rich_click as click
+
+from mllmeraser.commands.options import CAREFUL, PATH, output_options, overwrite_option
+from mllmeraser.commands.reporting import report as say
+
+
+@click.command(short_help="One page that says what was found.")
+@click.argument("results", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
+@click.option("--output", "-o", type=PATH, help="The page; without it md and json go to stdout.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "md", "json"]),
+    default="html",
+    show_default=True,
+    help="html needs nothing beside it: no network, no script.",
+)
+@click.option(
+    "--forget-set",
+    "forgotten",
+    multiple=True,
+    metavar="NAME",
+    help="A set about the forgotten; may be repeated.  [default: forget…, test…]",
+)
+@click.option("--calibration", type=PATH, metavar="FILE", help="calibration.json of `compute --work-dir`.")
+@click.option("--figures", type=PATH, metavar="DIRECTORY", help="Also write every drawing here, as SVG and PNG.")
+@click.option(
+    "--items", type=PATH, metavar="FILE", help="Replies that `evaluate --items` wrote, for --include-samples."
+)
+@click.option(
+    "--include-samples", is_flag=True, panel=CAREFUL, help="Show questions and replies side by side; sensitive."
+)
+@overwrite_option("a page that is there")
+@output_options
+def report(
+    results: tuple[Path, ...],
+    output: Path | None,
+    form: Literal["html", "md", "json"],
+    forgotten: tuple[str, ...],
+    calibration: Path | None,
+    figures: Path | None,
+    items: Path | None,
+    include_samples: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Put RESULTS (what `evaluate -o` wrote, one file or several) on one page: words, figures, tables."""
+    from mllmeraser.api import report
+
+    if output is None and (form == "html" or as_json):
+        raise click.UsageError("give -o report.html, or --format md or json to read it here")
+    made = report(
+        results,
+        output,
+        form=form,
+        forgotten=forgotten,
+        calibration=calibration,
+        items=items,
+        include_samples=include_samples,
+        figures=figures,
+        overwrite=overwrite,
+    )
+    say(as_json, made.document(), made.text.splitlines() if output is None else made.lines())

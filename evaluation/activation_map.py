@@ -1,0 +1,65 @@
+"""Where questions lie inside the model, before and after the steering (arXiv 2510.04217, figure 4).
+
+For every steered model: h_l at the last prompt token, l the last block it moves, of the base and of the model itself,
+in the two directions of greatest variance of all of them together (principal components, centred).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mllmeraser.evaluation.attacks.attack import zero_shot
+from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
+from mllmeraser.steering.activations import last_prompt_states
+
+MOST = 60  # records of each set, evenly over the file
+
+
+def activation_maps(
+    models: Sequence[NamedModel],
+    sets: Sequence[NamedSet],
+    *,
+    protocol: Protocol = PROTOCOLS["mllmeraser"],
+    batch_size: int = 64,
+) -> list[dict[str, Any]]:
+    """One map for every steered model; the first model is the base. Numbers and names only (docs/json.md)."""
+    shown = [named.samples[:: -(-len(named.samples) // MOST)] for named in sets]
+    turns = [zero_shot(protocol, sample) for samples in shown for sample in samples]
+    after: dict[str, tuple[int, Tensor]] = {}
+    for named in models[1:]:
+        checkpoint = named.load()
+        if checkpoint.steered:
+            block = max(max(request["layers"]) for request in checkpoint.model.config.steering["requests"])
+            after[named.name] = block, last_prompt_states(checkpoint, turns, [block], batch_size=batch_size)[block]
+        del checkpoint
+    if not after:
+        return []
+    blocks = sorted({block for block, _ in after.values()})
+    before = last_prompt_states(models[0].load(), turns, blocks, batch_size=batch_size)
+    maps = []
+    for name, (block, states) in after.items():
+        both, explained = in_the_plane(torch.cat([before[block], states]))
+        points = []
+        for model, half in ((models[0].name, both[: len(turns)]), (name, both[len(turns) :])):
+            for each, at in zip(sets, half.split([len(samples) for samples in shown]), strict=True):
+                x, y = (column.tolist() for column in at.T)
+                points.append({"model": model, "set": each.name, "x": x, "y": y})
+        maps.append({"model": name, "block": block, "explained": explained, "points": points})
+    return maps
+
+
+def in_the_plane(states: Tensor) -> tuple[Tensor, list[float]]:
+    """States (n, d) as points (n, 2), and the share of the variance that each of the two directions holds."""
+    centred = states.double() - states.double().mean(dim=0)
+    _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
+    # Of a direction and its opposite, the one whose largest entry is positive: the same map on every machine.
+    largest = directions[:2].abs().argmax(dim=1)
+    signs = directions[:2].gather(1, largest[:, None]).sign()
+    shares = spread.square() / spread.square().sum().clamp(min=1e-30)
+    points = (centred @ (directions[:2] * signs).T).float()
+    return points.round(decimals=4), [round(float(share), 4) for share in shares[:2]]

@@ -1,0 +1,127 @@
+"""What an attack is: given a model and the records of a set, it says of every record whether the answer came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mllmeraser.errors import InputError
+from mllmeraser.evaluation.choices import lists_letters, named_option
+from mllmeraser.evaluation.protocols import Protocol
+from mllmeraser.inference.answers import contains, refuses
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.replies import greedy_replies
+from mllmeraser.steering.samples import Sample
+
+
+class NotApplicableError(InputError):
+    """This attack cannot be made on these records, or with this model; the message says why."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an attacker has: the model, the records asked, and records of other sets about other subjects."""
+
+    checkpoint: Checkpoint
+    load: Callable[[], Checkpoint]  # another copy of the model, to be altered
+    samples: Sequence[Sample]
+    others: Sequence[Sample]
+    protocol: Protocol
+    max_new_tokens: int = 50
+    batch_size: int = 64
+    seed: int = 0
+
+    @property
+    def turns(self) -> list[Prompt]:
+        """The user's turn of every record, as it is asked without an attack."""
+        return [zero_shot(self.protocol, sample) for sample in self.samples]
+
+
+def zero_shot(protocol: Protocol, sample: Sample) -> Prompt:
+    """The user's turn in the protocol's words, in the model's own chat template, without worked examples ahead."""
+    return protocol.wording(sample)
+
+
+class Verdict(NamedTuple):
+    """What one record gave away: whether the right answer came out, and whether everything else was a refusal."""
+
+    correct: bool
+    refusal: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An attack's verdict on every record, null where it does not apply to a record.
+
+    ``chance`` is what a guess would get and ``layer`` the decoder block, for attacks that look inside the model.
+    """
+
+    verdicts: Sequence[Verdict | None]
+    chance: float | None = None
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A named transformation. ``reads_replies``: the answer stands in a reply, so that it counts in the worst case.
+
+    ``if_base_follows``: it asks for an ability the base may lack (a language); other models are only attacked where the
+    base still gives at least half of the answers that it gives without the attack.
+    """
+
+    name: str
+    about: str
+    run: Callable[[Scene], list[Reading]]
+    reads_replies: bool = True
+    if_base_follows: bool = False
+
+
+def gives_away(sample: Sample, reply: str, asked: str) -> bool:
+    """Whether the right answer stands in a free reply; in multiple choice, whether it names the right option alone."""
+    if sample.task == "classification" and sample.options:
+        return named_option(reply, sample.options, lists_letters(asked, sample.options)) == sample.correct_option
+    return contains(reply, sample.accepted)
+
+
+Variants = Callable[[Sample, Prompt], Sequence[Prompt]]
+
+
+def asked_in_other_ways(scene: Scene, variants: Variants) -> list[Reading]:
+    """Ask every record in the ways of ``variants`` (none: it does not apply), and take the worst reply of each.
+
+    Correct if any reply gives the answer away, a refusal if all of them refuse.
+
+    Raises:
+        NotApplicableError: it applies to none of the records.
+    """
+    asked = [(i, prompt) for i, sample in enumerate(scene.samples) for prompt in variants(sample, scene.turns[i])]
+    return worst_of(scene, [i for i, _ in asked], [prompt for _, prompt in asked])
+
+
+def worst_of(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt]) -> list[Reading]:
+    """As :func:`asked_in_other_ways`, for prompts that each belong to the record of its row."""
+    said = greedy_replies(scene.checkpoint, prompts, max_new_tokens=scene.max_new_tokens, batch_size=scene.batch_size)
+    return judged(scene, rows, prompts, said)
+
+
+def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: Sequence[str]) -> list[Reading]:
+    """The worst reply of every record that was asked.
+
+    Raises:
+        NotApplicableError: none was.
+    """
+    if not rows:
+        raise NotApplicableError("it applies to none of the records")
+    found: dict[int, list[Verdict]] = {}
+    for row, prompt, reply in zip(rows, prompts, said, strict=True):
+        sample = scene.samples[row]
+        # What was asked may list letters only in its own turn, not in what an attack puts around it.
+        verdict = Verdict(gives_away(sample, reply, prompt.text), refuses(reply, sample.accepted))
+        found.setdefault(row, []).append(verdict)
+    worst = {
+        row: Verdict(any(v.correct for v in verdicts), all(v.refusal for v in verdicts))
+        for row, verdicts in found.items()
+    }
+    return [Reading([worst.get(row) for row in range(len(scene.samples))])]

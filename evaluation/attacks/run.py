@@ -1,0 +1,196 @@
+"""Run every attack on every model and set, and say how much of the right answers came out, at worst."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mllmeraser.console import track
+from mllmeraser.errors import InputError
+from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene
+from mllmeraser.evaluation.attacks.catalogue import ATTACKS
+from mllmeraser.evaluation.attacks.plain import PLAIN
+from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.intervals import by_subject, wilson
+from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
+from mllmeraser.steering.samples import Sample, subjects
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack got of a model on a set. ``refusal`` is null where no reply was read."""
+
+    model: str
+    set: str
+    attack: str
+    layer: int | None
+    n: int
+    accuracy: float
+    refusal: float | None
+    interval: tuple[float, float]
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst of the attacks that read replies, and the share of records that any of them gets."""
+
+    model: str
+    set: str
+    n: int
+    plain: float
+    attack: str
+    accuracy: float
+    interval: tuple[float, float]
+    any: float
+
+
+@dataclass(frozen=True)
+class Left:
+    """An attack that was not run, and why."""
+
+    set: str
+    attack: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Assault:
+    """Everything the attacks found."""
+
+    found: tuple[Found, ...]
+    worst: tuple[Worst, ...]
+    left: tuple[Left, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The keys that ``evaluate --attacks`` adds to its document (docs/json.md)."""
+        return {
+            "attacks": [asdict(found) for found in self.found],
+            "attacks_worst": [asdict(worst) for worst in self.worst],
+            "attacks_not_run": [asdict(left) for left in self.left],
+        }
+
+
+def attack(
+    models: Sequence[NamedModel],
+    sets: Sequence[NamedSet],
+    *,
+    attacks: Sequence[Attack] = ATTACKS,
+    protocol: Protocol = PROTOCOLS["mllmeraser"],
+    max_new_tokens: int = 50,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Assault:
+    """Every attack on every model and set; the first model is the base. The first attack must be the plain question."""
+    if not attacks or attacks[0] is not PLAIN:
+        raise InputError("the first attack must be the plain question: the others are compared with it")
+    found: list[Found] = []
+    worst: list[Worst] = []
+    left: dict[tuple[str, str], Left] = {}
+    for named_model in models:
+        checkpoint = named_model.load()
+        for named in sets:
+            scene = Scene(
+                checkpoint,
+                named_model.load,
+                named.samples,
+                _about_others(named, sets),
+                protocol,
+                max_new_tokens,
+                batch_size,
+                seed,
+            )
+            readings: dict[str, list[Reading]] = {}
+            for each in track(attacks, f"{named_model.name}: attacks on {named.name}"):
+                if (named.name, each.name) in left:
+                    continue
+                try:
+                    readings[each.name] = each.run(scene)
+                except NotApplicableError as why:
+                    left[named.name, each.name] = Left(named.name, each.name, str(why))
+                    continue
+                if each.if_base_follows and named_model is models[0]:
+                    told, before = _share(readings[each.name][0]), _share(readings[PLAIN.name][0])
+                    if told < before / 2:
+                        reason = f"the base itself gives {told:.0%} of the answers then, and {before:.0%} without it"
+                        left[named.name, each.name] = Left(named.name, each.name, reason)
+                        del readings[each.name]
+            of_replies = {each.name for each in attacks if each.reads_replies}
+            found += [
+                _found(named_model.name, named, name, reading, name in of_replies, seed)
+                for name, each in readings.items()
+                for reading in each
+            ]
+            replies = {name: each[0] for name, each in readings.items() if name in of_replies}
+            worst.append(_worst(named_model.name, named, replies, seed))
+        del checkpoint, scene
+    return Assault(tuple(found), tuple(worst), tuple(left.values()))
+
+
+def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Sample]:
+    asked = set(subjects(named.samples))
+    return [sample for other in sets for sample in other.samples if other is not named and sample.subject not in asked]
+
+
+def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies: bool, seed: int) -> Found:
+    known = [verdict for verdict in reading.verdicts if verdict is not None]
+    values = [float(verdict.correct) for verdict in known]
+    who = [sample.subject for sample, verdict in zip(named.samples, reading.verdicts, strict=True) if verdict]
+    refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if of_replies else None
+    return Found(
+        model,
+        named.name,
+        name,
+        reading.layer,
+        len(known),
+        _share(reading),
+        refusal,
+        interval(values, who, seed),
+        reading.chance,
+    )
+
+
+def _worst(model: str, named: NamedSet, replies: dict[str, Reading], seed: int) -> Worst:
+    """The attack of the greatest share on the records it applies to, and the share that some attack gets."""
+    name = max(replies, key=lambda key: _share(replies[key]))
+    verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
+    told = [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
+    found = _found(model, named, name, replies[name], True, seed)
+    return Worst(
+        model,
+        named.name,
+        len(told),
+        _share(replies[PLAIN.name]),
+        name,
+        found.accuracy,
+        found.interval,
+        sum(told) / len(told),
+    )
+
+
+def _share(reading: Reading) -> float:
+    known = [verdict.correct for verdict in reading.verdicts if verdict is not None]
+    return sum(known) / len(known)
+
+
+def interval(values: Sequence[float], who: Sequence[str], seed: int) -> tuple[float, float]:
+    """The wider of Wilson's interval and the bootstrap over subjects, on either side.
+
+    The bootstrap knows that a subject's records stand or fall together, but takes none of n for never.
+    """
+    one, other = wilson(math.fsum(values) / len(values), len(values)), by_subject(values, who, seed=seed)
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def attack_lines(assault: Assault) -> list[str]:
+    """The worst case beside the plain figure, for a person."""
+    lines = ["under attack, right answers given away in %:"]
+    for worst in assault.worst:
+        lines.append(
+            f"  {worst.model} on {worst.set}: plain {100 * worst.plain:.1f}, worst {100 * worst.accuracy:.1f} "
+            f"({worst.attack}), by any attack {100 * worst.any:.1f}"
+        )
+    lines += [f"  not run on {left.set}: {left.attack}: {left.reason}" for left in assault.left]
+    return lines

@@ -1,0 +1,159 @@
+"""What a report is made from: results files, put together. What none of them holds is left out of the page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllmeraser.errors import InputError
+
+Record = Mapping[str, Any]
+# What the names of sets about the forgotten begin with, where nobody says which are.
+FORGOTTEN = ("forget", "test")
+_LISTS = ("gates", "attacks", "attacks_worst", "attacks_not_run", "methods", "activations")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Rows of all results files, and what goes with them; ``base`` is the model that the others are compared with."""
+
+    base: str
+    rows: Sequence[Record]
+    forgotten: Sequence[str]
+    gates: Sequence[Record] = ()
+    attacks: Sequence[Record] = ()
+    worst: Sequence[Record] = ()
+    not_run: Sequence[Record] = ()
+    methods: Sequence[Record] = ()
+    activations: Sequence[Record] = ()
+    calibration: Record | None = None
+    seconds: Mapping[str, float] | None = None
+    items: Sequence[Record] = ()
+    provenance: Sequence[tuple[str, str]] = ()
+
+    @property
+    def models(self) -> list[str]:
+        """The models, in the order of their rows."""
+        return list(dict.fromkeys(row["model"] for row in self.rows))
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets, in the order of their rows."""
+        return list(dict.fromkeys(row["set"] for row in self.rows))
+
+    @property
+    def kept(self) -> list[str]:
+        """The sets that are not about the forgotten."""
+        return [name for name in self.sets if name not in self.forgotten]
+
+    def of(self, model: str, sets: Sequence[str], task: str | None = None) -> list[Record]:
+        """The rows of a model on these sets, of one task or of all."""
+        return [
+            row
+            for row in self.rows
+            if row["model"] == model and row["set"] in sets and (task is None or row["task"] == task)
+        ]
+
+
+def read_findings(
+    results: Sequence[Path],
+    *,
+    forgotten: Sequence[str] = (),
+    calibration: Path | None = None,
+    items: Path | None = None,
+) -> Findings:
+    """Read results files (``evaluate -o``, the demo's, a table of methods) and put them together.
+
+    Args:
+        results: rows of one model and set may stand in one of them only.
+        forgotten: names of the sets about the forgotten; by default those whose names begin so (:data:`FORGOTTEN`).
+        calibration: ``calibration.json`` of ``compute --work-dir``.
+        items: the lines of ``evaluate --items``, for answers side by side.
+
+    Raises:
+        InputError: a file is none of these, or two files hold the same rows.
+    """
+    documents = [_read(path) for path in results]
+    rows = [row for document in documents for row in document.get("rows", ())]
+    lists = {key: [entry for document in documents for entry in document.get(key, ())] for key in _LISTS}
+    if not rows and not lists["methods"]:
+        raise InputError(f"{results[0]}: holds neither rows nor methods; give what `mllmeraser evaluate -o` wrote")
+    _refuse_repeated(rows)
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    unknown = [name for name in forgotten if name not in sets]
+    if unknown:
+        raise InputError(f"--forget-set {unknown[0]}: no rows of this set; there are {', '.join(sets)}")
+    first = next((document for document in documents if document.get("rows")), {})
+    return Findings(
+        base=str(first.get("base", rows[0]["model"] if rows else "")),
+        rows=rows,
+        forgotten=list(forgotten) or [name for name in sets if name.lower().startswith(FORGOTTEN)],
+        gates=lists["gates"],
+        attacks=lists["attacks"],
+        worst=lists["attacks_worst"],
+        not_run=lists["attacks_not_run"],
+        methods=lists["methods"],
+        activations=lists["activations"],
+        calibration=None if calibration is None else _read(calibration, "curve"),
+        seconds=next((d["seconds"] for d in documents if isinstance(d.get("seconds"), dict)), None),
+        items=() if items is None else _read_lines(items),
+        provenance=[
+            entry for path, document in zip(results, documents, strict=True) for entry in _made(path, document)
+        ],
+    )
+
+
+def _read(path: Path, key: str | None = None) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give what `mllmeraser evaluate -o` wrote") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("schema", 1) != 1 or (key is not None and key not in document):
+        raise InputError(f"{path}: not a document of schema 1{f' with {key!r}' if key else ''} (docs/json.md)")
+    return document
+
+
+def _read_lines(path: Path) -> list[Record]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give what `mllmeraser evaluate --items` wrote") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as JSON Lines ({error})") from None
+
+
+def _refuse_repeated(rows: Sequence[Record]) -> None:
+    seen: set[tuple[str, ...]] = set()
+    for row in rows:
+        try:
+            cell = tuple(str(row[key]) for key in ("model", "set", "task", "modality"))
+        except (KeyError, TypeError):
+            raise InputError(
+                "a row without model, set, task or modality: this is no results file (docs/json.md)"
+            ) from None
+        if cell in seen:
+            raise InputError(f"two rows for {' · '.join(cell)}: give results of one model and set once")
+        seen.add(cell)
+
+
+def _made(path: Path, document: Record) -> list[tuple[str, str]]:
+    """Where a results file comes from; no path and no file name, which may say more than the numbers do."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = [(f"sha256 of results with {_holds(document)}", digest)]
+    if "protocol" in document:
+        known.append(("protocol", str(document["protocol"])))
+    for key, value in document.get("provenance", {}).items():
+        known.append((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return known
+
+
+def _holds(document: Record) -> str:
+    parts = [f"{len(document[key])} {key}" for key in ("rows", "methods", "attacks", "gates") if document.get(key)]
+    return ", ".join(parts) or "no rows"

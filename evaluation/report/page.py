@@ -1,0 +1,168 @@
+"""From findings to the parts of the page, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import mllmeraser
+from mllmeraser.evaluation.harnesses import HARNESS_WARNING
+from mllmeraser.evaluation.intervals import wilson
+from mllmeraser.evaluation.report.figures.activations import activations
+from mllmeraser.evaluation.report.figures.attacks import attacks
+from mllmeraser.evaluation.report.figures.calibration import calibration
+from mllmeraser.evaluation.report.figures.cost import cost
+from mllmeraser.evaluation.report.figures.gates import gates
+from mllmeraser.evaluation.report.figures.replies import replies
+from mllmeraser.evaluation.report.figures.tradeoff import tradeoff
+from mllmeraser.evaluation.report.findings import Findings, Record
+from mllmeraser.evaluation.report.numbers import INPUTS, TASKS, listed, number
+from mllmeraser.evaluation.report.parts import Answers, Figure, Page, Section, Table
+from mllmeraser.evaluation.report.verdict import RULES, verdict
+
+SHOWN = 12  # questions of each set, with --include-samples
+LIMITS = (
+    "Steering suppresses at inference; the knowledge stays in the weights bit for bit; this is not deletion and no "
+    "certificate of erasure; anyone who holds the files can switch it off and then has the base."
+)
+
+
+def page(findings: Findings, *, include_samples: bool = False) -> Page:
+    """The page; a section without numbers is left out, and texts of records stand in it only if asked for."""
+    heading, sentences = verdict(findings)
+    sections = [
+        _section("tradeoff", "Forgotten against kept", [tradeoff(findings), replies(findings)]),
+        _section("activations", "Inside the model", activations(findings)),
+        _section("gates", "Gates", gates(findings)),
+        _cost(findings),
+        _section("calibration", "Calibration", [calibration(findings)]),
+        _tasks(findings),
+        _attacks(findings),
+        _provenance(findings),
+    ]
+    answers = _answers(findings) if include_samples else []
+    return Page("Erasure report", heading, sentences, [section for section in sections if section], answers)
+
+
+def figures(document: Page) -> list[Figure]:
+    """All drawings of a page."""
+    return [figure for section in document.sections for figure in section.figures]
+
+
+def _section(
+    name: str, title: str, drawn: Iterable[Figure | None], words: Sequence[str] = (), tables: Sequence[Table] = ()
+) -> Section | None:
+    found = [figure for figure in drawn if figure is not None]
+    return Section(name, title, words, found, tables) if found or tables else None
+
+
+def _tasks(findings: Findings) -> Section | None:
+    words = (
+        "“right”: the right answer stands anywhere in the free reply (in multiple choice: the reply names the right "
+        "option alone), with a 95 % interval; “likeliest”: the right option is the one the model finds likeliest; "
+        "“refused”: the whole reply is a refusal; “same”: the reply is the base's to the last token. All in %.",
+    )
+    tables = [_task_table(findings, name) for name in findings.sets]
+    return _section("tasks", "Set by set", [], words, tables)
+
+
+def _task_table(findings: Findings, name: str) -> Table:
+    rows = [row for row in findings.rows if row["set"] == name]
+    measures = [("right", _right), ("likeliest", _likeliest), ("refused", _plain("refusal"))]
+    columns = ["task", "input", "n", "model", *(title for title, _ in measures), "same"]
+    cells = []
+    for row in sorted(rows, key=lambda row: (list(TASKS).index(row["task"]), row["modality"])):
+        base = row["model"] == findings.base
+        cells.append(
+            [
+                TASKS[row["task"]],
+                INPUTS[row["modality"]],
+                str(row["n"]),
+                row["model"],
+                *(measure(row) for _, measure in measures),
+                "" if base else number(100 * row["identical_to_base"]),
+            ]
+        )
+    asked = "about the forgotten" if name in findings.forgotten else "about others"
+    return Table(f"{name} ({asked})", columns, _merged(cells), words=2)
+
+
+def _merged(cells: list[list[str]]) -> list[list[str]]:
+    """Task, input and n only in the first of the rows that share them."""
+    return [["", "", "", *row[3:]] if i and cells[i - 1][:3] == row[:3] else row for i, row in enumerate(cells)]
+
+
+def _right(row: Record) -> str:
+    share = row["outcomes"]["correct"]
+    bounds = [wilson(share, row["n"])]
+    if row["task"] != "classification":  # there accuracy is another measure: the likeliest option
+        bounds.append(tuple(row["intervals"]["accuracy"]["by_subject"]))
+    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+    return f"{number(100 * share)} ({number(100 * low)}–{number(100 * high)})"
+
+
+def _likeliest(row: Record) -> str:
+    return number(100 * row["accuracy"]) if row["task"] == "classification" else ""
+
+
+def _plain(key: str):  # type: ignore[no-untyped-def]
+    return lambda row: number(100 * row[key])
+
+
+def _attacks(findings: Findings) -> Section | None:
+    worst = [
+        [
+            entry["model"],
+            entry["set"],
+            str(entry["n"]),
+            number(100 * entry["plain"]),
+            f"{number(100 * entry['accuracy'])} ({'–'.join(number(100 * end) for end in entry['interval'])})",
+            entry["attack"],
+            number(100 * entry["any"]),
+        ]
+        for entry in findings.worst
+    ]
+    columns = ["model", "set", "n", "plain", "worst", "by", "any attack"]
+    tables = [Table("Right answers given away, plainly and at worst, in %", columns, worst, words=2)] if worst else []
+    left: dict[tuple[str, str], list[str]] = {}
+    for entry in findings.not_run:
+        left.setdefault((entry["attack"], entry["reason"]), []).append(entry["set"])
+    notes = [f"Not run on {', '.join(sets)}: {attack}: {reason}." for (attack, reason), sets in left.items()]
+    drawn = attacks(findings)
+    if not drawn and not tables:
+        return None
+    words = (
+        "An attack counts if the right answer stands in any of its replies. One that gets less of the base than the "
+        "plain question does says little about what it gets of the others. Whoever holds the files can switch the "
+        "steering off, and gets what the base gives.",
+    )
+    return Section("attacks", "Under attack", words, drawn, tables, notes)
+
+
+def _cost(findings: Findings) -> Section | None:
+    tables = []
+    if findings.seconds:
+        took = [[stage, f"{value:.2f}"] for stage, value in findings.seconds.items()]
+        tables.append(Table("Seconds by stage", ["stage", "s"], took))
+    return _section("cost", "Time and size", cost(findings), (), tables)
+
+
+def _provenance(findings: Findings) -> Section:
+    known = [("made with", f"mllmeraser {mllmeraser.__version__}"), *findings.provenance]
+    if findings.rows:
+        known.insert(1, ("compared with", findings.base))
+        known.insert(2, ("sets about the forgotten", listed(findings.forgotten) if findings.forgotten else "none"))
+    table = Table("Where the numbers come from", ["", ""], [list(entry) for entry in known], words=2)
+    return Section("provenance", "Provenance and limits", (LIMITS, HARNESS_WARNING, RULES), (), (table,))
+
+
+def _answers(findings: Findings) -> list[Answers]:
+    asked: dict[tuple[str, int], list[Record]] = {}
+    for item in findings.items:
+        asked.setdefault((item["set"], item["index"]), []).append(item)
+    shown: list[Answers] = []
+    for name in dict.fromkeys(key[0] for key in asked):
+        of_set = [items for key, items in asked.items() if key[0] == name]
+        for items in of_set[:: max(1, -(-len(of_set) // SHOWN))]:
+            replies = [(item["model"], item["reply"], item["outcome"]) for item in items]
+            shown.append(Answers(name, items[0]["prompt"], replies))
+    return shown
