@@ -20,6 +20,8 @@ from mllmeraser.commands.import_official import import_official
 from mllmeraser.commands.inspect import inspect
 from mllmeraser.commands.interference import interference
 from mllmeraser.commands.onnx_steer import onnx_steer
+from mllmeraser.commands.push import push
+from mllmeraser.commands.report import report
 from mllmeraser.commands.sign import sign
 from mllmeraser.commands.verify import verify
 from mllmeraser.console import console
@@ -73,8 +75,8 @@ def main() -> None:
 COMMANDS = {
     "Start here": (demo,),
     "Steering bundles": (compute, import_official, interference),
-    "Checkpoints": (export, onnx_steer, verify, sign, inspect),
-    "Proof": (baseline, evaluate),
+    "Checkpoints": (export, onnx_steer, verify, sign, push, inspect),
+    "Proof": (baseline, evaluate, report),
 }
 
 
