@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import rich_click as click
 
@@ -15,7 +16,20 @@ from mllmeraser.commands.reporting import report
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--data", multiple=True, required=True, metavar="NAME=FILE", help="Records to ask; may be repeated.")
 @click.option("--protocol", default="mllmeraser", show_default=True, help="The wording of records without a prompt.")
-@click.option("--items", type=PATH, panel=CAREFUL, help="Write every question and reply here (JSON Lines); sensitive.")
+@click.option("--examples", type=PATH, help="Where --protocol official takes its worked examples from.")
+@click.option("--reference", metavar="NAME", help="The MODEL that never saw the forgotten, to compare the others with.")
+@click.option("--fit", multiple=True, type=PATH, help="Records a MODEL was fitted on; may be repeated.")
+@click.option(
+    "--tier",
+    type=click.Choice(["T0", "T1", "T2"]),
+    help="How far the data must be from the fit: T0 the same records, T1 the same people, T2 other people kept.",
+)
+@click.option(
+    "--items",
+    type=PATH,
+    panel=CAREFUL,
+    help="Write every question and reply here (JSON Lines); sensitive. A killed run goes on from there.",
+)
 @click.option("--output", "-o", type=PATH, help="Write the results here (JSON).")
 @overwrite_option("output files that are there")
 @model_options
@@ -24,6 +38,10 @@ def evaluate(
     models: tuple[str, ...],
     data: tuple[str, ...],
     protocol: str,
+    examples: Path | None,
+    reference: str | None,
+    fit: tuple[Path, ...],
+    tier: Literal["T0", "T1", "T2"] | None,
     items: Path | None,
     output: Path | None,
     overwrite: bool,
@@ -39,18 +57,23 @@ def evaluate(
     from mllmeraser.evaluation.run import evaluate
     from mllmeraser.evaluation.table import plain_text
     from mllmeraser.files import refuse_existing, write_atomically
+    from mllmeraser.steering.samples import read_samples
 
-    refuse_existing([path for path in (items, output) if path], overwrite)
+    refuse_existing([output] if output else [], overwrite)
     results = evaluate(
         models_from(models, device=device, dtype=dtype),
         sets_from(data),
         protocol=protocol_named(protocol),
         batch_size=batch_size,
         seed=seed,
+        reference=reference,
+        examples=read_samples(examples) if examples else (),
+        fit=[sample for path in fit for sample in read_samples(path)],
+        tier=tier,
+        items=items,
+        overwrite=overwrite,
     )
     document = results.document(None if output is None else str(output))
-    if items is not None:
-        write_atomically(items, "".join(results.item_lines()).encode())
     if output is not None:
         write_atomically(output, f"{json.dumps(document, indent=2)}\n".encode())
     report(as_json, document, plain_text(document["rows"]).splitlines())

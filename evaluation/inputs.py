@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mllmeraser.errors import InputError
+from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import resolve
 from mllmeraser.steering.samples import Sample, read_samples
@@ -19,18 +20,34 @@ _NAMED = re.compile(r"(?P<name>[\w.+-]+)=(?P<path>.+)", re.S)
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model by the name its rows carry; it is loaded when its turn comes and released after it."""
+    """A model by the name its rows carry; it is loaded when its turn comes and released after it.
+
+    ``digest`` names the bytes it is made of, so that its replies can be kept and used again; without it they are not.
+    """
 
     name: str
     load: Callable[[], Checkpoint]
+    digest: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Records by the name their rows carry."""
+    """Records by the name their rows carry.
+
+    ``about_the_forgotten`` says whether they ask about whom the model was to forget; by default that is what a name
+    says that begins with "forget" or "test" (MLLMU-Bench's and CLEAR's folders, and the demo's sets).
+    """
 
     name: str
     samples: Sequence[Sample]
+    about_the_forgotten: bool | None = None
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether what is asked here should not be known any more."""
+        if self.about_the_forgotten is not None:
+            return self.about_the_forgotten
+        return self.name.lower().startswith(("forget", "test"))
 
 
 def models_from(arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto") -> list[NamedModel]:
@@ -43,7 +60,11 @@ def models_from(arguments: Sequence[str], *, device: str = "cpu", dtype: str = "
     """
     named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
     refuse_repeated("model", [name for name, _ in named])
-    return [NamedModel(name, partial(load, resolve(source), device=device, dtype=dtype)) for name, source in named]
+    found = [(name, resolve(source)) for name, source in named]
+    return [
+        NamedModel(name, partial(load, source, device=device, dtype=dtype), partial(model_digest, source.path, dtype))
+        for name, source in found
+    ]
 
 
 def sets_from(arguments: Sequence[str]) -> list[NamedSet]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mllmeraser.evaluation.choices import (
@@ -13,10 +14,20 @@ from mllmeraser.evaluation.choices import (
     lists_letters,
     named_option,
 )
-from mllmeraser.evaluation.metrics import rouge_l
+from mllmeraser.evaluation.metrics import (
+    answer_probability,
+    bleu,
+    choice_probability,
+    contains_substring,
+    rouge_l,
+    rouge_l_recall,
+    truth_ratio,
+)
 from mllmeraser.evaluation.protocols import first_alphanumeric, first_character
 from mllmeraser.inference.answers import contains, refuses
+from mllmeraser.inference.gates import GateValue
 from mllmeraser.inference.loops import is_degenerate, words
+from mllmeraser.inference.replies import Likelihood
 from mllmeraser.steering.samples import Modality, Sample, Task
 
 Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
@@ -25,11 +36,21 @@ OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "refusal", "unparsable", "d
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said: the text, its tokens, and for multiple choice log p of each option's reply, in order."""
+    """What a model said, freely, and how likely it finds given replies (teacher-forced).
+
+    ``log_likelihoods`` are log p of each option's reply, in order, for multiple choice; ``answer``, ``paraphrase`` and
+    ``perturbed`` are those of the record's strings (for multiple choice ``perturbed`` are the wrong options). What was
+    not asked is empty, and the metrics made of it are null. ``gates`` are those of a steered checkpoint at the end
+    of the prompt.
+    """
 
     text: str
     ids: tuple[int, ...]
     log_likelihoods: tuple[float, ...] = ()
+    answer: Likelihood | None = None
+    paraphrase: Likelihood | None = None
+    perturbed: tuple[Likelihood, ...] = ()
+    gates: tuple[GateValue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,13 +84,36 @@ class Item:
     outcome: Outcome
     choice: Choice | None
     log_likelihoods: tuple[float, ...]
+    rouge_l_recall: float
+    bleu: float
+    substring: bool | None
+    probability: float | None
+    truth_ratio: float | None
+    fact: str | None
+    reply_ids: tuple[int, ...]
+    answer: Likelihood | None
+    paraphrase: Likelihood | None
+    perturbed: tuple[Likelihood, ...]
+    gates: tuple[GateValue, ...] = ()
+    key: str | None = None
 
 
-def score(sample: Sample, prompt: str, reply: Reply, base: Reply, *, model: str, set_name: str, index: int) -> Item:
-    """Score a reply to ``prompt``, the text of the user's turn, beside the base's reply to the same.
+def score(
+    sample: Sample,
+    prompt: str,
+    reply: Reply,
+    base_ids: tuple[int, ...],
+    *,
+    model: str,
+    set_name: str,
+    index: int,
+    key: str | None = None,
+) -> Item:
+    """Score a reply to ``prompt``, the text of the user's turn, beside the tokens of the base's reply to the same.
 
     Accuracy counts, in generation and cloze, an accepted string anywhere in the free reply; in multiple choice, that
-    the right option is the likeliest reply. Identical means the same token ids in free generation.
+    the right option is the likeliest reply. Identical means the same token ids in free generation. ``key`` names what
+    the reply follows from (:mod:`mllmeraser.evaluation.journal`).
     """
     choice, reference, given = None, sample.answer, contains(reply.text, sample.accepted)
     correct = given
@@ -92,11 +136,70 @@ def score(sample: Sample, prompt: str, reply: Reply, base: Reply, *, model: str,
         correct=correct,
         rouge_l=rouge_l(reply.text, reference),
         refusal=refusal,
-        identical_to_base=reply.ids == base.ids,
+        identical_to_base=reply.ids == base_ids,
         outcome=_outcome(sample, prompt, reply.text, refusal, given),
         choice=choice,
         log_likelihoods=reply.log_likelihoods,
+        rouge_l_recall=rouge_l_recall(reply.text, reference),
+        bleu=bleu(reply.text, reference),
+        substring=contains_substring(reply.text, sample.answer) if sample.task == "cloze" else None,
+        probability=_probability(sample, reply),
+        truth_ratio=_truth_ratio(reply),
+        fact=sample.fact,
+        reply_ids=reply.ids,
+        answer=reply.answer,
+        paraphrase=reply.paraphrase,
+        perturbed=reply.perturbed,
+        gates=reply.gates,
+        key=key,
     )
+
+
+def candidates(sample: Sample, prompt: str) -> dict[str, tuple[str, ...]]:
+    """The replies whose likelihood is asked of a model, by what they are to the record.
+
+    In multiple choice these are the options' replies (letters where the prompt lists them, else texts); elsewhere the
+    answer. A paraphrase and wrong answers are asked where the record gives them.
+    """
+    if sample.task == "classification":
+        asked = {"options": tuple(expected_replies(prompt, sample.options or {}).values())}
+    else:
+        asked = {"answer": (sample.answer,)}
+    given = {"paraphrase": (sample.paraphrase,) if sample.paraphrase else (), "perturbed": sample.perturbed}
+    return asked | {what: replies for what, replies in given.items() if replies}
+
+
+def with_likelihoods(sample: Sample, said: Reply, found: dict[str, tuple[Likelihood, ...]]) -> Reply:
+    """A free reply together with the likelihoods of :func:`candidates`."""
+    options = found.get("options", ())
+    right = list(sample.options or {}).index(sample.correct_option) if options else -1
+    wrong = tuple(likely for i, likely in enumerate(options) if i != right)
+    return replace(
+        said,
+        log_likelihoods=tuple(likely.log_p for likely in options),
+        answer=options[right] if options else found["answer"][0],
+        paraphrase=found["paraphrase"][0] if "paraphrase" in found else None,
+        perturbed=found.get("perturbed", wrong),
+    )
+
+
+def _probability(sample: Sample, reply: Reply) -> float | None:
+    """Of the right option among the options, or of the answer."""
+    if sample.task == "classification":
+        if not reply.log_likelihoods or any(math.isnan(value) for value in reply.log_likelihoods):
+            return None
+        return choice_probability(reply.log_likelihoods, list(sample.options or {}).index(sample.correct_option))
+    if reply.answer is None or math.isnan(reply.answer.log_p):
+        return None
+    return answer_probability(reply.answer.per_token)
+
+
+def _truth_ratio(reply: Reply) -> float | None:
+    right = reply.paraphrase or reply.answer
+    if right is None or not reply.perturbed:
+        return None
+    ratio = truth_ratio(right.per_token, [wrong.per_token for wrong in reply.perturbed])
+    return None if math.isnan(ratio) else ratio
 
 
 def _read_choice(sample: Sample, prompt: str, reply: Reply) -> Choice:

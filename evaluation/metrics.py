@@ -91,8 +91,8 @@ def cannot_tell(ratio: float) -> float:
 def ks_p_value(values: Sequence[float], reference: Sequence[float]) -> float:
     """p of the two-sided two-sample Kolmogorov–Smirnov test, in [0, 1] (scipy's ``ks_2samp``).
 
-    On truth ratios of a model and of one that never saw the forgotten, this is TOFU's forget quality: a small p says that
-    the two can be told apart, whichever of them knows more.
+    On truth ratios of a model and of one that never saw the forgotten, this is TOFU's forget quality: a small p says
+    that the two can be told apart, whichever of them knows more.
 
     Raises:
         InputError: one side is empty.

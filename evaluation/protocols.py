@@ -1,66 +1,185 @@
-"""Protocols under one name each: how a question is worded, and how a letter is read from a reply.
+"""Protocols under one name each: how a question is worded, what is shown before it, and how a letter is read.
 
-Three protocols are called "MLLMU-Bench" in the literature (arXiv 2410.22108 and its followers). Two are zero-shot and
-stand here; ``official`` puts one or two worked examples ahead of the question. The chat template of the model's own
-processor wraps the wording, and a record's own ``prompt`` is used word for word in every protocol.
+Three protocols are called "MLLMU-Bench" in the literature; each is a preset here, with its prompts to the letter:
+
+* ``official`` (arXiv 2410.22108): raw ``USER: … ASSISTANT:`` strings, worked examples ahead of multiple choice (all
+  questions of one profile) and of cloze (of two). The original draws them unseeded; here they follow the seed.
+* ``mmunlearner`` (arXiv 2502.11051): zero-shot, the same raw strings for LLaVA; the other families go by their chat
+  template but for multiple choice and open questions in words alone, which stay raw.
+* ``mllmeraser`` (arXiv 2510.04217), the default: zero-shot, no "accurately", the chat template of the processor
+  throughout, as in every other stage of this tool. (The public script has a raw string for LLaVA, which differs from
+  LLaVA's chat template in one line feed ahead of ``ASSISTANT:``.)
+
+``umu`` is UMU-Bench's (arXiv 2025, NeurIPS datasets and benchmarks). A record's own ``prompt`` is used word for word,
+in the chat template and without examples, in every protocol. Letters are read by both parsers in every protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mllmeraser.errors import InputError
-from mllmeraser.inference.prompts import Prompt
-from mllmeraser.steering.samples import Sample
+from mllmeraser.inference.prompts import AnyPicture, Prompt
+from mllmeraser.steering.samples import Sample, Task, by_subject, options_listed, protocol_wording, subjects
+
+MAX_NEW_TOKENS = 50  # MLLMU-Bench's limit (arXiv 2410.22108)
 
 
 def first_character(reply: str, keys: Collection[str]) -> str | None:
-    """The ``official`` parser: the reply's first character if it is an option's key.
+    """The ``official`` parser: the reply's first character, in upper case, if it is an option's key.
 
     "As an AI …" is read as A: that is how this protocol scores, not what the reply means.
     """
-    first = reply.strip()[:1]
+    first = reply.strip()[:1].upper()
     return first if first and first in keys else None
 
 
 def first_alphanumeric(reply: str) -> str | None:
-    """The ``mmunlearner`` parser: whatever is not alphanumeric stripped, then the first character, an option or not.
+    """The ``mmunlearner`` parser: all but Latin letters and digits stripped, then the first character, in upper case.
 
-    A character that is no option's key equals no right key, so checking the options would not change the score.
+    It need not be an option: one that is no option's key equals no right key, so checking would not change the score.
     """
-    return next((character for character in reply if character.isalnum()), None)
+    return next((character.upper() for character in reply if character.isascii() and character.isalnum()), None)
 
 
-def mllmeraser_wording(sample: Sample) -> Prompt:
-    """The wording of records by default (:attr:`Sample.user_turn`): MLLMU-Bench's sentences without "accurately"."""
-    return sample.user_turn
+@dataclass(frozen=True)
+class Question:
+    """A record as it is asked: its place in the set, what the user says, and the worked examples ahead of it."""
 
-
-def mmunlearner_wording(sample: Sample) -> Prompt:
-    """As above, but an open question about a picture is to be answered "accurately"."""
-    if sample.prompt is None and sample.task == "generation" and sample.image is not None:
-        text = (
-            f"{sample.question}\n"
-            "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
-        )
-        return Prompt(text, sample.image)
-    return sample.user_turn
+    index: int
+    sample: Sample
+    turn: str
+    examples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol's name and its wording of a record. Letters are read by both parsers in every protocol."""
+    """How records become prompts.
+
+    ``wording`` gives the user's words; ``raw`` the text around them where no chat template is used (head and tail, or
+    null), by family; ``examples`` how many profiles' questions are shown ahead, by task; ``limits`` the longest reply.
+    """
 
     name: str
-    wording: Callable[[Sample], Prompt]
+    wording: Callable[[Sample], str]
+    raw: Callable[[Sample, str], tuple[str, str] | None]
+    examples: Mapping[Task, int] = field(default_factory=dict)
+    limits: Mapping[Task, int] = field(default_factory=dict)
+
+    def turn(self, sample: Sample) -> str:
+        """What the user says: the record's own prompt, else this protocol's wording."""
+        return sample.prompt or self.wording(sample)
+
+    def limit(self, sample: Sample) -> int:
+        """The longest reply, in tokens."""
+        return self.limits.get(sample.task, MAX_NEW_TOKENS)
+
+    def questions(self, samples: Sequence[Sample], pool: Sequence[Sample] = (), seed: str = "0") -> list[Question]:
+        """The records of a set as they are asked, in order; those shown as examples are not asked.
+
+        Args:
+            pool: where examples are taken from: the records of the same subjects that stand in it. Subjects that do not
+                (MLLMU-Bench's celebrities) see none.
+            seed: of the draw.
+
+        Raises:
+            InputError: the protocol shows examples, and there is no pool.
+        """
+        shown: dict[Task, list[str]] = {}
+        known = dict(by_subject(pool))
+        for task, count in self.examples.items():
+            asked = [sample for sample in samples if sample.task == task and sample.prompt is None]
+            if asked and not pool:
+                raise InputError(f"--protocol {self.name} shows worked examples: give --examples MLLMU-Bench/Full_Set")
+            names = subjects(asked)
+            drawn = random.Random(f"examples {task} {seed}").sample(names, min(count, len(names)))
+            shown[task] = [name for name in known if name in drawn]
+        return [
+            Question(index, sample, self.turn(sample), self._examples(sample, shown, known))
+            for index, sample in enumerate(samples)
+            if sample.prompt is not None or sample.subject not in shown.get(sample.task, ())
+        ]
+
+    def _examples(
+        self, sample: Sample, shown: Mapping[Task, Sequence[str]], known: Mapping[str, Sequence[Sample]]
+    ) -> tuple[Sample, ...]:
+        if sample.prompt is not None:
+            return ()
+        return tuple(
+            other
+            for name in shown.get(sample.task, ())
+            for other in known[name]
+            if (other.task, other.modality) == (sample.task, sample.modality)
+        )
+
+    def prompt(self, question: Question, family: str) -> Prompt:
+        """What a model of this family is given."""
+        sample = question.sample
+        around = None if sample.prompt is not None else self.raw(sample, family)
+        if around is None:
+            return Prompt(question.turn, sample.image)
+        pictures: tuple[AnyPicture, ...] = tuple(shown.image for shown in question.examples if shown.image is not None)
+        text = "".join(map(_worked, question.examples)) + around[0] + question.turn + around[1]
+        return Prompt(text, sample.image, raw=True, examples=pictures)
+
+
+def _accurate_wording(sample: Sample) -> str:
+    """MLLMU-Bench's sentences: an open question about a picture is to be answered "accurately"."""
+    how = "in one sentence accurately in ENGLISH" if sample.image else "in one sentence in ENGLISH"
+    return protocol_wording(sample, how)
+
+
+def _umu_wording(sample: Sample) -> str:
+    """UMU-Bench's sentences: options as a list, no letters."""
+    if sample.task == "classification":
+        return f"{sample.question}\nSelect answer in {list((sample.options or {}).values())}"
+    if sample.task == "cloze":
+        return f"{sample.question}\nPlease **ONLY** provide the correct answer without any explanation"
+    return _accurate_wording(sample)
+
+
+def _worked(sample: Sample) -> str:
+    """A worked example, as ``official`` writes it."""
+    if sample.task == "classification":
+        head = "USER: <image>\n" if sample.image else "USER:\n"
+        return f"{head}Question: {sample.question}\n{options_listed(sample)}\nCorrect Answer: {sample.correct_option}\n"
+    head = "USER:<image>\n" if sample.image else "USER:\n"
+    return f"{head}{protocol_wording(sample)}\nCorrect Answer: {sample.answer}\n"
+
+
+def _never_raw(sample: Sample, family: str) -> None:
+    return None
+
+
+def _always_raw(sample: Sample, family: str) -> tuple[str, str]:
+    """``official``: the line feeds and the blank at the end are the original's."""
+    if sample.image is not None:
+        return "USER: <image>\n", "\nASSISTANT: " if sample.task == "generation" else "\nASSISTANT:"
+    return "USER: " if sample.task == "generation" else "USER:\n", "\nASSISTANT:"
+
+
+def _mmunlearner_raw(sample: Sample, family: str) -> tuple[str, str] | None:
+    if family.startswith("llava") or (sample.image is None and sample.task != "cloze"):
+        return _always_raw(sample, family)
+    return None
+
+
+def _umu_raw(sample: Sample, family: str) -> tuple[str, str] | None:
+    if not family.startswith("llava"):
+        return None
+    head, tail = _always_raw(sample, family)
+    return "USER: " if head == "USER:\n" and sample.task == "cloze" else head, tail
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("mllmeraser", mllmeraser_wording),
-        Protocol("mmunlearner", mmunlearner_wording),
+        Protocol("mllmeraser", protocol_wording, _never_raw),
+        Protocol("mmunlearner", _accurate_wording, _mmunlearner_raw),
+        Protocol("official", _accurate_wording, _always_raw, examples={"classification": 1, "cloze": 2}),
+        Protocol("umu", _umu_wording, _umu_raw, limits={"generation": 200}),
     )
 }
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from mllmeraser.evaluation.gates import gate_quality, gates
 from mllmeraser.evaluation.intervals import by_subject, wilson
 from mllmeraser.evaluation.items import OUTCOMES, Item
+from mllmeraser.evaluation.journal import item_line
+from mllmeraser.evaluation.metrics import prefers_truth
+from mllmeraser.evaluation.modalities import modality_gaps
+from mllmeraser.evaluation.summary import summary
+from mllmeraser.evaluation.tiers import Tier
 
 SCHEMA = 1
 TASKS = ("generation", "cloze", "classification")
@@ -27,6 +32,9 @@ class Results:
     protocol: str
     items: tuple[Item, ...]
     seed: int = 0
+    forgotten: tuple[str, ...] = ()  # the sets about whom the model was to forget
+    reference: str | None = None  # the model that never saw them
+    tier: Tier | None = None
 
     def rows(self) -> list[Row]:
         """The rows in the order of models, sets, tasks, modalities; a cell without records has none."""
@@ -38,18 +46,25 @@ class Results:
 
     def document(self, output: str | None = None) -> dict[str, Any]:
         """The JSON of ``evaluate --json`` (docs/json.md): numbers and names only, no text of any record."""
+        rows = self.rows()
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "protocol": self.protocol,
             "base": self.models[0],
-            "rows": self.rows(),
+            "reference": self.reference,
+            "tier": self.tier,
+            "forgotten": list(self.forgotten),
+            "rows": rows,
+            "gates": gates(self.items),
+            "gate_quality": gate_quality(self.items, self.forgotten),
+            "modalities": modality_gaps(self.items, self.forgotten),
+            "summary": summary(rows, self.items, self.forgotten, self.reference),
         }
         return document if output is None else {**document, "output": output}
 
     def item_lines(self) -> Iterator[str]:
         """One JSON object a reply, each with its newline: the only output that holds questions and replies."""
-        for item in self.items:
-            yield json.dumps(asdict(item), ensure_ascii=False) + "\n"
+        yield from map(item_line, self.items)
 
 
 def _row(items: Sequence[Item], seed: int) -> Row:
@@ -81,6 +96,11 @@ def _row(items: Sequence[Item], seed: int) -> Row:
         "intervals": intervals,
         "outcomes": {outcome: sum(item.outcome == outcome for item in items) / n for outcome in OUTCOMES},
         "choice": _choice(items),
+        "rouge_l_recall": _mean([item.rouge_l_recall for item in items]),
+        "bleu": _mean([item.bleu for item in items]),
+        "accuracy_substring": _mean([item.substring for item in items]),
+        "probability": _mean([item.probability for item in items]),
+        "truth_ratio": _mean([None if item.truth_ratio is None else prefers_truth(item.truth_ratio) for item in items]),
     }
 
 
@@ -97,6 +117,6 @@ def _choice(items: Sequence[Item]) -> dict[str, float | None] | None:
     }
 
 
-def _mean(values: Sequence[bool | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return math.fsum(known) / len(known) if known else None

@@ -1,21 +1,33 @@
-"""Run models on sets: every record is answered once by every model, freely and, in multiple choice, by likelihood."""
+"""Run models on sets: every record is answered once by every model, freely and by likelihood."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from mllmeraser.console import track
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.choices import expected_replies
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, refuse_repeated
-from mllmeraser.evaluation.items import Reply, score
-from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
+from mllmeraser.evaluation.items import Item, Reply, candidates, score, with_likelihoods
+from mllmeraser.evaluation.journal import Journal, key_of
+from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
 from mllmeraser.evaluation.results import Results
+from mllmeraser.evaluation.tiers import Tier, tier_of
+from mllmeraser.inference.encoding import batches
+from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.replies import greedy_reply_ids, option_log_likelihoods
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.replies import greedy_reply_ids, reply_likelihoods
 from mllmeraser.steering.samples import Sample
 
-# MLLMU-Bench's limit (arXiv 2410.22108).
-MAX_NEW_TOKENS = 50
+
+@dataclass(frozen=True)
+class Place:
+    """A question and the set it stands in."""
+
+    set: str
+    question: Question
 
 
 def evaluate(
@@ -23,9 +35,15 @@ def evaluate(
     sets: Sequence[NamedSet],
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    reference: str | None = None,
+    examples: Sequence[Sample] = (),
+    fit: Sequence[Sample] = (),
+    tier: Tier | None = None,
+    items: Path | None = None,
+    overwrite: bool = False,
 ) -> Results:
     """Every model on every set. Greedy decoding; models are loaded one after another.
 
@@ -33,50 +51,59 @@ def evaluate(
         models: the first is the base that ``identical_to_base`` compares with.
         sets: named records.
         protocol: the wording of records that carry no ``prompt`` of their own.
-        max_new_tokens: the limit of a free reply.
+        max_new_tokens: the limit of a free reply; by default the protocol's.
         batch_size: prompts a forward pass.
-        seed: of the bootstrap intervals, the only thing random here.
+        seed: of the bootstrap intervals and of the draw of worked examples.
+        reference: the name of the model that never saw the forgotten, which the others are compared with.
+        examples: records that a protocol with worked examples takes them from.
+        fit: what the models were fitted on, forgotten and kept.
+        tier: the leakage tier asked for (:mod:`mllmeraser.evaluation.tiers`).
+        items: keep every item here, and ask nothing again that an earlier run left here.
+        overwrite: begin that file anew.
 
     Raises:
-        InputError: nothing to run or to run on, a name given twice, or what loading and encoding raise.
+        InputError: nothing to run or to run on, a name given twice or unknown, records that were fitted on, or what
+            loading and encoding raise.
     """
-    _check(models, sets)
-    samples = [sample for named in sets for sample in named.samples]
-    replies: dict[str, list[Reply]] = {}
-    for named_model in models:
+    _check(models, sets, reference)
+    tier = tier_of(sets, fit, tier, protocol)
+    places = _places(sets, protocol, examples, seed)
+    journal = Journal.open(items, fresh=overwrite)
+    scored: list[Item] = []
+    for named in models:
         # No variable keeps the checkpoint: the last one must be gone before the next is loaded.
-        replies[named_model.name] = answer(
-            named_model.load(), samples, protocol, named_model.name, max_new_tokens, batch_size
-        )
-    return score_replies(replies, sets, protocol=protocol, seed=seed)
+        scored += _ask(named, places, protocol, max_new_tokens, batch_size, journal, scored[: len(places)])
+    journal.finish(scored)
+    return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier)
 
 
 def answer(
     checkpoint: Checkpoint,
-    samples: Sequence[Sample],
-    protocol: Protocol,
-    name: str = "model",
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    limits: Sequence[int],
+    *,
     batch_size: int = 64,
-) -> list[Reply]:
-    """The replies of one model, in the order of the samples. ``name`` stands in the progress bar."""
-    prompts = [protocol.wording(sample) for sample in samples]
-    said = greedy_reply_ids(
-        checkpoint, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=f"{name}: replies"
-    )
-    texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
-    asked = [i for i, sample in enumerate(samples) if sample.task == "classification"]
-    options = [list(expected_replies(prompts[i].text, samples[i].options or {}).values()) for i in asked]
-    scores: dict[int, tuple[float, ...]] = {}
-    if asked:
-        found = option_log_likelihoods(
-            checkpoint, [prompts[i] for i in asked], options, batch_size=batch_size, progress=f"{name}: options"
-        )
-        scores = {i: tuple(values) for i, values in zip(asked, found, strict=True)}
-    return [
-        Reply(text.strip(), tuple(ids.tolist()), scores.get(i, ()))
-        for i, (text, ids) in enumerate(zip(texts, said, strict=True))
-    ]
+    progress: str | None = None,
+) -> Iterator[tuple[list[int], list[Reply]]]:
+    """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
+    plan = list(batches(checkpoint, prompts, batch_size))
+    for rows in track(plan, progress) if progress else plan:
+        turns = [prompts[i] for i in rows]
+        said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
+        said = [ids[: limits[i]] for i, ids in zip(rows, said, strict=True)]
+        texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+        asked = [candidates(questions[i].sample, questions[i].turn) for i in rows]
+        flat = [[reply for replies in weighed.values() for reply in replies] for weighed in asked]
+        found = reply_likelihoods(checkpoint, turns, flat, batch_size=batch_size)
+        gates = read_gates(checkpoint, turns, batch_size=batch_size)
+        replies = []
+        for i, ids, text, weighed, likely, gate in zip(rows, said, texts, asked, found, gates, strict=True):
+            rest = iter(likely)
+            by_kind = {what: tuple(next(rest) for _ in strings) for what, strings in weighed.items()}
+            reply = Reply(text.strip(), tuple(ids.tolist()), gates=gate)
+            replies.append(with_likelihoods(questions[i].sample, reply, by_kind))
+        yield rows, replies
 
 
 def score_replies(
@@ -85,26 +112,112 @@ def score_replies(
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     seed: int = 0,
+    reference: str | None = None,
 ) -> Results:
     """Score replies by model, each in the order of the sets' records one after another; the first model is the base.
 
     Raises:
         InputError: a model has more or fewer replies than there are records.
     """
-    places = [(named.name, i, sample) for named in sets for i, sample in enumerate(named.samples)]
+    places = _places(sets, protocol, (), seed)
     for model, said in replies.items():
         if len(said) != len(places):
             raise InputError(f"model {model}: {len(said)} replies to {len(places)} records")
     base = next(iter(replies.values()))
     items = [
-        score(sample, protocol.wording(sample).text, reply, before, model=model, set_name=set_name, index=index)
+        _scored(model, place, reply, before.ids)
         for model, said in replies.items()
-        for (set_name, index, sample), reply, before in zip(places, said, base, strict=True)
+        for place, reply, before in zip(places, said, base, strict=True)
     ]
-    return Results(tuple(replies), tuple(named.name for named in sets), protocol.name, tuple(items), seed)
+    return _results(list(replies), sets, protocol, items, seed, reference, None)
 
 
-def _check(models: Sequence[NamedModel], sets: Sequence[NamedSet]) -> None:
+def _ask(
+    named: NamedModel,
+    places: Sequence[Place],
+    protocol: Protocol,
+    max_new_tokens: int | None,
+    batch_size: int,
+    journal: Journal,
+    base: Sequence[Item],
+) -> list[Item]:
+    """The items of one model, in the order of the places; ``base`` are those of the first model, none if this is it."""
+    checkpoint = named.load()
+    questions = [place.question for place in places]
+    prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
+    limits = [max_new_tokens or protocol.limit(question.sample) for question in questions]
+    keys: list[str | None] = [None] * len(places)
+    if journal.path is not None and named.digest is not None:
+        digest = named.digest()
+        keys = [
+            key_of(digest, prompt, candidates(question.sample, question.turn), limit)
+            for question, prompt, limit in zip(questions, prompts, limits, strict=True)
+        ]
+
+    def scored(i: int, reply: Reply) -> Item:
+        return _scored(named.name, places[i], reply, base[i].reply_ids if base else reply.ids, keys[i])
+
+    items = {i: scored(i, journal.known[key]) for i, key in enumerate(keys) if key in journal.known}
+    missing = [i for i in range(len(places)) if i not in items]
+    answers = answer(
+        checkpoint,
+        [questions[i] for i in missing],
+        [prompts[i] for i in missing],
+        [limits[i] for i in missing],
+        batch_size=batch_size,
+        progress=named.name,
+    )
+    for rows, replies in answers:
+        new = {missing[row]: scored(missing[row], reply) for row, reply in zip(rows, replies, strict=True)}
+        journal.add(new.values())
+        items |= new
+    return [items[i] for i in range(len(places))]
+
+
+def _places(sets: Sequence[NamedSet], protocol: Protocol, examples: Sequence[Sample], seed: int) -> list[Place]:
+    return [
+        Place(named.name, question)
+        for named in sets
+        for question in protocol.questions(named.samples, examples, f"{seed} {named.name}")
+    ]
+
+
+def _scored(model: str, place: Place, reply: Reply, base_ids: tuple[int, ...], key: str | None = None) -> Item:
+    question = place.question
+    return score(
+        question.sample,
+        question.turn,
+        reply,
+        base_ids,
+        model=model,
+        set_name=place.set,
+        index=question.index,
+        key=key,
+    )
+
+
+def _results(
+    models: Sequence[str],
+    sets: Sequence[NamedSet],
+    protocol: Protocol,
+    items: Sequence[Item],
+    seed: int,
+    reference: str | None,
+    tier: Tier | None,
+) -> Results:
+    return Results(
+        models=tuple(models),
+        sets=tuple(named.name for named in sets),
+        protocol=protocol.name,
+        items=tuple(items),
+        seed=seed,
+        forgotten=tuple(named.name for named in sets if named.forgotten),
+        reference=reference,
+        tier=tier,
+    )
+
+
+def _check(models: Sequence[NamedModel], sets: Sequence[NamedSet], reference: str | None) -> None:
     if not models:
         raise InputError("no model to evaluate; give a directory or a Hub id")
     if not sets:
@@ -114,3 +227,6 @@ def _check(models: Sequence[NamedModel], sets: Sequence[NamedSet]) -> None:
     for named in sets:
         if not named.samples:
             raise InputError(f"set {named.name}: holds no record")
+    names = [model.name for model in models]
+    if reference is not None and reference not in names:
+        raise InputError(f"--reference {reference}: not one of the models {', '.join(names)}")

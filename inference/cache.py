@@ -23,7 +23,7 @@ import mllmeraser
 from mllmeraser.console import console
 from mllmeraser.errors import InputError
 from mllmeraser.files import write_atomically
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.prompts import AnyPicture, Picture, Prompt
 
 Tensors = dict[str, Tensor]
 _CHECKSUM = "sha256"
@@ -55,18 +55,17 @@ class PassCache:
                 large.append([path.name, path.stat().st_size, path.stat().st_mtime_ns])
             elif path.suffix in (".json", ".jinja", ".model"):
                 small.append([path.name, hashlib.sha256(path.read_bytes()).hexdigest()])
-        return cls(directory, _digest([mllmeraser.__version__, dtype, small, large]))
+        return cls(directory, digest([mllmeraser.__version__, dtype, small, large]))
 
     def steered(self, tensors: Tensors, steering: object) -> PassCache:
         """The cache of the same model with this steering."""
-        return replace(self, identity=_digest([self.identity, _checksum(tensors), steering]))
+        return replace(self, identity=digest([self.identity, _checksum(tensors), steering]))
 
     def __call__(self, stage: str, prompts: Sequence[Prompt], asked: object, run: Callable[[], Tensors]) -> Tensors:
         """What ``run()`` gives, from the cache if it is there."""
         if self.directory is None:
             return run()
-        turns = [[prompt.text, _picture(prompt), prompt.earlier, prompt.reply_start] for prompt in prompts]
-        key = _digest([self.identity, stage, turns, asked])
+        key = digest([self.identity, stage, [fingerprint(prompt) for prompt in prompts], asked])
         path = self.directory / f"{stage}-{key[:40]}.safetensors"
         kept = _read(path) if path.exists() else None
         if kept is None:
@@ -96,14 +95,24 @@ def _checksum(tensors: Tensors) -> str:
     return hashlib.sha256(save({name: tensors[name].cpu().contiguous() for name in sorted(tensors)})).hexdigest()
 
 
-def _picture(prompt: Prompt) -> str | None:
-    if prompt.image is None:
-        return None
-    if isinstance(prompt.image, Image.Image):  # a plain picture has the same bytes lying and standing
-        form = f"{prompt.image.mode} {prompt.image.size} "
-        return hashlib.sha256(form.encode() + prompt.image.tobytes()).hexdigest()
-    return hashlib.sha256(prompt.image.read_bytes()).hexdigest()
+def fingerprint(prompt: Prompt) -> list[object]:
+    """Everything a pass over this prompt depends on, JSON-ready; pictures by the sha256 of their bytes."""
+    return [
+        prompt.text,
+        [_sha256(picture) for picture in prompt.pictures],
+        prompt.earlier,
+        prompt.reply_start,
+        prompt.raw,
+    ]
 
 
-def _digest(value: object) -> str:
+def _sha256(picture: AnyPicture) -> str:
+    if isinstance(picture, Image.Image):  # a plain picture has the same bytes lying and standing
+        form = f"{picture.mode} {picture.size} "
+        return hashlib.sha256(form.encode() + picture.tobytes()).hexdigest()
+    return hashlib.sha256(picture.data if isinstance(picture, Picture) else picture.read_bytes()).hexdigest()
+
+
+def digest(value: object) -> str:
+    """The sha256 of a JSON-ready value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

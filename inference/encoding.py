@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from typing import Any
 
 import torch
@@ -13,26 +14,35 @@ from transformers import ProcessorMixin
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.prompts import AnyPicture, Picture, Prompt
 
 # What grows with the sequence; everything else a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
 IGNORED_KEYS = ("token_type_ids",)
 LONGEST_SIDE = 200  # times the other side of a picture: what Qwen's processors take
 _RENDERED = 1024
+RAW_IMAGE = "<image>"
 
 
 def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) -> str:
     """The text of a conversation up to where the assistant speaks, or with ``reply`` spoken.
 
     Raises:
-        InputError: the tokenizer has no chat template, or the template loses the user's words.
+        InputError: the tokenizer has no chat template, or the template loses the user's words; or a raw prompt marks
+            its pictures in another way than this processor.
     """
     if prompt.reply_start:
         plain = prompt._replace(reply_start="")
         if reply is not None:
             return render(processor, plain, f"{prompt.reply_start} {reply}")
         return render(processor, plain) + continuation(processor, plain, prompt.reply_start)
+    if prompt.raw:
+        if prompt.pictures and processor.image_token != RAW_IMAGE:
+            raise InputError(
+                f"a raw prompt marks its pictures with {RAW_IMAGE}, this processor with {processor.image_token}; "
+                "use a protocol that goes by the chat template, such as mllmeraser"
+            )
+        return prompt.text if reply is None else f"{prompt.text}{'' if prompt.text[-1:].isspace() else ' '}{reply}"
     messages: list[dict[str, Any]] = []
     for asked, replied in (*prompt.earlier, (prompt.text, reply)):
         picture = [{"type": "image"}] if prompt.image and not messages else []
@@ -60,7 +70,7 @@ def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
 
 
 def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str) -> dict[str, Tensor]:
-    """Model inputs of a batch: all prompts with one picture, or all without.
+    """Model inputs of a batch: all prompts with pictures, or all without; all raw, or none.
 
     Returns ``input_ids`` and ``attention_mask`` (b, s) and what the processor adds for pictures, on the model's device.
 
@@ -69,7 +79,7 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str)
             for a picture, say), or a prompt is longer than the model's context; the message names it.
     """
     texts = [render(checkpoint.processor, prompt) for prompt in prompts]
-    images = [read_image(prompt) for prompt in prompts if prompt.image]
+    images = [image for prompt in prompts for image in read_images(prompt)]
     # A template may write the beginning-of-sequence token itself; the tokenizer must not write it again.
     bos = checkpoint.processor.tokenizer.bos_token
     add_special_tokens = not (bos and texts[0].startswith(bos))
@@ -139,30 +149,44 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) 
         texts = [render(checkpoint.processor, prompt) for prompt in prompts[start : start + _RENDERED]]
         lengths += [len(ids) for ids in tokenizer(texts)["input_ids"]]
     for with_image in (True, False):
-        group = [i for i, prompt in enumerate(prompts) if bool(prompt.image) is with_image]
-        group.sort(key=lambda i: (-lengths[i], i))
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
+        for raw in (False, True):
+            group = [i for i, prompt in enumerate(prompts) if (bool(prompt.pictures), prompt.raw) == (with_image, raw)]
+            group.sort(key=lambda i: (-lengths[i], i))
+            for start in range(0, len(group), batch_size):
+                yield group[start : start + batch_size]
 
 
 def read_image(prompt: Prompt) -> Image.Image:
-    """The picture of a prompt that has one, RGB.
+    """The picture of a prompt that has one of its own, RGB.
+
+    Raises:
+        InputError: as :func:`read_images`.
+    """
+    return read_images(prompt)[-1]
+
+
+def read_images(prompt: Prompt) -> list[Image.Image]:
+    """All pictures of a prompt, RGB.
 
     Raises:
         InputError: the file is no readable picture, or so long and thin that nothing would be seen of it (and the
             processors, which resize by the shorter side, would need gigabytes).
     """
-    if isinstance(prompt.image, Image.Image):
-        image = prompt.image.convert("RGB")
+    return [_open(picture, prompt.named) for picture in prompt.pictures]
+
+
+def _open(picture: AnyPicture, named: str) -> Image.Image:
+    where = named if isinstance(picture, Image.Image) else f"{picture}"
+    if isinstance(picture, Image.Image):
+        image = picture.convert("RGB")
     else:
         try:
-            with Image.open(str(prompt.image)) as file:
+            with Image.open(BytesIO(picture.data) if isinstance(picture, Picture) else str(picture)) as file:
                 image = file.convert("RGB")
         except Exception as error:  # Pillow's decoders raise what they meet: OSError, SyntaxError, RuntimeError, …
-            raise InputError(f"{prompt.image}: not a readable picture ({_first_line(error)})") from None
+            raise InputError(f"{where}: not a readable picture ({_first_line(error)})") from None
     if max(image.size) > LONGEST_SIDE * min(image.size):
         width, height = image.size
-        where = prompt.named if isinstance(prompt.image, Image.Image) else prompt.image
         raise InputError(
             f"{where}: a picture of {width:,} × {height:,} pixels; a side may be {LONGEST_SIDE} times the other at most"
         )

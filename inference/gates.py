@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,28 +16,28 @@ from mllmeraser.inference.prompts import Prompt
 from mllmeraser.modeling_patches.modeling_mllmeraser import Plan, RequestSteering
 
 
-@dataclass(frozen=True)
-class GateValues:
-    """g of one request at one block, for each prompt; ``threshold`` is that of its shape, null where it has none."""
+class GateValue(NamedTuple):
+    """g of one request at one block; ``threshold`` is that of its shape, null where it has none."""
 
     request: str
     layer: int
     threshold: float | None
-    values: tuple[float, ...]
+    value: float
 
 
 @torch.inference_mode()
 def read_gates(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt], *, batch_size: int = 64, progress: str | None = None
-) -> list[GateValues]:
-    """g at the last prompt token, of every request that is on and every block where it reads a gate.
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], *, batch_size: int = 64
+) -> list[tuple[GateValue, ...]]:
+    """For each prompt, g at its last token, of every request that is on and every block where it reads a gate.
 
-    One prefill a batch. A gate is read as the checkpoint reads it: after the blocks before it have been steered. A base,
-    or a checkpoint that is switched off, has none.
+    One prefill a batch. A gate is read as the checkpoint reads it: after the blocks before it have been steered. A
+    base, or a checkpoint that is switched off, has none.
     """
-    if not checkpoint.steered or not prompts:
-        return []
-    values: dict[str, list[float]] = {}
+    values: list[tuple[GateValue, ...]] = [()] * len(prompts)
+    if not checkpoint.steered:
+        return values
+    entries = checkpoint.model.config.steering["requests"]
     found = run_passes(
         checkpoint,
         "gates",
@@ -44,20 +45,14 @@ def read_gates(
         lambda rows: _read(checkpoint, [prompts[i] for i in rows]),
         lambda rows: None,
         batch_size=batch_size,
-        progress=progress,
     )
     for rows, gates in found:
-        for name, gate in gates.items():
-            column = values.setdefault(name, [0.0] * len(prompts))
-            for i, value in zip(rows, gate.tolist(), strict=True):
-                column[i] = value
-    entries = checkpoint.model.config.steering["requests"]
-    readings = []
-    for name, column in values.items():
-        request, layer = map(int, name.split("."))
-        threshold = entries[request]["gate"]["threshold"]
-        readings.append(GateValues(entries[request]["id"], layer, threshold, tuple(column)))
-    return readings
+        for name, column in gates.items():
+            request, layer = map(int, name.split("."))
+            entry = entries[request]
+            for i, value in zip(rows, column.tolist(), strict=True):
+                values[i] += (GateValue(entry["id"], layer, entry["gate"]["threshold"], value),)
+    return values
 
 
 def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[str, Tensor]:

@@ -1,28 +1,52 @@
 """One user's turn, and the text a model's chat template makes of it."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 
 _SHOWN = 60
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the bytes of its file, which lie in memory; ``name`` says where they came from."""
+
+    data: bytes = field(repr=False)
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+AnyPicture: TypeAlias = Path | Picture | Image.Image
+
+
 class Prompt(NamedTuple):
     """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory.
 
     ``earlier`` are turns before it, each what was asked and what was replied; the picture then belongs to the first of
-    them. ``reply_start`` is put into the assistant's mouth: the reply goes on from there.
+    them. ``reply_start`` is put into the assistant's mouth: the reply goes on from there. With ``raw`` the text is all
+    the tokenizer gets, without a chat template; ``<image>`` stands in it for each of the pictures ``examples``, and
+    then for ``image``.
     """
 
     text: str
-    image: Path | Image.Image | None
+    image: AnyPicture | None
     earlier: tuple[tuple[str, str], ...] = ()
     reply_start: str = ""
+    raw: bool = False
+    examples: tuple[AnyPicture, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[AnyPicture, ...]:
+        """Its pictures in the order in which they are seen."""
+        return self.examples if self.image is None else (*self.examples, self.image)
 
     @property
     def named(self) -> str:
         """How an error message points at it: the start of its text and the file of its picture."""
         words = " ".join(self.text.split())
         shown = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
-        return f"the prompt {shown!r}" + (f" with {self.image}" if isinstance(self.image, Path) else "")
+        return f"the prompt {shown!r}" + (f" with {self.image}" if isinstance(self.image, Path | Picture) else "")

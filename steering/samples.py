@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.prompts import AnyPicture, Picture, Prompt
 from mllmeraser.steering.on_demand import OnDemand
 
 Task = Literal["generation", "classification", "cloze"]
 Modality = Literal["image_text", "text"]
+
+
+def _picture(given: object) -> object:
+    """A record names a file; in memory it may also hold the picture itself."""
+    if isinstance(given, str):
+        return Path(given)
+    if given is None or isinstance(given, Path | Picture | Image.Image):
+        return given
+    raise ValueError("neither a path nor null")
 
 
 class Sample(BaseModel):
@@ -30,10 +40,15 @@ class Sample(BaseModel):
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
     task: Task
-    image: Path | None = None
+    image: Annotated[AnyPicture | None, PlainValidator(_picture)] = None
     options: dict[str, str] | None = None
     prompt: str | None = Field(default=None, min_length=1)
     match: tuple[str, ...] = ()
+    # For metrics only (docs/evaluation.md): the answer in other words, wrong answers, and what links the two forms of
+    # one fact, in words and in a picture.
+    paraphrase: str | None = Field(default=None, min_length=1)
+    perturbed: tuple[str, ...] = ()
+    fact: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -75,18 +90,23 @@ class Sample(BaseModel):
     @property
     def user_turn(self) -> Prompt:
         """The user's turn: ``prompt`` word for word if given, else question and options in the protocol's wording."""
-        return Prompt(self.prompt or _protocol_wording(self), self.image)
+        return Prompt(self.prompt or protocol_wording(self), self.image)
 
 
-def _protocol_wording(sample: Sample) -> str:
-    """The zero-shot wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
+def options_listed(sample: Sample) -> str:
+    """The options of a classification record, one a line."""
+    return "\n".join(f"{key}: {text}" for key, text in (sample.options or {}).items())
+
+
+def protocol_wording(sample: Sample, how: str = "in one sentence in ENGLISH") -> str:
+    """The wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
     if sample.task == "classification":
-        options = "\n".join(f"{key}: {text}" for key, text in (sample.options or {}).items())
-        return f"{sample.question}\n{options}\nJust give ONE letter representing the answer directly."
+        listed = options_listed(sample)
+        return f"{sample.question}\n{listed}\nJust give ONE letter representing the answer directly."
     if sample.task == "cloze":
         blanked = sample.question.replace("__", "[Blank]")
         return f"{blanked}\nPlease **ONLY** provide the correct answer that should replace the [Blank]."
-    return f"{sample.question}\nAnswer the question based on your trained knowledge in one sentence in ENGLISH."
+    return f"{sample.question}\nAnswer the question based on your trained knowledge {how}."
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -132,7 +152,7 @@ def _read_line(path: Path, number: int, line: bytes) -> Sample:
         raise InputError(f"{where}: {key + ': ' if key else ''}{message}") from None
     if sample.image is None:
         return sample
-    image = path.parent / sample.image
+    image = path.parent / str(sample.image)
     if not image.is_file():
         raise InputError(f"{where}: image: {sample.image} does not exist beside the file")
     return sample.model_copy(update={"image": image.resolve()})

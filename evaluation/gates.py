@@ -1,0 +1,67 @@
+"""Do the gates of a steered checkpoint open where they should? From the values kept with every reply."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from mllmeraser.evaluation.items import Item
+from mllmeraser.ranking import auroc
+
+TRUE_FIRE = 0.95
+
+
+def gates(items: Sequence[Item]) -> list[dict[str, Any]]:
+    """By model, set, request and block: g at the end of each record's prompt, in the order of the records."""
+    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for item in items:
+        for gate in item.gates:
+            key = (item.model, item.set, gate.request, gate.layer)
+            head = dict(zip(("model", "set", "request", "layer"), key, strict=True))
+            found.setdefault(key, {**head, "threshold": gate.threshold, "values": []})["values"].append(gate.value)
+    return list(found.values())
+
+
+def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[dict[str, Any]]:
+    """By model, request and block, over all records of the forgotten sets against all of the kept sets.
+
+    ``auroc`` is the chance that a forgotten record's g is above a kept one's. ``false_fire_rate_at_95_true_fire`` is
+    the share of kept records at or above the largest threshold that 95 % of the forgotten reach. ``true_fire_rate``
+    and ``false_fire_rate`` are the shares at or above the threshold of the gate's shape, null where it has none.
+    """
+    sides: dict[tuple[str, str, int], tuple[list[float], list[float]]] = {}
+    thresholds: dict[tuple[str, str, int], float | None] = {}
+    for item in items:
+        for gate in item.gates:
+            key = (item.model, gate.request, gate.layer)
+            sides.setdefault(key, ([], []))[0 if item.set in forgotten else 1].append(gate.value)
+            thresholds[key] = gate.threshold
+    return [
+        {
+            "model": model,
+            "request": request,
+            "layer": layer,
+            "n_forgotten": len(fire),
+            "n_kept": len(rest),
+            "auroc": auroc(fire, rest),
+            "false_fire_rate_at_95_true_fire": false_fire_rate(fire, rest),
+            "threshold": thresholds[model, request, layer],
+            "true_fire_rate": _share(fire, thresholds[model, request, layer]),
+            "false_fire_rate": _share(rest, thresholds[model, request, layer]),
+        }
+        for (model, request, layer), (fire, rest) in sides.items()
+        if fire and rest
+    ]
+
+
+def false_fire_rate(forgotten: Sequence[float], kept: Sequence[float], true_fire: float = TRUE_FIRE) -> float:
+    """Share of ``kept`` at or above the largest value that ``true_fire`` of ``forgotten`` reach, in [0, 1]."""
+    reached = np.sort(np.asarray(forgotten))[::-1]
+    threshold = reached[int(np.ceil(true_fire * len(reached))) - 1]
+    return float(np.mean(np.asarray(kept) >= threshold))
+
+
+def _share(values: Sequence[float], threshold: float | None) -> float | None:
+    return None if threshold is None else float(np.mean(np.asarray(values) >= threshold))

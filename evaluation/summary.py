@@ -1,0 +1,82 @@
+"""One line a model: what is kept, what is forgotten, and how far it is from a model that never knew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mllmeraser.evaluation.items import Item
+from mllmeraser.evaluation.metrics import cannot_tell, harmonic_mean, ks_p_value
+
+
+def summary(
+    rows: Sequence[Mapping[str, Any]], items: Sequence[Item], forgotten: Collection[str], reference: str | None
+) -> list[dict[str, Any]]:
+    """By model; null where it cannot be said.
+
+    ``knowledge`` of a row is MLLMU-Bench's headline: ROUGE-L of open questions, accuracy of the others. Then
+
+    * ``utility_harmonic_mean``: over the kept rows, so that no collapsed part hides behind the others;
+    * ``forget_knowledge``: arithmetic mean over the forgotten rows;
+    * ``forget_gap_to_reference``: that minus the reference's; 0 is best, on either side it can be told apart;
+    * ``forget_quality_ks_p``: :func:`ks_p_value` of the truth ratios on the forgotten sets, against the reference's;
+    * ``probability``, ``truth_ratio``: means on the forgotten sets, the latter as :func:`cannot_tell`;
+    * ``kept_identical``: share of kept replies with the tokens of the base's;
+    * ``score``: harmonic mean of utility and forgetting, which is 1 − |gap| with a reference, else 1 − knowledge.
+    """
+    ratios = {
+        name: [
+            item.truth_ratio
+            for item in items
+            if item.model == name and item.set in forgotten and item.truth_ratio is not None
+        ]
+        for name in dict.fromkeys(row["model"] for row in rows)
+    }
+    known = {name: _forget_knowledge(rows, name, forgotten) for name in ratios}
+    found = []
+    for name, own in ratios.items():
+        kept = [_knowledge(row) for row in rows if row["model"] == name and row["set"] not in forgotten]
+        utility = harmonic_mean(kept) if kept else None
+        gap = _difference(known[name], known.get(reference or ""))
+        compared = ratios.get(reference or "", [])
+        about = [item for item in items if item.model == name and item.set in forgotten]
+        probabilities = [item.probability for item in about if item.probability is not None]
+        same = [item.identical_to_base for item in items if item.model == name and item.set not in forgotten]
+        forgetting = _forgetting(known[name], gap)
+        found.append(
+            {
+                "model": name,
+                "utility_harmonic_mean": utility,
+                "forget_knowledge": known[name],
+                "forget_gap_to_reference": gap,
+                "forget_quality_ks_p": ks_p_value(own, compared) if own and compared else None,
+                "probability": _mean(probabilities),
+                "truth_ratio": _mean([cannot_tell(ratio) for ratio in own]),
+                "kept_identical": _mean(same),
+                "score": None if utility is None or forgetting is None else harmonic_mean([utility, forgetting]),
+            }
+        )
+    return found
+
+
+def _knowledge(row: Mapping[str, Any]) -> float:
+    return float(row["rouge_l"] if row["task"] == "generation" else row["accuracy"])
+
+
+def _forget_knowledge(rows: Sequence[Mapping[str, Any]], model: str, forgotten: Collection[str]) -> float | None:
+    return _mean([_knowledge(row) for row in rows if row["model"] == model and row["set"] in forgotten])
+
+
+def _forgetting(known: float | None, gap: float | None) -> float | None:
+    if gap is not None:
+        return 1 - abs(gap)
+    return None if known is None else 1 - known
+
+
+def _difference(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
