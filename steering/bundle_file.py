@@ -52,13 +52,17 @@ def read_bundle(path: Path) -> BundleFile:
             text = (file.metadata() or {}).get(METADATA_KEY)
             if text is None:
                 raise InputError(
-                    f"{path}: a safetensors file, but not a steering bundle (no {METADATA_KEY!r} metadata)"
+                    f"{path}: a safetensors file, but not a steering bundle (no {METADATA_KEY!r} metadata); "
+                    "give the file that mllmeraser compute -o wrote"
                 )
             metadata = parse_metadata(text, path)
             check_forms(metadata, {name: _form(file.get_slice(name)) for name in file.offset_keys()}, str(path))
             tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
     except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{path}: not a readable safetensors file ({str(error).splitlines()[0]}); copy it again, or make it anew "
+            f"with: mllmeraser compute BASE --forget F --retain R -o {path} --overwrite"
+        ) from None
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise not_finite(name, str(path))

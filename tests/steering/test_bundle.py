@@ -77,11 +77,15 @@ def test_a_file_cut_off_anywhere_is_refused(bundle: Bundle, tmp_path: Path) -> N
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
-    assert refusal(path).startswith("not a readable safetensors file (")
+    said = refusal(path)
+    assert said.startswith("not a readable safetensors file (")
+    assert f"make it anew with: mllmeraser compute BASE --forget F --retain R -o {path} --overwrite" in said
 
 
 def test_the_safetensors_of_a_model_is_no_bundle(base: Path) -> None:
-    assert refusal(base / "model.safetensors").startswith("a safetensors file, but not a steering bundle")
+    said = refusal(base / "model.safetensors")
+    assert said.startswith("a safetensors file, but not a steering bundle")
+    assert said.endswith("; give the file that mllmeraser compute -o wrote")
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
