@@ -40,8 +40,7 @@ from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import read_samples
 
 FORGOTTEN, NEVER_USED = "test", ("retain_heldout", "retain_heldout_new")
-FITTED = ("forget_eval", "retain_fit")
-SETS = (FORGOTTEN, *NEVER_USED, "celebrity", "common", *FITTED)
+SETS = (FORGOTTEN, *NEVER_USED, "celebrity", "common", "forget_eval")
 ALWAYS = -1e9  # a threshold that every gate passes
 
 Result = dict[str, Any]
@@ -69,6 +68,13 @@ def random_direction(bundle: Bundle) -> Bundle:
     return bundle.model_copy(update={"tensors": tensors})
 
 
+def first_token_only(bundle: Bundle) -> Bundle:
+    """The direction at the end of the prompt alone, K = 1 as in the paper."""
+    tensors = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
+    metadata = bundle.metadata.model_copy(update={"reply_steps": 1})
+    return bundle.model_copy(update={"tensors": tensors, "metadata": metadata})
+
+
 @dataclass(frozen=True)
 class Method:
     """A row: options of `compute`, and what is done to the bundle."""
@@ -83,19 +89,19 @@ OURS, AUGMENTED = Method("ours"), Method("ours, --augment", {"augment": True})
 METHODS = (
     Method("paper", {"preset": "paper"}),
     OURS,
-    Method("ours, no null space", {"null_space": NullSpace("soft", 0.0)}),
     Method("ours, no gate", {}, always_open),
     Method("ours, random direction", {}, random_direction),
+    Method("ours, prompt only (K = 1)", {}, first_token_only),
+    Method("ours, no null space", {"null_space": NullSpace("soft", 0.0)}),
     Method("ours, linear features", {"gate": "linear"}),
     Method("ours, 32 landmarks", {"landmarks": 32}),
-    Method("ours, prompt only (K = 1)", {"reply_steps": 1}),
+    AUGMENTED,
     Method("ours, harmful direction", {"direction": "harmful"}),
     Method("ours, PGD", {"perturbation": PGD}),
     Method("ours, noise", {"perturbation": NOISE}),
-    AUGMENTED,
-    Method("paper, matched direction", {"preset": "paper", "direction": "matched"}),
     Method("paper, no perturbation", {"preset": "paper", "perturbation": "none"}),
     Method("paper, noise", {"preset": "paper", "perturbation": NOISE}),
+    Method("paper, matched direction", {"preset": "paper", "direction": "matched"}),
 )
 COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
     "forgotten: correct": lambda r: r["sets"][FORGOTTEN]["correct"],
@@ -105,7 +111,6 @@ COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
     "common: identical": lambda r: r["sets"]["common"]["identical"],
     "gate AUROC": lambda r: r["auroc"],
     "listed: correct": lambda r: r["sets"]["forget_eval"]["correct"],
-    "kept in fit: identical": lambda r: r["sets"]["retain_fit"]["identical"],
 }
 
 
