@@ -8,7 +8,7 @@ torch and transformers take seconds to import, so each call imports what it need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +16,18 @@ from mllmeraser.errors import InputError
 
 if TYPE_CHECKING:
     from mllmeraser.evaluation.baselines.methods import Baseline
+    from mllmeraser.evaluation.report.report import Report
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.plan import Plan
     from mllmeraser.exporter.verify import Verification
+    from mllmeraser.inference.source import Source
     from mllmeraser.steering.bundle import Bundle
     from mllmeraser.steering.compute import Computation
     from mllmeraser.steering.interference import Interference
+    from mllmeraser.steering.needs import Needs
     from mllmeraser.steering.official import Imported
+    from mllmeraser.steering.recipe import Recipe
+    from mllmeraser.steering.samples import Sample
 
 __all__ = [
     "baseline",
@@ -33,7 +38,9 @@ __all__ = [
     "inspect",
     "interference",
     "load_bundle",
+    "needs",
     "onnx_steer",
+    "report",
     "sign",
     "verify",
 ]
@@ -85,20 +92,18 @@ def compute(
     from mllmeraser.files import refuse_existing
     from mllmeraser.inference.loading import load
     from mllmeraser.inference.processes import processes
-    from mllmeraser.inference.source import read_config, resolve
     from mllmeraser.steering.bundle import save_bundle
     from mllmeraser.steering.compute import compute
-    from mllmeraser.steering.recipe import make_recipe
-    from mllmeraser.steering.samples import read_samples, stream_samples
+    from mllmeraser.steering.needs import needs
 
     if output is not None:
         refuse_existing([Path(output)], overwrite)
-    source = resolve(base)
-    chosen = make_recipe(str(read_config(source.path)["model_type"]), choices, None if recipe is None else Path(recipe))
+    source, chosen, forget_samples, retain_samples = _read(base, forget, retain, recipe, choices)
+    needs(source, forget_samples, retain_samples, chosen, device, dtype).check()
     computation = compute(
         load(source, device=device, dtype=dtype, work_dir=None if work_dir is None else Path(work_dir)),
-        read_samples(Path(forget)),
-        stream_samples(Path(retain)),
+        forget_samples,
+        retain_samples,
         chosen,
         request_id=request_id,
         seed=seed,
@@ -108,6 +113,27 @@ def compute(
     if output is not None and processes().leads:
         save_bundle(computation.bundle, Path(output))
     return computation
+
+
+def needs(
+    base: AnyPath,
+    forget: AnyPath,
+    retain: AnyPath,
+    *,
+    recipe: AnyPath | None = None,
+    device: str = "cpu",
+    dtype: str = "auto",
+    **choices: Any,
+) -> Needs:
+    """What :func:`compute` would do with the same arguments, and the memory and disk it takes; no model is loaded.
+
+    Raises:
+        InputError: base, records or a choice cannot be used.
+    """
+    from mllmeraser.steering.needs import needs
+
+    source, chosen, forget_samples, retain_samples = _read(base, forget, retain, recipe, choices)
+    return needs(source, forget_samples, retain_samples, chosen, device, dtype)
 
 
 def load_bundle(path: AnyPath) -> Bundle:
@@ -129,6 +155,7 @@ def export(
     link: Link = "auto",
     overwrite: bool = False,
     dry_run: bool = False,
+    hash_weights: bool = True,
 ) -> Plan:
     """A checkpoint directory that steers by itself; the base model is never loaded.
 
@@ -138,6 +165,8 @@ def export(
             ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
         dry_run: decide and check everything, write nothing.
+        hash_weights: read weights whose sha256 neither the Hub nor a bundle says; else the manifest leaves it out, and
+            :func:`verify` fails unless it is given the base to compare with.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
@@ -150,7 +179,15 @@ def export(
     _refuse_one(bundles)
     # Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
     steering = [read_bundle(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
-    return export(resolve(base), steering, Path(output), link=link, overwrite=overwrite, dry_run=dry_run)
+    return export(
+        resolve(base),
+        steering,
+        Path(output),
+        link=link,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        hash_weights=hash_weights,
+    )
 
 
 def export_onnx(
@@ -365,3 +402,57 @@ def baseline(
         seed=seed,
         overwrite=overwrite,
     )
+
+
+def report(
+    results: Sequence[AnyPath],
+    output: AnyPath | None = None,
+    *,
+    form: Literal["html", "md", "json"] = "html",
+    forgotten: Sequence[str] = (),
+    calibration: AnyPath | None = None,
+    items: AnyPath | None = None,
+    include_samples: bool = False,
+    figures: AnyPath | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """One page that says what evaluations found (``docs/report.md``); its ``text`` is the page.
+
+    Args:
+        results: files of ``evaluate``, of the demo, or of ``baseline``'s table.
+        output: the page is written here; by default it is only returned.
+        forgotten: the sets about the forgotten; by default those whose names begin with ``forget`` or ``test``.
+        calibration: ``calibration.json`` of a work directory.
+        items: the replies of ``evaluate --items``, shown with ``include_samples``: they are texts of the records.
+        figures: a folder for every drawing, as SVG and PNG.
+
+    Raises:
+        InputError: the files do not hold results, or an output cannot be written.
+    """
+    from mllmeraser.evaluation.report.report import report
+
+    return report(
+        [Path(path) for path in results],
+        None if output is None else Path(output),
+        form=form,
+        forgotten=forgotten,
+        calibration=None if calibration is None else Path(calibration),
+        items=None if items is None else Path(items),
+        include_samples=include_samples,
+        figures_folder=None if figures is None else Path(figures),
+        overwrite=overwrite,
+    )
+
+
+def _read(
+    base: AnyPath, forget: AnyPath, retain: AnyPath, recipe: AnyPath | None, choices: Mapping[str, Any]
+) -> tuple[Source, Recipe, list[Sample], Sequence[Sample]]:
+    """Everything of a computation that is read from files."""
+    from mllmeraser.inference.source import read_config, resolve
+    from mllmeraser.steering.recipe import make_recipe
+    from mllmeraser.steering.samples import read_samples, stream_samples
+
+    source = resolve(base)
+    model_type = str(read_config(source.path)["model_type"])
+    chosen = make_recipe(model_type, choices, None if recipe is None else Path(recipe))
+    return source, chosen, read_samples(Path(forget)), stream_samples(Path(retain))

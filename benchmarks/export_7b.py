@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from random_bundle import kernel_bundle
 
-from mllmeraser.exporter.hashing import sha256_of_all
+from mllmeraser.hashing import sha256_of_all
 from mllmeraser.steering.bundle import save_bundle
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

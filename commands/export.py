@@ -12,6 +12,7 @@ from mllmeraser.commands.options import (
     PATH,
     compute_options,
     given,
+    hash_option,
     link_option,
     model_options,
     onnx_toggle_option,
@@ -19,6 +20,7 @@ from mllmeraser.commands.options import (
     overwrite_option,
 )
 from mllmeraser.commands.reporting import report, report_graphs, suggest
+from mllmeraser.console import console
 from mllmeraser.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 )
 @onnx_toggle_option
 @link_option
+@hash_option
 @overwrite_option("a directory that is not empty")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--request-id", default="request-1", show_default=True, help="With --forget: names the request.")
@@ -55,6 +58,7 @@ def export(
     format_: Literal["checkpoint", "onnx"],
     onnx_toggle: Literal["constant", "input"],
     link: Literal["auto", "copy", "hard", "sym"],
+    hash_weights: Literal["now", "later"],
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -68,8 +72,8 @@ def export(
 
     if bool(bundles) == bool(options["forget"]) or bool(options["forget"]) != bool(options["retain"]):
         raise InputError("give either --bundle (once or several times), or --forget and --retain")
-    if format_ == "onnx" and (dry_run or link != "auto"):
-        raise InputError("--format onnx writes every graph anew: leave out --dry-run and --link")
+    if format_ == "onnx" and (dry_run or link != "auto" or hash_weights != "now"):
+        raise InputError("--format onnx writes every graph anew: leave out --dry-run, --link and --hash")
     if format_ != "onnx" and onnx_toggle != "constant":
         raise InputError("--onnx-toggle is about graphs: add --format onnx")
     steering: Sequence[Path | Bundle] = bundles
@@ -81,6 +85,21 @@ def export(
         steered = export_onnx(base, steering, output, toggle=onnx_toggle, overwrite=overwrite)
         report_graphs(as_json, steered, base)
         return
-    plan = export(base, steering, output, link=link, overwrite=overwrite, dry_run=dry_run)
+    plan = export(
+        base,
+        steering,
+        output,
+        link=link,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        hash_weights=hash_weights == "now",
+    )
     report(as_json, plan.document(), plan.lines())
+    if plan.unhashed:
+        size = sum(file.size for file in plan.unhashed)
+        console.print(
+            f"[yellow]not hashed:[/] {len(plan.unhashed)} files of weights, {size:,} bytes: verify needs --base, "
+            "until the same export with --overwrite and without --hash later completes them",
+            soft_wrap=True,
+        )
     suggest(f"mllmeraser verify {output} --base {base}" if not dry_run else "the same without --dry-run")

@@ -104,6 +104,18 @@ def link_option(command: Command) -> Command:
     )(command)
 
 
+def hash_option(command: Command) -> Command:
+    """When weights are hashed that nothing is known of."""
+    return click.option(
+        "--hash",
+        "hash_weights",
+        type=click.Choice(["now", "later"]),
+        default="now",
+        show_default=True,
+        help="Weights whose sha256 neither the Hub nor the bundle says: read them, or leave it out of the manifest.",
+    )(command)
+
+
 def onnx_toggle_option(command: Command) -> Command:
     """How steered graphs are switched off."""
     return click.option(

@@ -71,7 +71,7 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
 
     Args:
         known: what a bundle says of it. If it was computed with this configuration, the sizes need not be asked of
-            transformers, which takes seconds and hundreds of megabytes to import.
+            transformers, which takes seconds and hundreds of megabytes to import, and weights need not be read.
 
     Raises:
         InputError: no or no valid ``config.json``, an unknown family, an export of ours, or unusable weights.
@@ -95,7 +95,8 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
             hidden_size, num_layers = _sizes(model_type, config)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({one_line(error)})") from None
-    return BaseCheckpoint(source, root, config, config_sha256, names, hidden_size, num_layers, read_weights(root))
+    weights = read_weights(root, None if known is None else known.weights)
+    return BaseCheckpoint(source, root, config, config_sha256, names, hidden_size, num_layers, weights)
 
 
 def _stated_sizes(config: dict[str, Any], known: Base) -> tuple[int, int]:

@@ -16,11 +16,11 @@ import mllmeraser
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.distrust import dangerous_keys
-from mllmeraser.exporter.hashing import sha256_of_all
 from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, VARIANT_SINGLE, shipped_code
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.weights import tensor_names
 from mllmeraser.files import sha256_of
+from mllmeraser.hashing import sha256_of_all
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, check_seal, parse_requests, steered_class
 
 # Left by git, the Hub's client, a signature or a file browser; no loader reads them.
@@ -56,9 +56,19 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(files, dict) or not {CONFIG, INDEX, STEERING_FILE, *CODE} <= files.keys():
         raise CheckFailed(f"{MANIFEST}: 'files' does not list what every export holds")
     for name, entry in files.items():
-        if not _is_plain(name) or not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+        if not _is_plain(name) or not isinstance(entry, dict) or not (_is_hashed(entry) or _is_unhashed(name, entry)):
             raise CheckFailed(f"{MANIFEST}: the entry {name!r} is not a file of this directory with its sha256")
     return manifest
+
+
+def _is_hashed(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("sha256"), str)
+
+
+def _is_unhashed(name: str, entry: dict[str, Any]) -> bool:
+    """Base weights of ``export --hash later``; of every other file the sha256 must be known."""
+    weights = entry.get("origin") == "base" and name.endswith(".safetensors") and name != STEERING_FILE
+    return weights and "sha256" in entry and entry["sha256"] is None
 
 
 def _is_plain(name: str) -> bool:
@@ -68,7 +78,7 @@ def _is_plain(name: str) -> bool:
 def file_checks(directory: Path, base: BaseCheckpoint | None) -> list[Check]:
     """All checks that only read. Which must be good before a model is loaded: ``verify``."""
     checks = [run("manifest", lambda: _manifest(directory))]
-    checks += _hashes(directory)
+    checks += _hashes(directory, base)
     named: dict[str, Callable[[Path], str]] = {
         "unlisted files": _unlisted,
         "fails closed": _fails_closed,
@@ -92,21 +102,25 @@ def _manifest(directory: Path) -> str:
     return f"schema 1, made with mllmeraser {manifest['tool']['version']}, {len(manifest['files'])} files"
 
 
-def _hashes(directory: Path) -> list[Check]:
+def _hashes(directory: Path, base: BaseCheckpoint | None) -> list[Check]:
     """``files``, and before it one failed check for every file that is not what the manifest says."""
     failed: list[Check] = []
 
     def every_file() -> str:
         files = read_manifest(directory)["files"]
         # A file of another size need not be read to be known for another one.
-        sound = [directory / name for name, entry in files.items() if _size(directory / name) == entry["bytes"]]
-        found = sha256_of_all(sound)
-        for name, entry in files.items():
-            check = run(f"file {name}", partial(_compare, directory / name, entry, found.get(directory / name)))
+        sound = {name for name, entry in files.items() if _size(directory / name) == entry["bytes"]}
+        unhashed = {name for name, entry in files.items() if not _is_hashed(entry)}
+        found = sha256_of_all(directory / name for name in sound - unhashed)
+        # The check "base" compares every shard of the base with the file of its name here.
+        compared = unhashed & {shard.name for shard in base.weights.shards} & sound if base is not None else set()
+        for name in sorted(files.keys() - compared):
+            check = run(f"file {name}", partial(_compare, directory / name, files[name], found.get(directory / name)))
             failed.extend([] if check.ok else [check])
         if failed:
             raise CheckFailed(f"{len(failed)} of {len(files)} files are not what {MANIFEST} says")
-        return f"{len(files)} files have the sha256 of {MANIFEST}"
+        by_base = f", and {len(compared)} are compared with the base's" if compared else ""
+        return f"{len(files) - len(compared)} files have the sha256 of {MANIFEST}{by_base}"
 
     overall = run("files", every_file)
     return [*failed, overall]
@@ -119,6 +133,8 @@ def _size(path: Path) -> int | None:
 def _compare(path: Path, entry: dict[str, Any], found: str | None) -> str:
     if not path.is_file():
         raise CheckFailed("missing")
+    if not _is_hashed(entry) and path.stat().st_size == entry["bytes"]:
+        raise CheckFailed("not hashed: give --base to compare it, or export again without --hash later")
     if found is None:
         raise CheckFailed(f"{path.stat().st_size:,} bytes, the manifest says {entry['bytes']:,}")
     if found != entry["sha256"]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
-from mllmeraser.exporter.hashing import sha256_of_all
 from mllmeraser.exporter.layout import MANIFEST
 from mllmeraser.exporter.link import link_or_copy
 from mllmeraser.exporter.plan import Link, Plan, make_plan
 from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
+from mllmeraser.hashing import sha256_of_all
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle_file import AnyBundle
 
@@ -28,6 +28,7 @@ def export(
     link: Link = "auto",
     overwrite: bool = False,
     dry_run: bool = False,
+    hash_weights: bool = True,
 ) -> Plan:
     """Make a checkpoint directory of a base and one or more bundles; the base model is never loaded.
 
@@ -37,24 +38,32 @@ def export(
             ``hard``, or ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
         dry_run: decide and check everything, write nothing.
+        hash_weights: read the weights whose sha256 is not known; else the manifest leaves it out, and ``verify`` asks
+            for the base.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
         MllmEraserError: the disk is full or fails, or a file cannot be linked; nothing is left behind.
     """
     try:
-        return _export(source, bundles, output.absolute(), link, overwrite, dry_run)
+        return _export(source, bundles, output.absolute(), link, overwrite, dry_run, hash_weights)
     except OSError as error:
         where = output if error.filename is None else error.filename
         raise MllmEraserError(f"{where}: {error.strerror}; the export failed, mend that and run it again") from error
 
 
 def _export(
-    source: Source, bundles: Sequence[AnyBundle], output: Path, link: Link, overwrite: bool, dry_run: bool
+    source: Source,
+    bundles: Sequence[AnyBundle],
+    output: Path,
+    link: Link,
+    overwrite: bool,
+    dry_run: bool,
+    hash_weights: bool,
 ) -> Plan:
     base = read_base(source, bundles[0].metadata.base if bundles else None)
     output = _usable_target(output, base, overwrite)
-    plan = make_plan(base, bundles, output, link, dry_run)
+    plan = make_plan(base, bundles, output, link, hash_weights, dry_run)
     _check_room(plan)
     if not dry_run:
         remove_stale(output)
@@ -105,14 +114,14 @@ def _build(plan: Plan, folder: Path) -> None:
         target = folder / file.name
         if file.source is not None:
             shared = link_or_copy(file.source, target, plan.link)
-            known |= {file.name: file.hub_sha256} if shared and file.hub_sha256 is not None else {}
+            known |= {file.name: file.known_sha256} if shared and file.known_sha256 is not None else {}
         elif file.content is not None:
             write(target, file.content)
     # Of what lies there now, not of what should: a copy can go wrong.
-    found = sha256_of_all(folder / file.name for file in plan.files if file.name not in known)
+    found = sha256_of_all(folder / file.name for file in plan.files if file.hashed and file.name not in known)
     hashes = {path.name: sha256 for path, sha256 in found.items()} | known
     entries = {
-        file.name: manifest.Entry((folder / file.name).stat().st_size, hashes[file.name], file.origin)
+        file.name: manifest.Entry((folder / file.name).stat().st_size, hashes.get(file.name), file.origin)
         for file in plan.files
     }
     write(folder / MANIFEST, manifest.render(manifest.provenance(plan.base, plan.bundles), entries))

@@ -68,7 +68,8 @@ def _inspect_directory(directory: Path) -> dict[str, Any]:
 
 
 def _common(metadata: Sequence[Metadata], steering_file: Path) -> dict[str, Any]:
-    base, requests = metadata[0].base.model_dump(mode="json"), [row for meta in metadata for row in _requests(meta)]
+    base = metadata[0].base.model_dump(mode="json", exclude={"weights"})
+    requests = [row for meta in metadata for row in _requests(meta)]
     blocks = sum(len(request["layers"]) for request in requests)
     return {
         "base": base,
@@ -121,5 +122,7 @@ def summary(document: dict[str, Any]) -> list[str]:
         for layer, row in request["statistics"].items():
             held_out = "not measured" if row["auroc_heldout"] is None else f"{row['auroc_heldout']:.4f}"
             lines.append(f"  block {layer}: AUROC {row['auroc_train']:.4f}, held out {held_out}")
-    lines += [f"{entry['sha256'][:16]}…  {entry['bytes']:>13,}  {name}" for name, entry in document["files"].items()]
+    for name, entry in document["files"].items():
+        sha256 = "not hashed" if entry["sha256"] is None else f"{entry['sha256'][:16]}…"
+        lines.append(f"{sha256:17}  {entry['bytes']:>13,}  {name}")
     return lines

@@ -26,7 +26,7 @@ class Entry:
     """One file of the directory."""
 
     size: int  # bytes
-    sha256: str
+    sha256: str | None  # null: a file of the base's weights that nobody has read
     origin: Origin
 
 

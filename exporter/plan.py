@@ -33,7 +33,8 @@ class PlannedFile:
     origin: manifest.Origin
     source: Path | None = None
     content: bytes | None = None
-    hub_sha256: str | None = None  # of ``source``
+    known_sha256: str | None = None  # of ``source``; null: to be read
+    hashed: bool = True  # null in the manifest if not
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Plan:
         """Room the export takes on the disk: everything but links."""
         return self.manifest_bytes + sum(file.size for file in self.files if file.action != "link")
 
+    @property
+    def unhashed(self) -> tuple[PlannedFile, ...]:
+        """The files whose sha256 the manifest does not say."""
+        return tuple(file for file in self.files if not file.hashed)
+
     def document(self) -> dict[str, object]:
         """The JSON document of ``export --json`` (``docs/json.md``)."""
         rows: list[dict[str, object]] = [
@@ -68,6 +74,7 @@ class Plan:
             "requests": [request.id for bundle in self.bundles for request in bundle.metadata.requests],
             "linked_bytes": sum(file.size for file in self.files if file.action == "link"),
             "needed_bytes": self.needed_bytes,
+            "unhashed": [file.name for file in self.unhashed],
             "files": sorted(rows, key=lambda row: str(row["name"])),
         }
 
@@ -80,7 +87,9 @@ class Plan:
         return [*rows, f"{self.output}: {self.needed_bytes:,} bytes {verb}, {linked:,} linked"]
 
 
-def make_plan(base: BaseCheckpoint, bundles: Sequence[AnyBundle], output: Path, link: Link, dry_run: bool) -> Plan:
+def make_plan(
+    base: BaseCheckpoint, bundles: Sequence[AnyBundle], output: Path, link: Link, hash_weights: bool, dry_run: bool
+) -> Plan:
     """Decide every file of an export, and its bytes.
 
     Raises:
@@ -102,12 +111,23 @@ def make_plan(base: BaseCheckpoint, bundles: Sequence[AnyBundle], output: Path, 
     same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
     action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"
     files = [
-        PlannedFile(shard.name, action, shard.path.stat().st_size, "base", shard.path, hub_sha256=shard.hub_sha256)
+        PlannedFile(
+            shard.name,
+            action,
+            shard.path.stat().st_size,
+            "base",
+            shard.path,
+            known_sha256=shard.known_sha256 if action == "link" else None,  # a copy can go wrong
+            hashed=hash_weights or (action == "link" and shard.known_sha256 is not None),
+        )
         for shard in base.weights.shards
     ]
     files += [PlannedFile(name, "copy", len(data), "base", content=data) for name, data in copied.items()]
     files += [PlannedFile(name, "write", len(data), "tool", content=data) for name, data in written.items()]
-    entries = {file.name: manifest.Entry(file.size, manifest.UNKNOWN_SHA256, file.origin) for file in files}
+    entries = {
+        file.name: manifest.Entry(file.size, manifest.UNKNOWN_SHA256 if file.hashed else None, file.origin)
+        for file in files
+    }
     size = len(manifest.render(manifest.provenance(base, bundles), entries))
     ordered = tuple(sorted(files, key=lambda file: file.name))
     return Plan(output, base, tuple(bundles), link, ordered, size, dry_run)

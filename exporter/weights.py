@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import file_inside
-from mllmeraser.exporter.hashing import sha256_by_the_hub
 from mllmeraser.exporter.layout import SINGLE_SHARD, STEERING_FILE, VARIANT_SINGLE
+from mllmeraser.hashing import sha256_by_the_hub
+from mllmeraser.steering.metadata import WeightFile
 
 SINGLE = "model.safetensors"
 DEFAULT_INDEX = "model.safetensors.index.json"
@@ -31,7 +32,7 @@ class Shard:
 
     name: str
     path: Path
-    hub_sha256: str | None  # as the Hub said; null: not known without reading it
+    known_sha256: str | None  # as the Hub or the bundle said; null: not known without reading it
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class Weights:
     data_bytes: int
 
 
-def read_weights(root: Path) -> Weights:
+def read_weights(root: Path, recorded: Mapping[str, WeightFile] | None = None) -> Weights:
     """Find the shards of a base directory and read their headers.
+
+    Args:
+        recorded: size and sha256 of its files as they once were; believed of a file that still has this size.
 
     Raises:
         InputError: there are no safetensors weights, the index is damaged, leaves the directory or names a shard or
@@ -52,7 +56,7 @@ def read_weights(root: Path) -> Weights:
     """
     indexed = None if (root / SINGLE).exists() else _read_index(root)  # transformers' own order
     names = sorted({SINGLE} if indexed is None else set(indexed.values()))
-    shards = tuple(_shard(root, name) for name in names)
+    shards = tuple(_shard(root, name, (recorded or {}).get(name)) for name in names)
     held = {shard.name: tensor_names(shard.path) for shard in shards}
     if indexed is None:
         weight_map = {tensor: name for name, tensors in held.items() for tensor in tensors}
@@ -88,7 +92,7 @@ def _exported_name(name: str) -> str:
     return SINGLE_SHARD if name == SINGLE else name
 
 
-def _shard(root: Path, name: str) -> Shard:
+def _shard(root: Path, name: str, recorded: WeightFile | None) -> Shard:
     if not name.endswith(".safetensors"):
         raise InputError(f"{root / DEFAULT_INDEX}: '{name}' is not a .safetensors file; convert the base first")
     if name in (STEERING_FILE, VARIANT_SINGLE):
@@ -96,7 +100,10 @@ def _shard(root: Path, name: str) -> Shard:
     path = file_inside(root, name)
     if not path.is_file():
         raise InputError(f"{root / name}: this shard is missing; download the base again")
-    return Shard(_exported_name(name), path, sha256_by_the_hub(root, name))
+    sha256 = sha256_by_the_hub(root, name)
+    if sha256 is None and recorded is not None and recorded.size == path.stat().st_size:
+        sha256 = recorded.sha256
+    return Shard(_exported_name(name), path, sha256)
 
 
 def tensor_names(path: Path) -> frozenset[str]:

@@ -22,8 +22,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class WeightFile(_Strict):
+    """One file of a base's weights."""
+
+    size: int = Field(ge=0)  # bytes
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Base(_Strict):
-    """The model the bundle was computed on; ``repo_id`` is null for a local directory."""
+    """The model the bundle was computed on; ``repo_id`` is null for a local directory.
+
+    ``weights`` are its safetensors files by name; null in bundles that were not computed from the weights.
+    """
 
     repo_id: str | None
     revision: str | None
@@ -32,6 +42,7 @@ class Base(_Strict):
     hidden_size: int = Field(ge=1)
     num_layers: int = Field(ge=1)
     config_sha256: str
+    weights: dict[str, WeightFile] | None = None
 
 
 class LayerStatistics(_Strict):

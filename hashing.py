@@ -1,9 +1,10 @@
 """sha256 of many large files at once, one thread each; and what the Hub said a file's sha256 is.
 
 A base from the Hub need not be read to know its hashes: in the Hub's cache an LFS file is *named* by its sha256, and
-``hf download --local-dir`` notes it beside the files. An export writes these down as they are, which takes no time, and
-says what the base is rather than what a disk made of it: ``verify`` reads every byte, and a file that was damaged, or a
-folder that only looks like a cache, fails there. Every other file is read.
+``hf download --local-dir`` notes it beside the files. Of any other base ``compute`` reads every byte and records it in
+the bundle. An export writes these down as they are, which takes no time, and says what the base is rather than what a
+disk made of it: ``verify`` reads every byte, and a file that was damaged or exchanged, or a folder that only looks like
+a cache, fails there. Every other file is read.
 """
 
 from __future__ import annotations

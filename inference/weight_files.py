@@ -1,0 +1,40 @@
+"""The files that hold a base's weights: their size and sha256, recorded where every byte of them is read anyway."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllmeraser.hashing import sha256_by_the_hub, sha256_of_all
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file: its size in bytes, and its sha256."""
+
+    size: int
+    sha256: str
+
+
+def weight_files(directory: Path) -> dict[str, WeightFile]:
+    """Every safetensors file that a loader reads, by name; empty for weights in another format.
+
+    Args:
+        directory: a checkpoint that has been loaded, so that its index is a sound one.
+    """
+    root = directory.resolve()
+    if (root / _SINGLE).exists():
+        names = {_SINGLE}
+    elif (root / _INDEX).exists():
+        names = set(json.loads((root / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    else:
+        return {}
+    by_the_hub = {name: sha256_by_the_hub(root, name) for name in sorted(names)}
+    found = sha256_of_all(root / name for name, sha256 in by_the_hub.items() if sha256 is None)
+    return {
+        name: WeightFile((root / name).stat().st_size, sha256 or found[root / name])
+        for name, sha256 in by_the_hub.items()
+    }
