@@ -1,5 +1,8 @@
 """Tiny decoders exported once for all tests, and what the tests of the exporter share."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +39,20 @@ def family(request: pytest.FixtureRequest) -> tiny.Family:
 def decoder(exported_decoders: dict[str, Path], family: tiny.Family) -> Path:
     """The exported decoder of this family."""
     return exported_decoders[family]
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the JavaScript packages; MLLMERASER_NODE_MODULES may name one that has them already."""
+    given = os.environ.get("MLLMERASER_NODE_MODULES")
+    if given:
+        return Path(given).parent
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed, and MLLMERASER_NODE_MODULES does not name a folder with the packages")
+    folder = tmp_path_factory.mktemp("node")
+    shutil.copy(Path(__file__).parent / "clients" / "package.json", folder)
+    # The install script of onnxruntime-node downloads CUDA libraries.
+    done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit"], cwd=folder, capture_output=True)
+    if done.returncode:
+        pytest.skip("npm could not install @huggingface/transformers (is there a network?)")
+    return folder

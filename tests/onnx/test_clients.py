@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -99,23 +98,6 @@ def exported(forgetful: Forgetful) -> Path:
     output = forgetful.folder / "onnx"
     onnx_export(Source(forgetful.folder / "base"), [forgetful.bundle], output)
     return output
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the JavaScript packages; MLLMERASER_NODE_MODULES may name one that has them already."""
-    given = os.environ.get("MLLMERASER_NODE_MODULES")
-    if given:
-        return Path(given).parent
-    if not shutil.which("npm"):
-        pytest.skip("npm is not installed, and MLLMERASER_NODE_MODULES does not name a folder with the packages")
-    folder = tmp_path_factory.mktemp("node")
-    shutil.copy(CLIENTS / "package.json", folder)
-    # The install script of onnxruntime-node downloads CUDA libraries.
-    done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit"], cwd=folder, capture_output=True)
-    if done.returncode:
-        pytest.skip("npm could not install @huggingface/transformers (is there a network?)")
-    return folder
 
 
 @pytest.mark.parametrize("which", ["steered", "base"])

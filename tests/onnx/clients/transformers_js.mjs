@@ -37,7 +37,9 @@ for (const { prompt, image } of JSON.parse(fs.readFileSync(questionFile, 'utf8')
   const content = [{ type: 'text', text: prompt }];
   if (image !== null) content.unshift({ type: 'image' });
   const text = processor.apply_chat_template([{ role: 'user', content }], { add_generation_prompt: true });
-  const inputs = image === null ? processor.tokenizer(text) : await processor(await RawImage.read(image), text);
+  const picture = image === null ? null : await RawImage.read(image);
+  const given = model.config.model_type === 'llava' ? [picture, text] : [text, picture]; // each family has its order
+  const inputs = image === null ? processor.tokenizer(text) : await processor(...given);
   const output = await model.generate({ ...inputs, max_new_tokens: 24, do_sample: false });
   const prompted = inputs.input_ids.dims.at(-1);
   answers.push(output.tolist()[0].slice(prompted).map(Number));
