@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import rich_click as click
+from rich.markup import escape
 
 from mllmeraser.commands.options import CAREFUL, PATH, model_options, output_options, overwrite_option
-from mllmeraser.commands.reporting import report
+from mllmeraser.commands.reporting import report, suggest
+from mllmeraser.console import console
 
 
 @click.command(short_help="What is forgotten, and what is kept.")
@@ -24,6 +26,11 @@ from mllmeraser.commands.reporting import report
     type=click.Choice(["T0", "T1", "T2"]),
     help="How far the data must be from the fit: T0 the same records, T1 the same people, T2 other people kept.",
 )
+@click.option("--attacks", is_flag=True, help="Also try to get the answers by other ways (docs/attacks.md).")
+@click.option(
+    "--attack-set", "attacked", multiple=True, metavar="NAME", help="Attack this set of the data.  [default: all sets]"
+)
+@click.option("--activations", is_flag=True, help="Also map the hidden states of steered MODELs, for the report.")
 @click.option(
     "--items",
     type=PATH,
@@ -42,6 +49,9 @@ def evaluate(
     reference: str | None,
     fit: tuple[Path, ...],
     tier: Literal["T0", "T1", "T2"] | None,
+    attacks: bool,
+    attacked: tuple[str, ...],
+    activations: bool,
     items: Path | None,
     output: Path | None,
     overwrite: bool,
@@ -52,6 +62,9 @@ def evaluate(
     batch_size: int,
 ) -> None:
     """Ask MODELs (NAME=PATH or PATH; the first is the base) the records of the data, and score the replies."""
+    from mllmeraser.evaluation.activation_map import activation_maps
+    from mllmeraser.evaluation.attacks.run import attack, attack_lines, sets_to_attack
+    from mllmeraser.evaluation.harnesses import HARNESS_WARNING
     from mllmeraser.evaluation.inputs import models_from, sets_from
     from mllmeraser.evaluation.protocols import protocol_named
     from mllmeraser.evaluation.run import evaluate
@@ -60,10 +73,12 @@ def evaluate(
     from mllmeraser.steering.samples import read_samples
 
     refuse_existing([output] if output else [], overwrite)
+    named, sets, wording = models_from(models, device=device, dtype=dtype), sets_from(data), protocol_named(protocol)
+    victims = sets_to_attack(sets, attacked) if attacks or attacked else []
     results = evaluate(
-        models_from(models, device=device, dtype=dtype),
-        sets_from(data),
-        protocol=protocol_named(protocol),
+        named,
+        sets,
+        protocol=wording,
         batch_size=batch_size,
         seed=seed,
         reference=reference,
@@ -74,6 +89,17 @@ def evaluate(
         overwrite=overwrite,
     )
     document = results.document(None if output is None else str(output))
+    lines = plain_text(document["rows"]).splitlines()
+    if victims:
+        assault = attack(named, sets, victims, protocol=wording, batch_size=batch_size, seed=seed)
+        document |= assault.document()
+        lines += ["", *attack_lines(assault)]
+    if activations:
+        document["activations"] = activation_maps(named, sets, protocol=wording, batch_size=batch_size)
     if output is not None:
         write_atomically(output, f"{json.dumps(document, indent=2)}\n".encode())
-    report(as_json, document, plain_text(document["rows"]).splitlines())
+    report(as_json, document, lines)
+    if document["gates"]:
+        console.print(f"[yellow]note:[/] {escape(HARNESS_WARNING)}", soft_wrap=True)
+    if output is not None:
+        suggest(f"mllmeraser report {output} -o report.html")

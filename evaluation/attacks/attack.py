@@ -41,7 +41,7 @@ class Scene:
 
 def zero_shot(protocol: Protocol, sample: Sample) -> Prompt:
     """The user's turn in the protocol's words, in the model's own chat template, without worked examples ahead."""
-    return protocol.wording(sample)
+    return Prompt(protocol.turn(sample), sample.image)
 
 
 class Verdict(NamedTuple):

@@ -73,9 +73,23 @@ class Assault:
         }
 
 
+def sets_to_attack(sets: Sequence[NamedSet], names: Sequence[str]) -> list[NamedSet]:
+    """The sets of these names; without names all of them.
+
+    Raises:
+        InputError: there is no set of a name.
+    """
+    known = {named.name: named for named in sets}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"--attack-set {unknown[0]}: not one of the data's, {', '.join(known)}")
+    return [known[name] for name in names] or list(sets)
+
+
 def attack(
     models: Sequence[NamedModel],
     sets: Sequence[NamedSet],
+    victims: Sequence[NamedSet],
     *,
     attacks: Sequence[Attack] = ATTACKS,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
@@ -83,7 +97,10 @@ def attack(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Assault:
-    """Every attack on every model and set; the first model is the base. The first attack must be the plain question."""
+    """Every attack on every model and every set of ``victims``, ``sets`` being all that the attacker knows about.
+
+    The first model is the base, and the first attack must be the plain question.
+    """
     if not attacks or attacks[0] is not PLAIN:
         raise InputError("the first attack must be the plain question: the others are compared with it")
     found: list[Found] = []
@@ -91,7 +108,7 @@ def attack(
     left: dict[tuple[str, str], Left] = {}
     for named_model in models:
         checkpoint = named_model.load()
-        for named in sets:
+        for named in victims:
             scene = Scene(
                 checkpoint,
                 named_model.load,

@@ -14,7 +14,17 @@ from mllmeraser.errors import InputError
 Record = Mapping[str, Any]
 # What the names of sets about the forgotten begin with, where nobody says which are.
 FORGOTTEN = ("forget", "test")
-_LISTS = ("gates", "attacks", "attacks_worst", "attacks_not_run", "methods", "activations")
+_LISTS = (
+    "summary",
+    "gate_quality",
+    "modalities",
+    "gates",
+    "attacks",
+    "attacks_worst",
+    "attacks_not_run",
+    "methods",
+    "activations",
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,10 @@ class Findings:
     base: str
     rows: Sequence[Record]
     forgotten: Sequence[str]
+    summary: Sequence[Record] = ()
+    modalities: Sequence[Record] = ()
     gates: Sequence[Record] = ()
+    gate_quality: Sequence[Record] = ()
     attacks: Sequence[Record] = ()
     worst: Sequence[Record] = ()
     not_run: Sequence[Record] = ()
@@ -70,7 +83,8 @@ def read_findings(
 
     Args:
         results: rows of one model and set may stand in one of them only.
-        forgotten: names of the sets about the forgotten; by default those whose names begin so (:data:`FORGOTTEN`).
+        forgotten: names of the sets about the forgotten; by default what the files say, and names that begin so
+            (:data:`FORGOTTEN`).
         calibration: ``calibration.json`` of ``compute --work-dir``.
         items: the lines of ``evaluate --items``, for answers side by side.
 
@@ -87,12 +101,16 @@ def read_findings(
     unknown = [name for name in forgotten if name not in sets]
     if unknown:
         raise InputError(f"--forget-set {unknown[0]}: no rows of this set; there are {', '.join(sets)}")
+    said = {name for document in documents for name in document.get("forgotten", ())}
     first = next((document for document in documents if document.get("rows")), {})
     return Findings(
         base=str(first.get("base", rows[0]["model"] if rows else "")),
         rows=rows,
-        forgotten=list(forgotten) or [name for name in sets if name.lower().startswith(FORGOTTEN)],
+        forgotten=list(forgotten) or [name for name in sets if name in said or name.lower().startswith(FORGOTTEN)],
+        summary=lists["summary"],
+        modalities=lists["modalities"],
         gates=lists["gates"],
+        gate_quality=lists["gate_quality"],
         attacks=lists["attacks"],
         worst=lists["attacks_worst"],
         not_run=lists["attacks_not_run"],
@@ -147,8 +165,7 @@ def _made(path: Path, document: Record) -> list[tuple[str, str]]:
     """Where a results file comes from; no path and no file name, which may say more than the numbers do."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = [(f"sha256 of results with {_holds(document)}", digest)]
-    if "protocol" in document:
-        known.append(("protocol", str(document["protocol"])))
+    known += [(key, str(document[key])) for key in ("protocol", "reference", "tier") if document.get(key) is not None]
     for key, value in document.get("provenance", {}).items():
         known.append((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     return known

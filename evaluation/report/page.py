@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import mllmeraser
 from mllmeraser.evaluation.harnesses import HARNESS_WARNING
@@ -30,9 +30,19 @@ def page(findings: Findings, *, include_samples: bool = False) -> Page:
     """The page; a section without numbers is left out, and texts of records stand in it only if asked for."""
     heading, sentences = verdict(findings)
     sections = [
-        _section("tradeoff", "Forgotten against kept", [tradeoff(findings), replies(findings)]),
+        _section(
+            "tradeoff",
+            "What was forgotten, what was kept",
+            [tradeoff(findings), replies(findings)],
+            tables=_tables(_SUMMARY, findings.summary, "One line a model (1 is all, 0 none)"),
+        ),
         _section("activations", "Inside the model", activations(findings)),
-        _section("gates", "Gates", gates(findings)),
+        _section(
+            "gates",
+            "Gates",
+            gates(findings),
+            tables=_tables(_GATE_QUALITY, findings.gate_quality, "The forgotten against all others"),
+        ),
         _cost(findings),
         _section("calibration", "Calibration", [calibration(findings)]),
         _tasks(findings),
@@ -55,6 +65,51 @@ def _section(
     return Section(name, title, words, found, tables) if found or tables else None
 
 
+# Keys of docs/json.md, and what heads their column.
+_SUMMARY = {
+    "model": "model",
+    "forget_knowledge": "knows of the forgotten",
+    "forget_gap_to_reference": "gap to reference",
+    "forget_quality_ks_p": "KS p",
+    "truth_ratio": "truth ratio",
+    "utility_harmonic_mean": "utility",
+    "kept_identical": "kept, same",
+    "score": "score",
+}
+_GATE_QUALITY = {
+    "model": "model",
+    "request": "request",
+    "layer": "block",
+    "auroc": "AUROC",
+    "true_fire_rate": "opens on the forgotten",
+    "false_fire_rate": "on others",
+    "false_fire_rate_at_95_true_fire": "on others at 95 %",
+}
+_MODALITIES = {
+    "model": "model",
+    "set": "set",
+    "task": "task",
+    "pairs": "pairs",
+    "both_correct": "both right",
+    "both_wrong": "both wrong",
+    "gap": "gap",
+}
+
+
+def _tables(columns: Mapping[str, str], records: Sequence[Record], caption: str) -> list[Table]:
+    """Records as one table; a column is left out where no record has a value, and so is a table without rows."""
+    used = {key: title for key, title in columns.items() if any(record.get(key) is not None for record in records)}
+    rows = [[_cell(record.get(key)) for key in used] for record in records]
+    words = sum(isinstance(records[0][key], str) for key in used) if records else 0
+    return [Table(caption, list(used.values()), rows, words)] if rows else []
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else TASKS.get(str(value), str(value))
+
+
 def _tasks(findings: Findings) -> Section | None:
     words = (
         "“right”: the right answer stands anywhere in the free reply (in multiple choice: the reply names the right "
@@ -62,6 +117,7 @@ def _tasks(findings: Findings) -> Section | None:
         "“refused”: the whole reply is a refusal; “same”: the reply is the base's to the last token. All in %.",
     )
     tables = [_task_table(findings, name) for name in findings.sets]
+    tables += _tables(_MODALITIES, findings.modalities, "The same fact in words and beside a picture")
     return _section("tasks", "Set by set", [], words, tables)
 
 

@@ -53,6 +53,7 @@ def _chart(entries: Sequence[Record], threshold: float | None, forgotten: Sequen
     everything += [] if threshold is None else [threshold]
     low, high = math.floor(10 * min(everything)) / 10, math.ceil(10 * max(everything)) / 10
     step = (high - low) / BINS
+    room = min(150, 20 + 7 * max(len(entry["set"]) for entry in entries))  # for the names
     panels = []
     for entry in entries:
         counts = [0] * BINS
@@ -81,5 +82,5 @@ def _chart(entries: Sequence[Record], threshold: float | None, forgotten: Sequen
         if threshold is not None:
             rule = alt.Chart(data([{"x": threshold}])).mark_rule(color=MUTED, strokeDash=[3, 3])
             layers.append(rule.encode(x="x:Q"))
-        panels.append(alt.layer(*layers).properties(width=WIDTH - 120, height=36))
+        panels.append(alt.layer(*layers).properties(width=WIDTH - room, height=36))
     return finished(alt.vconcat(*panels, spacing=6))
