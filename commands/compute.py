@@ -11,6 +11,8 @@ from mllmeraser.commands.options import PATH, compute_options, given, model_opti
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
+_OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "seed")
+
 
 @click.command(short_help="The steering bundle of one removal request.")
 @click.argument("base")
@@ -23,15 +25,23 @@ from mllmeraser.console import console
     "--compare-directions", "compare_directions", is_flag=True, help="Also show cosines between sources of directions."
 )
 @click.option("--work-dir", type=PATH, help="Keep finished passes and the trade-off curve here; a killed run goes on.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes, and load nothing.")
 @compute_options
 @model_options
 @output_options
-def compute(base: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+def compute(base: str, output: Path, overwrite: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Compute the steering bundle of one removal request on BASE (a directory or a Hub id org/name[@revision])."""
-    from mllmeraser.api import compute
+    from mllmeraser.api import compute, needs
     from mllmeraser.inference.processes import processes
 
     console.quiet = console.quiet or not processes().leads
+    if dry_run:
+        arguments = {name: value for name, value in given(options).items() if name not in _OF_THE_RUN}
+        found = needs(base, **arguments)
+        report(as_json, found.document(), found.lines())
+        found.check()
+        suggest("the same without --dry-run")
+        return
     computation = compute(base, output=output, overwrite=overwrite, **given(options))
     if not processes().leads:
         return

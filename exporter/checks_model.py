@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from mllmeraser.exporter import memory
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import family_of, read_object
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.layout import CONFIG, INDEX, VARIANT
+from mllmeraser.inference import memory
 from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering
 
 _PROBE_LENGTH = 12

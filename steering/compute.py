@@ -27,11 +27,13 @@ from mllmeraser.errors import InputError
 from mllmeraser.files import sha256_of, write_atomically
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
+from mllmeraser.inference.weight_files import weight_files
 from mllmeraser.ranking import auroc
 from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.steering.assembly import Plan, assemble
 from mllmeraser.steering.augment import variants, with_variants
-from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request
+from mllmeraser.steering.blocks import blocks_of, recipe_on
+from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request, WeightFile
 from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
@@ -41,12 +43,11 @@ from mllmeraser.steering.gate import Gate, fit_gate
 from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
-from mllmeraser.steering.recipe import PAPER_SKIPPED_BLOCKS, Recipe
+from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap, turns
 from mllmeraser.steering.states import States
 from mllmeraser.steering.trials import Material
 
-MOST_GATE_BLOCKS = 12
 LONGEST_STEERED_REPLY = 16  # K of `auto` at most
 
 
@@ -146,8 +147,8 @@ def compute(
     refuse_overlap(forget, retain)
     check_records(forget, retain)
     num_layers = len(decoder_layers(checkpoint))
-    recipe = _on_this_model(recipe, num_layers)
-    gate_blocks, moved_blocks = _blocks(recipe, num_layers)
+    recipe = recipe_on(recipe, num_layers)
+    gate_blocks, moved_blocks = blocks_of(recipe, num_layers)
 
     pairs = choose_pairs(checkpoint, forget, recipe.direction, _own(recipe), recipe.refusal_instruction, seed)
     pairs = perturbed(checkpoint, pairs, recipe.perturbation, seed)
@@ -294,45 +295,6 @@ def _own(recipe: Recipe) -> tuple[list[Sample], list[Sample]] | None:
     return read_samples(recipe.recall), read_samples(recipe.erasure)
 
 
-def _on_this_model(recipe: Recipe, num_layers: int) -> Recipe:
-    """The recipe with ``all`` blocks written out, checked against the base."""
-    layers = recipe.layers
-    if layers == "all":
-        skipped = PAPER_SKIPPED_BLOCKS if recipe.preset == "paper" else ()
-        layers = tuple(layer for layer in range(num_layers) if layer not in skipped)
-    given = [
-        *(layers if layers != "auto" else ()),
-        *([recipe.gate_layer] if isinstance(recipe.gate_layer, int) else []),
-    ]
-    if given and max(given) >= num_layers:
-        raise InputError(f"block {max(given)}: this base has {num_layers} blocks, 0 to {num_layers - 1}")
-    if isinstance(recipe.gate_layer, int) and layers != "auto" and recipe.gate_layer > layers[0]:
-        raise InputError(
-            f"--gate-layer {recipe.gate_layer}: a shared gate must not lie after the first moved block, {layers[0]}"
-        )
-    return recipe.model_copy(update={"layers": layers})
-
-
-def _blocks(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
-    """The blocks whose gates may be read, and those that may be moved.
-
-    Left open: gates from the second quarter of the blocks on, where people have been recognised, but never at the last
-    block, where only the next token would be moved.
-    """
-    first, last = num_layers // 4, max(num_layers // 4, num_layers - 2)
-    every = list(range(first, last + 1))
-    candidates = every[:: -(-len(every) // MOST_GATE_BLOCKS)]
-    if not isinstance(recipe.layers, tuple):
-        readers = [recipe.gate_layer] if isinstance(recipe.gate_layer, int) else candidates
-        return readers, list(range(min(readers), num_layers))
-    moved = list(recipe.layers)
-    if isinstance(recipe.gate_layer, int):
-        return [recipe.gate_layer], moved
-    if recipe.gate_layer == "own":
-        return moved, moved
-    return sorted({*(layer for layer in candidates if layer < moved[0]), moved[0]}), moved
-
-
 def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
     """Of the fitted gate on its samples, and of gates held out from theirs."""
     on_forget, on_retain = gate.values(forget), gate.values(retain)
@@ -386,7 +348,14 @@ def _base(checkpoint: Checkpoint, num_layers: int) -> Base:
         hidden_size=config.get_text_config().hidden_size,
         num_layers=num_layers,
         config_sha256=sha256_of(checkpoint.path / "config.json"),
+        weights=_weights(checkpoint.path),
     )
+
+
+def _weights(base: Path) -> dict[str, WeightFile] | None:
+    """So that an export need not read them again; by the process that writes the bundle."""
+    found = weight_files(base) if processes().leads else {}
+    return {name: WeightFile(size=file.size, sha256=file.sha256) for name, file in found.items()} or None
 
 
 def _template_sha256(checkpoint: Checkpoint) -> str:

@@ -589,3 +589,19 @@ def test_in_a_process_of_its_own_an_error_is_one_line_too(made: Path, tmp_path: 
     result = mllmeraser(*call)
     assert result.code == (2 if case == "weights" else 4)
     assert result.error
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("ver", ["verify"]), ("compute --gate-s", ["--gate-shape"]), ("export --link ", ["auto", "copy", "hard", "sym"])],
+)
+def test_the_shell_completes_commands_options_and_choices(
+    words: str, completed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``docs/cli.md`` says to set it up."""
+    monkeypatch.setenv("_MLLMERASER_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"mllmeraser {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == completed

@@ -13,9 +13,10 @@ import pytest
 from checkpoints import contents, make_bundle
 
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.exporter import directory, memory
+from mllmeraser.exporter import directory
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference import memory
 from mllmeraser.inference.source import Source
 
 ROOM = 600_000

@@ -1,0 +1,145 @@
+"""What a computation will take, known before a model is loaded: records, blocks, memory and disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig
+
+from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.inference import memory
+from mllmeraser.inference.loading import STEERED_PREFIX
+from mllmeraser.inference.source import Source, read_config
+from mllmeraser.steering.blocks import blocks_of, recipe_on
+from mllmeraser.steering.recipe import Recipe
+from mllmeraser.steering.samples import Sample, subjects
+
+_STATE_BYTES = 4  # fp32
+
+
+@dataclass(frozen=True)
+class SetSize:
+    """How much a file of records holds."""
+
+    records: int
+    subjects: int
+    with_picture: int
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> SetSize:
+        """Count them."""
+        kept = list(samples)
+        return cls(len(kept), len(subjects(kept)), sum(sample.image is not None for sample in kept))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The plan of a computation, and what it needs beside what there is; bytes."""
+
+    model_type: str
+    num_layers: int
+    hidden_size: int
+    forget: SetSize
+    retain: SetSize
+    gate_blocks: tuple[int, ...]  # whose gates are fitted
+    moved_blocks: tuple[int, ...]  # that may be moved
+    calibrated: tuple[str, ...]  # choices that are left to calibration
+    memory: int  # the weights
+    memory_available: int
+    disk: int  # the retain states
+    disk_free: int
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of ``compute --dry-run --json`` (``docs/json.md``)."""
+        return {"schema": 1, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        return [
+            f"base       {self.model_type}, {self.num_layers} blocks of width {self.hidden_size}",
+            *(
+                f"{name:<10} {size.records} records of {size.subjects} subjects, {size.with_picture} with a picture"
+                for name, size in (("forget", self.forget), ("retain", self.retain))
+            ),
+            f"gates      read at {_listed(self.gate_blocks)}; moved: some of {_listed(self.moved_blocks)}",
+            f"calibrated {', '.join(self.calibrated) or 'nothing'}",
+            f"memory     {self.memory:,} bytes for the weights, {self.memory_available:,} available",
+            f"disk       {self.disk:,} bytes for states, {self.disk_free:,} free",
+        ]
+
+    def check(self) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            MllmEraserError: memory or disk does not suffice; the message holds the numbers.
+        """
+        if self.memory > self.memory_available:
+            raise MllmEraserError(
+                f"{self.memory:,} bytes of memory are needed for the weights and {self.memory_available:,} are "
+                "available; use a smaller --dtype, or --device auto to spread the model over memory and disk"
+            )
+        if self.disk > self.disk_free:
+            raise MllmEraserError(
+                f"{tempfile.gettempdir()}: {self.disk:,} bytes are needed for states and {self.disk_free:,} are free; "
+                "set TMPDIR to a larger disk"
+            )
+
+
+def needs(
+    source: Source, forget: Sequence[Sample], retain: Sequence[Sample], recipe: Recipe, device: str, dtype: str
+) -> Needs:
+    """What computing on these records will take.
+
+    Raises:
+        InputError: the recipe names a block that the base does not have, or the base is steered already.
+    """
+    model_type = str(read_config(source.path)["model_type"])
+    if model_type.startswith(STEERED_PREFIX):
+        raise InputError(f"{source.path}: already steered; compute on its base, and export all bundles together")
+    config = _text_config(source.path)
+    recipe = recipe_on(recipe, config.num_hidden_layers)
+    read, moved = blocks_of(recipe, config.num_hidden_layers)
+    rows = len(retain) * (2 if recipe.augment else 1)  # each beside a variant
+    return Needs(
+        model_type=model_type,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        forget=SetSize.of(forget),
+        retain=SetSize.of(retain),
+        gate_blocks=tuple(read),
+        moved_blocks=tuple(moved),
+        calibrated=recipe.left_open if recipe.calibration_share else (),
+        memory=_weight_bytes(source.path, dtype) if device == "cpu" else 0,
+        memory_available=memory.available_bytes(),
+        disk=rows * config.hidden_size * _STATE_BYTES * len(read),
+        disk_free=shutil.disk_usage(tempfile.gettempdir()).free,
+    )
+
+
+def _text_config(base: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{base}: the configuration cannot be read ({' '.join(str(error).split())[:200]})") from None
+
+
+def _weight_bytes(base: Path, dtype: str) -> int:
+    """Of the safetensors files in the directory, as large as ``dtype`` makes them."""
+    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    config = read_config(base)
+    kept_as = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), torch.float32)
+    wanted = kept_as if dtype == "auto" else getattr(torch, dtype)
+    return stored * wanted.itemsize // kept_as.itemsize
+
+
+def _listed(blocks: Sequence[int]) -> str:
+    """ "3–7" for a run of blocks, "3, 5, 7" for others."""
+    if len(blocks) > 2 and list(blocks) == list(range(blocks[0], blocks[-1] + 1)):
+        return f"{blocks[0]}–{blocks[-1]}"
+    return ", ".join(map(str, blocks))
