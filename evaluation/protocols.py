@@ -58,19 +58,23 @@ class Question:
 class Protocol:
     """How records become prompts.
 
-    ``wording`` gives the user's words; ``raw`` the text around them where no chat template is used (head and tail, or
+    ``words`` gives what the user says; ``raw`` the text around them where no chat template is used (head and tail, or
     null), by family; ``examples`` how many profiles' questions are shown ahead, by task; ``limits`` the longest reply.
     """
 
     name: str
-    wording: Callable[[Sample], str]
+    words: Callable[[Sample], str]
     raw: Callable[[Sample, str], tuple[str, str] | None]
     examples: Mapping[Task, int] = field(default_factory=dict)
     limits: Mapping[Task, int] = field(default_factory=dict)
 
     def turn(self, sample: Sample) -> str:
         """What the user says: the record's own prompt, else this protocol's wording."""
-        return sample.prompt or self.wording(sample)
+        return sample.prompt or self.words(sample)
+
+    def wording(self, sample: Sample) -> Prompt:
+        """The same for the model's own chat template, without worked examples ahead."""
+        return Prompt(self.turn(sample), sample.image)
 
     def limit(self, sample: Sample) -> int:
         """The longest reply, in tokens."""
@@ -119,7 +123,7 @@ class Protocol:
         sample = question.sample
         around = None if sample.prompt is not None else self.raw(sample, family)
         if around is None:
-            return Prompt(question.turn, sample.image)
+            return self.wording(sample)
         pictures: tuple[AnyPicture, ...] = tuple(shown.image for shown in question.examples if shown.image is not None)
         text = "".join(map(_worked, question.examples)) + around[0] + question.turn + around[1]
         return Prompt(text, sample.image, raw=True, examples=pictures)

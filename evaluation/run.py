@@ -79,6 +79,27 @@ def evaluate(
 
 def answer(
     checkpoint: Checkpoint,
+    samples: Sequence[Sample],
+    protocol: Protocol = PROTOCOLS["mllmeraser"],
+    *,
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[Reply]:
+    """The replies of one model in a protocol without worked examples, in the order of the samples."""
+    questions = protocol.questions(samples)
+    prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
+    limits = [max_new_tokens or protocol.limit(sample) for sample in samples]
+    said: dict[int, Reply] = {}
+    for rows, replies in answer_by_batch(
+        checkpoint, questions, prompts, limits, batch_size=batch_size, progress=progress
+    ):
+        said |= zip(rows, replies, strict=True)
+    return [said[i] for i in range(len(samples))]
+
+
+def answer_by_batch(
+    checkpoint: Checkpoint,
     questions: Sequence[Question],
     prompts: Sequence[Prompt],
     limits: Sequence[int],
@@ -159,7 +180,7 @@ def _ask(
 
     items = {i: scored(i, journal.known[key]) for i, key in enumerate(keys) if key in journal.known}
     missing = [i for i in range(len(places)) if i not in items]
-    answers = answer(
+    answers = answer_by_batch(
         checkpoint,
         [questions[i] for i in missing],
         [prompts[i] for i in missing],
