@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,6 +23,13 @@ from mllmeraser.inference.processes import processes
 from mllmeraser.inference.prompts import Prompt
 
 BATCH_SIZE = 64
+
+
+@dataclass
+class _Room:
+    """How many prompts a pass may have, as far as memory has shown."""
+
+    most: int
 
 
 def run_passes(
@@ -45,14 +53,15 @@ def run_passes(
         MllmEraserError: a single prompt does not fit in memory.
     """
     plan = list(batches(checkpoint, prompts, batch_size))
+    room = _Room(batch_size)
     several = processes()
     if several.count > 1:
         for batch in plan[several.rank :: several.count]:
-            for _ in _halved(checkpoint, stage, prompts, run, asked, batch):
+            for _ in _halved(checkpoint, stage, prompts, run, asked, batch, room):
                 pass
         several.wait()
     for batch in track(plan, progress) if progress else plan:
-        yield from _halved(checkpoint, stage, prompts, run, asked, batch)
+        yield from _halved(checkpoint, stage, prompts, run, asked, batch, room)
 
 
 def _halved(
@@ -62,11 +71,16 @@ def _halved(
     run: Callable[[list[int]], Tensors],
     asked: Callable[[list[int]], object],
     batch: list[int],
+    room: _Room,
 ) -> Iterator[tuple[list[int], Tensors]]:
-    """The batch in one pass, or in as many as fit."""
+    """The batch in one pass, or in as many halves as fit; what did not fit is not tried again."""
     waiting = [batch]
     while waiting:
         part = waiting.pop(0)
+        half = -(-len(part) // 2)
+        if len(part) > room.most:
+            waiting = [part[:half], part[half:], *waiting]
+            continue
         try:
             yield part, checkpoint.passes(stage, [prompts[i] for i in part], asked(part), partial(run, part))
         except torch.OutOfMemoryError:
@@ -74,5 +88,5 @@ def _halved(
                 raise MllmEraserError(
                     "one prompt alone does not fit in memory; use a smaller --dtype, or --device auto"
                 ) from None
-            half = -(-len(part) // 2)
-            waiting = [part[:half], part[half:], *waiting]
+            room.most = half
+            waiting = [part, *waiting]

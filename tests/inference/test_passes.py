@@ -31,10 +31,12 @@ def checkpoint(base: Path) -> Checkpoint:
     return load(base)
 
 
-def rooms(checkpoint: Checkpoint, most: int) -> list[list[int]]:
-    """The batches that pass where no more than ``most`` prompts fit."""
+def rooms(checkpoint: Checkpoint, most: int, tried: list[int] | None = None) -> list[list[int]]:
+    """The batches that pass where no more than ``most`` prompts fit; ``tried`` gets the size of every attempt."""
 
     def run(rows: list[int]) -> dict[str, torch.Tensor]:
+        if tried is not None:
+            tried.append(len(rows))
         if len(rows) > most:
             raise torch.OutOfMemoryError
         return {"rows": torch.tensor(rows)}
@@ -47,6 +49,12 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_left_out(checkpoint:
     found = rooms(checkpoint, 3)
     assert max(map(len, found)) <= 3
     assert sorted(i for rows in found for i in rows) == list(range(9))
+
+
+def test_what_did_not_fit_once_is_not_tried_again(checkpoint: Checkpoint) -> None:
+    tried: list[int] = []
+    rooms(checkpoint, 3, tried)
+    assert sorted(tried, reverse=True) == [8, 4, 2, 2, 2, 2, 1]
 
 
 def test_a_single_prompt_that_does_not_fit_is_one_line(checkpoint: Checkpoint) -> None:
@@ -81,7 +89,7 @@ def test_two_processes_compute_the_bundle_of_one(base: Path, tmp_path: Path) -> 
     for name, start in (("one", [sys.executable]), ("two", launch)):
         command = [*start, "-m", "mllmeraser.cli", "compute", base, "--forget", "forget.jsonl"]
         command += ["--retain", "retain.jsonl", "--recall", "recall.jsonl", "--erasure", "erasure.jsonl"]
-        command += ["--layers", "2", "--strength", "1", "--batch-size", "3", "-o", f"{name}.safetensors"]
+        command += ["--layers=2", "--strength=1", "--gate-shape=step", "--batch-size=3", "-o", f"{name}.safetensors"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
