@@ -9,7 +9,8 @@ never used, and the halves of celebrities and common knowledge that were left ou
 their range. Finished rows are kept in the work directory, as are forward passes: a run that was killed goes on.
 
 What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every block
-and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
+and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone. A dash: the gate
+is that of ours.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def of_method(bench: Bench, method: Method) -> Result:
     kept = [pair for name in (*NEVER_USED, "celebrity", "common") for pair in bench.asked(name)]
     return {
         "sets": figures(bench.base, steered, {name: bench.asked(name) for name in SETS}),
-        "auroc": None if method.change is always_open else gate_auroc(steered, bench.asked(FORGOTTEN), kept),
+        "auroc": gate_auroc(steered, bench.asked(FORGOTTEN), kept) if method.change is as_it_is else None,
     }
 
 
@@ -236,16 +237,18 @@ def main() -> None:
     options = parser.parse_args()
     options.models.mkdir(parents=True, exist_ok=True)
     options.work_dir.mkdir(parents=True, exist_ok=True)
-    methods: dict[str, list[Result]] = {method.title: [] for method in METHODS if options.only in method.title}
-    changes: dict[str, list[Result]] = {name: [] for name in (*PICTURES, "paraphrase") if options.only in name}
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    for seed in seeds:
-        bench = Bench(seed, options.models, options.work_dir)
-        for method in METHODS:
-            if method.title in methods:
-                methods[method.title].append(bench.kept(method.title, partial(of_method, bench, method)))
-        for change in changes:
-            changes[change].append(bench.kept(f"change: {change}", partial(of_change, bench, change)))
+    benches = [Bench(seed, options.models, options.work_dir) for seed in seeds]
+    methods = {
+        method.title: [bench.kept(method.title, partial(of_method, bench, method)) for bench in benches]
+        for method in METHODS
+        if options.only in method.title
+    }
+    changes = {
+        change: [bench.kept(f"change: {change}", partial(of_change, bench, change)) for bench in benches]
+        for change in (*PICTURES, "paraphrase")
+        if options.only in change
+    }
     print(f"training seeds {options.seeds}; greedy replies; mean (range) over the seeds\n")
     if methods:
         print(table("method", COLUMNS, methods) + "\n")

@@ -50,8 +50,9 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
 def gate_auroc(model: Checkpoint, forgotten: Asked, kept: Asked) -> float:
     """How well the gates of a steered checkpoint tell these apart; the mean over the blocks whose gates it reads."""
     readings = read_gates(model, [turn for _, turn in [*forgotten, *kept]])
-    n = len(forgotten)
-    return sum(auroc(gate.values[:n], gate.values[n:]) for gate in readings) / len(readings)
+    n, blocks = len(forgotten), range(len(readings[0]))
+    values = [[gates[block].value for gates in readings] for block in blocks]
+    return sum(auroc(of_block[:n], of_block[n:]) for of_block in values) / len(blocks)
 
 
 def steered_by(base: Checkpoint, bundle: Bundle) -> Checkpoint:
