@@ -35,7 +35,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate": gate.kind,
         "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
-        "landmarks": gate.landmarks,
+        "landmarks": facts.get("landmarks"),
         "bandwidth": facts.get("bandwidth") if gate.kind == "kernel" else None,
         # Blocks whose gates differ in it were calibrated one by one.
         "null-space": None if "," in method.null_space else method.null_space,
