@@ -14,6 +14,8 @@ from mllmeraser.steering.recipe import Recipe
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
+AUTO_BATCH_SIZE = 64
+
 # Panels of the help, after the command's own options and those of the recipe.
 RUNNING, REPORTING, CAREFUL = "How the model is run", "What is said", "Careful: these replace or expose"
 # Which field of the recipe begins which panel.
@@ -24,6 +26,19 @@ _OF_THE_RECIPE = {
     "gate": "Gate",
     "strength": "Strength and calibration",
 }
+
+
+class _BatchSize(click.ParamType):
+    """``auto`` or a number; either is where passes start from, and inference/passes.py halves what does not fit."""
+
+    name = "auto|N"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        if value == "auto":
+            return AUTO_BATCH_SIZE
+        if str(value).isdecimal() and int(str(value)) > 0:
+            return int(str(value))
+        self.fail(f"{value!r} is not auto or a number of prompts, at least 1", parameter, context)
 
 
 def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -59,11 +74,11 @@ def model_options(command: Command) -> Command:
     for option in (
         click.option(
             "--batch-size",
-            type=click.IntRange(1),
-            default=64,
+            type=_BatchSize(),
+            default="auto",
             show_default=True,
             panel=RUNNING,
-            help="Prompts a forward.",
+            help=f"Prompts a forward; auto: {AUTO_BATCH_SIZE}. Halved where memory does not suffice.",
         ),
         click.option(
             "--dtype",

@@ -483,6 +483,8 @@ def test_a_model_that_does_not_refuse_misses_the_quality_gate(run: Run, made: Pa
         ("--calibration-share=0.9", "--calibration-share: "),
         ("--recipe=none.toml", "none.toml: no such file"),
         ("--device=abacus", "--device abacus: "),
+        ("--batch-size=0", "'0' is not auto or a number of prompts"),
+        ("--batch-size=all", "'all' is not auto or a number of prompts"),
         ("--request-id=a person", "--request-id 'a person': "),
     ],
 )
