@@ -9,8 +9,8 @@ never used, and the halves of celebrities and common knowledge that were left ou
 their range. Finished rows are kept in the work directory, as are forward passes: a run that was killed goes on.
 
 What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every block
-and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone. A dash: the gate
-is that of ours.
+and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
+A dash: the gate is that of ours.
 """
 
 from __future__ import annotations
