@@ -1,7 +1,7 @@
 """``mllmeraser.json``: what every file of an exported directory must be, and where it came from.
 
 No date, no path and no name of a machine is in it, so the same inputs give the same bytes. Its last word is a sha256 of
-its own: nothing else would notice a damaged provenance.
+its own: nothing else would notice a damaged provenance. Needs no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import mllmeraser
 from mllmeraser.exporter.base import BaseCheckpoint
-from mllmeraser.exporter.sidecars import as_json
+from mllmeraser.exporter.listing import as_json
 from mllmeraser.steering.bundle_file import AnyBundle
 
 SCHEMA = 1

@@ -16,7 +16,8 @@ import mllmeraser
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.link import link_or_copy, reflink
-from mllmeraser.exporter.listing import CARD, MANIFEST, Entry, Origin, render
+from mllmeraser.exporter.listing import CARD, MANIFEST
+from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render
 from mllmeraser.exporter.onnx.bundles import AnyBundle, graph_requests
 from mllmeraser.exporter.onnx.card import render_card
 from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read_folder, real_file
@@ -29,8 +30,6 @@ from mllmeraser.files import sha256_of
 
 if TYPE_CHECKING:
     from mllmeraser.exporter.plan import Link
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)

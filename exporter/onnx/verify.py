@@ -20,6 +20,7 @@ from mllmeraser.errors import InputError, VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import read_object
 from mllmeraser.exporter.layout import MANIFEST
+from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.onnx.builder import PREFIX
 from mllmeraser.exporter.onnx.folder import Graph, read_folder
 from mllmeraser.exporter.onnx.insert import METADATA_KEY
@@ -81,6 +82,8 @@ def _read(directory: Path) -> dict[str, Any]:
 
 def _manifest(directory: Path) -> str:
     manifest = _read(directory)
+    if (directory / MANIFEST).read_bytes() != sealed(manifest):
+        raise CheckFailed(f"{MANIFEST} is not what was written: its own sha256 does not fit")
     return f"schema 1, made with mllmeraser {manifest['tool']['version']}, {len(manifest['files'])} files"
 
 

@@ -15,6 +15,7 @@ import tiny
 from graphs import DECODER
 
 from mllmeraser.errors import InputError
+from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.onnx.api import is_onnx_export, onnx_steer, verify_onnx
 from mllmeraser.files import sha256_of
 
@@ -46,7 +47,7 @@ def relist(directory: Path) -> None:
     manifest = json.loads(path.read_text())
     for name, entry in manifest["files"].items():
         entry |= {"sha256": sha256_of(directory / name), "bytes": (directory / name).stat().st_size}
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
 
 
 def edit(directory: Path, change: Callable[[ir.Model], None]) -> None:
@@ -164,5 +165,5 @@ def test_a_manifest_that_names_files_elsewhere(directory: Path, name: str) -> No
     (directory.parent / "secret").write_text("a secret")
     manifest = json.loads((directory / "mllmeraser.json").read_text())
     manifest["files"][name] = {"bytes": 8, "sha256": "0" * 64, "origin": "base"}
-    (directory / "mllmeraser.json").write_text(json.dumps(manifest))
+    (directory / "mllmeraser.json").write_bytes(sealed(manifest))
     assert "manifest" in failed(directory)
