@@ -110,7 +110,9 @@ def protocol_wording(sample: Sample, how: str = "in one sentence in ENGLISH") ->
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Read a JSON Lines file of records; image paths come back absolute and are known to exist.
+    """Read a JSON Lines file of records, or the parquet files of a benchmark (:mod:`mllmeraser.records`).
+
+    Image paths come back absolute and are known to exist.
 
     Raises:
         InputError: the file is missing, empty or not text, or a line is no record; the message names file, line, key.
@@ -120,11 +122,16 @@ def read_samples(path: Path) -> list[Sample]:
 
 def stream_samples(path: Path) -> Sequence[Sample]:
     """As :func:`read_samples`, all records checked at once, but each made when it is asked for: a large retain set then
-    takes the room of its text, a fifth of that of its records.
+    takes the room of its text, a fifth of that of its records. (Those of a benchmark are made at once: their pictures,
+    which are most of it, are shared.)
 
     Raises:
         InputError: as :func:`read_samples`.
     """
+    from mllmeraser.records.benchmarks import is_benchmark, read_benchmark  # which make records of their own
+
+    if is_benchmark(path):
+        return read_benchmark(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a JSON Lines file of records (docs/records.md)")
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")

@@ -1,0 +1,1 @@
+"""Published benchmarks as records: their parquet files, read as they are downloaded."""

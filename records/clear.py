@@ -1,0 +1,117 @@
+"""CLEAR (data set ``therem/CLEAR``, arXiv 2410.18057): captions and names of fictitious people, faces, and the world.
+
+Which columns a row has says what it asks: a caption of the picture (with a paraphrase and perturbed captions in the
+``*_perturbed`` configurations), the name of the person in it, a question of TOFU in words, or a question about a real
+picture with wrong options. The nine wordings that ask for a caption are the benchmark's; which of them a picture gets
+follows from its place, where the original draws anew in every run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from mllmeraser.inference.prompts import Picture
+from mllmeraser.records.parquet import Row, Table
+from mllmeraser.steering.samples import Sample
+
+CAPTIONS = frozenset({"image", "caption"})
+REAL = frozenset({"image", "answer", "options"})
+FOR_A_CAPTION = (
+    "What can you see in this picture?",
+    "Tell me about the content of this image",
+    "Can you give a description of the image?",
+    "What is depicted in the image?",
+    "Explain what you observe in the picture.",
+    "Describe the image in detail.",
+    "What is the main subject of this image?",
+    "Can you describe the scene or objects in the image?",
+    "What is happening in this image?",
+)
+FOR_THE_NAME = "The name of the person on the image is "
+WHICH_NAME = "What is the name of the person in the image?"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def questions(table: Table) -> list[Sample]:
+    """The records of any configuration.
+
+    Raises:
+        InputError: a row holds no record; the message names file, row and part.
+    """
+    ask = _about_the_real if table.columns >= REAL else _about_the_fictitious
+    return [sample for place, row in enumerate(table.rows()) for sample in ask(row, place)]
+
+
+def _about_the_fictitious(row: Row, place: int) -> Iterator[Sample]:
+    values = row.values
+    name = values.get("name") or f"row {place}"
+    if values.get("image") is None:
+        yield row.sample(
+            "question",
+            subject=name,
+            question=values.get("question"),
+            answer=values.get("answer"),
+            task="generation",
+            prompt=values.get("question"),
+        )
+        return
+    picture = row.picture(values["image"], f"row {place}")
+    asked = random.Random(f"caption {place}").choice(FOR_A_CAPTION)
+    yield row.sample(
+        "caption",
+        subject=name,
+        question=asked,
+        answer=values.get("caption"),
+        task="generation",
+        prompt=asked,
+        image=picture,
+        match=values.get("name") or (),
+        paraphrase=values.get("paraphrased_caption"),
+        perturbed=values.get("perturbed_captions") or (),
+    )
+    if values.get("name"):
+        others = tuple(values.get("perturbed_names") or ())
+        yield _named(row, FOR_THE_NAME, name, others, picture)
+        if others:
+            yield _chosen(row, WHICH_NAME, name, others, picture, place)
+
+
+def _about_the_real(row: Row, place: int) -> Iterator[Sample]:
+    """Real faces, and other things of the real world: the answer, and wrong options beside it."""
+    picture, answer = row.picture(row.values["image"], f"row {place}"), row.text("answer")
+    others = tuple(option for option in row.values["options"] or () if option != answer)
+    question = row.values.get("question")
+    yield _named(row, question or FOR_THE_NAME, answer, others, picture)
+    yield _chosen(row, question or WHICH_NAME, answer, others, picture, place)
+
+
+def _named(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture) -> Sample:
+    return row.sample(
+        "name",
+        subject=answer,
+        question=question,
+        answer=answer,
+        task="generation",
+        prompt=question,
+        image=picture,
+        perturbed=others,
+    )
+
+
+def _chosen(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture, place: int) -> Sample:
+    """The answer at a place among the wrong ones that follows from that of the row, as MMUnlearner's script asks."""
+    texts = list(others)
+    texts.insert(random.Random(f"options {place}").randint(0, len(texts)), answer)
+    options = dict(zip(LETTERS, texts, strict=False))
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    return row.sample(
+        "options",
+        subject=answer,
+        question=question,
+        answer=LETTERS[texts.index(answer)],
+        task="classification",
+        options=options,
+        prompt=f"{question}\n{listed}\n",
+        image=picture,
+    )

@@ -1,0 +1,131 @@
+"""MLLMU-Bench (data set ``MLLMMU/MLLMU-Bench``, arXiv 2410.22108): its questions, and the text it trains on.
+
+Per profile: multiple choice, open questions and cloze, each beside the profile's picture and in words alone.
+``Test_Set`` holds several transformed pictures of everybody; every question about a picture is asked beside each of
+them. (The original draws one, without a seed; this is what it draws from.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mllmeraser.console import console
+from mllmeraser.errors import InputError
+from mllmeraser.inference.prompts import Picture
+from mllmeraser.records.parquet import Row, Table
+from mllmeraser.steering.samples import Sample, Task
+
+QUESTIONS = frozenset({"ID", "Classification_Task", "Generation_Task", "Mask_Task"})
+TRAINING = frozenset({"ID", "image", "metadata"})
+IN_PICTURE, IN_WORDS = "Image_Textual", "Pure_Text"
+_TASKS: tuple[tuple[Task, str], ...] = (("generation", "Generation_Task"), ("cloze", "Mask_Task"))
+_OF_QUESTIONS = ("Full_Set", "Test_Set", "Retain_Set", "forget_", "retain_")
+
+
+def questions(table: Table) -> list[Sample]:
+    """The records of a configuration with questions: Full_Set, forget_*, retain_*, Test_Set, Retain_Set.
+
+    Raises:
+        InputError: a row holds no record; the message names file, row and part.
+    """
+    samples: list[Sample] = []
+    skipped = 0
+    for row in table.rows():
+        pictures = _pictures(row)
+        samples += _multiple_choice(row, pictures)
+        for task, column in _TASKS:
+            for number, asked in enumerate(row.values[column] or (), 1):
+                shown = {IN_PICTURE: pictures, IN_WORDS: (None,)}.get(asked["Type"])
+                if shown is None:
+                    skipped += 1
+                    continue
+                samples += [
+                    row.sample(
+                        f"{column} {number}",
+                        subject=row.text("ID"),
+                        question=asked["Question"],
+                        answer=asked["Ground_Truth"],
+                        task=task,
+                        image=picture,
+                    )
+                    for picture in shown
+                ]
+    if skipped:
+        console.print(
+            f"{table.files[0].parent}: {skipped} questions skipped, whose Type is neither {IN_PICTURE} nor {IN_WORDS}",
+            soft_wrap=True,
+        )
+    return samples
+
+
+def _pictures(row: Row) -> tuple[Picture, ...]:
+    """The pictures of a profile: one, or in Test_Set several."""
+    who = row.text("ID")
+    if "images" in row.values:
+        return tuple(row.picture(stored, f"{who} {n}") for n, stored in enumerate(row.values["images"] or (), 1))
+    return (row.picture(row.values.get("image"), who),)
+
+
+def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Sample]:
+    parts: tuple[tuple[str, tuple[Picture | None, ...]], ...] = (
+        ("Image_Textual_Questions", pictures),
+        ("Pure_Text_Questions", (None,)),
+    )
+    for part, shown in parts:
+        for number, asked in enumerate((row.values["Classification_Task"] or {}).get(part) or (), 1):
+            options = {key: text for key, text in sorted((asked["Options"] or {}).items()) if text is not None}
+            for picture in shown:
+                yield row.sample(
+                    f"{part} {number}",
+                    subject=row.text("ID"),
+                    question=asked["Question"],
+                    answer=asked["Correct_Answer"],
+                    task="classification",
+                    options=options,
+                    image=picture,
+                )
+
+
+def training_text(table: Table) -> list[Sample]:
+    """The records of ``ft_Data``: what is asked of the picture in training, word for word, and answered.
+
+    The last entry of a profile, ``Additional_…``, is no question.
+
+    Raises:
+        InputError: the files are those of the model repository ``MLLMMU/baseline_train_split``, which holds training
+            text under the paths of the benchmark's questions; or a row holds no record.
+    """
+    if table.config.startswith(_OF_QUESTIONS):
+        raise InputError(
+            f"{table.files[0].parent}: training text of the model repository MLLMMU/baseline_train_split, not "
+            f"questions; give {table.config} of the data set MLLMMU/MLLMU-Bench"
+        )
+    samples = []
+    for row in table.rows():
+        picture = row.picture(row.values["image"], row.text("ID"))
+        try:
+            entries: list[dict[str, Any]] = json.loads(row.text("metadata"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{row.where}: metadata: not valid JSON ({error})") from None
+        for number, entry in enumerate(entries, 1):
+            if _additional(entry):
+                continue
+            samples.append(
+                row.sample(
+                    f"metadata {number}",
+                    subject=row.text("ID"),
+                    question=entry.get("Question"),
+                    answer=entry.get("Answer"),
+                    task="generation",
+                    prompt=entry.get("Question"),
+                    image=picture,
+                )
+            )
+    return samples
+
+
+def _additional(entry: dict[str, Any]) -> bool:
+    """Whether a key, or the ID, says so."""
+    return any(str(name).startswith("Additional_") for name in (*entry, entry.get("ID")))
