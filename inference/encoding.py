@@ -98,7 +98,7 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str)
                 encode(checkpoint, [prompt], padding_side)
         raise InputError(f"{prompts[0].named}: the processor cannot encode it ({_first_line(error)})") from None
     _refuse_too_long(checkpoint, prompts, encoded["attention_mask"])
-    return {key: value.to(checkpoint.model.device) for key, value in encoded.items() if key not in IGNORED_KEYS}
+    return {key: value.to(checkpoint.device) for key, value in encoded.items() if key not in IGNORED_KEYS}
 
 
 def _refuse_too_long(checkpoint: Checkpoint, prompts: Sequence[Prompt], mask: Tensor) -> None:
@@ -182,7 +182,8 @@ def _open(picture: AnyPicture, named: str) -> Image.Image:
     else:
         try:
             with Image.open(BytesIO(picture.data) if isinstance(picture, Picture) else str(picture)) as file:
-                image = file.convert("RGB")
+                # By way of RGBA: Pillow warns of palettes with transparency otherwise. The colours are the same.
+                image = (file.convert("RGBA") if "transparency" in file.info else file).convert("RGB")
         except Exception as error:  # Pillow's decoders raise what they meet: OSError, SyntaxError, RuntimeError, …
             raise InputError(f"{where}: not a readable picture ({_first_line(error)})") from None
     if max(image.size) > LONGEST_SIDE * min(image.size):

@@ -93,7 +93,7 @@ def test_a_file_without_a_record_is_an_error(tmp_path: Path, content: bytes) -> 
 def test_a_file_that_is_missing_a_folder_or_not_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe{")
     assert refusal(tmp_path / "none.jsonl").startswith(f"{tmp_path / 'none.jsonl'}: no such file;")
-    assert refusal(tmp_path).startswith(f"{tmp_path}: no such file;")
+    assert refusal(tmp_path).startswith(f"{tmp_path}: no parquet file;")
     assert refusal(tmp_path / "bytes.jsonl").startswith(f"{tmp_path / 'bytes.jsonl'}: not UTF-8 text")
 
 
