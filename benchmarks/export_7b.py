@@ -1,12 +1,15 @@
 """Export at 7B: seconds, peak memory and new bytes, on checkpoints with the true shapes and names of published models.
 
-    python benchmarks/export_7b.py [--folder DIR]
+    python benchmarks/export_7b.py [--folder DIR] [--copy]
 
 The checkpoints are made of real safetensors headers over holes, so 14 GB take no room on the disk. Each is exported
-with links twice: as a snapshot of the Hub's cache, where a shard's name is its sha256; and as a plain folder, of which
-nothing is known and every byte is read. With --copy also by copying, which takes the room. Every export runs in a
-process of its own; ``import`` is what torch and transformers take before it, ``new`` does not count the bundle.
-Wanted: 3 s, 400 MB, 200 KB.
+with links as a snapshot of the Hub's cache, where a shard's name is its sha256; as a folder of ``hf download
+--local-dir``, which notes it; as a plain folder with a bundle that records it, as ``compute`` does; as a plain folder
+with ``--hash later``; and as a plain folder of which nothing is known, where every byte is read. With --copy also by
+copying, which takes the room. Every line is one run of the command ``mllmeraser export`` in a process of its own:
+``s`` is all of it, from the start of the interpreter to its end, ``cpu s`` what the processors worked for it (more of the
+clock's seconds pass on a busy machine); ``new`` does not count the bundle.
+Wanted with links: 3 s, 400 MB, 200 KB.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +30,17 @@ import torch
 from random_bundle import kernel_bundle
 
 from mllmeraser.hashing import sha256_of_all
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.steering.bundle import Bundle, WeightFile, save_bundle
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Shapes = dict[str, tuple[int, ...]]
 
-CHILD = """
-import json, resource, sys, time
-start = time.perf_counter()
+CHILD = r"""
+import re, sys
 from pathlib import Path
-from mllmeraser.exporter.directory import export
-from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import load_bundle
-imported = time.perf_counter()
-plan = export(Source(Path(sys.argv[1])), [load_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
-done = time.perf_counter()
-print(json.dumps({
-    "import": imported - start,
-    "export": done - imported,
-    "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    "new": plan.needed_bytes,
-    "linked": plan.document()["linked_bytes"],
-}))
+from mllmeraser.cli import cli
+cli.main(["export", *sys.argv[1:], "--json"], standalone_mode=False)
+print(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1], file=sys.stderr)
 """
 
 
@@ -197,24 +191,46 @@ def write_sparse(folder: Path, config: dict[str, Any], shapes: Shapes, shards: i
     return folder
 
 
-def as_snapshot(base: Path, repository: Path) -> Path:
+def as_snapshot(base: Path, repository: Path, hashes: dict[str, str]) -> Path:
     """The same files as the Hub's client would cache them: blobs named by their sha256, and links to them."""
     snapshot, blobs = repository / "snapshots" / COMMIT, repository / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    hashes = sha256_of_all(base.glob("*.safetensors"))
     for path in base.iterdir():
-        name = hashes.get(path) or hashlib.sha1(path.read_bytes()).hexdigest()
+        name = hashes.get(path.name) or hashlib.sha1(path.read_bytes()).hexdigest()
         os.link(path, blobs / name)
         (snapshot / path.name).symlink_to(Path("../../blobs") / name)
     return snapshot
 
 
-def measure(base: Path, bundle: Path, output: Path, link: str) -> dict[str, float]:
-    """One export in a process of its own."""
-    command = [sys.executable, "-c", CHILD, base, bundle, output, link]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
+def as_downloaded(base: Path, folder: Path, hashes: dict[str, str]) -> Path:
+    """The same files as ``hf download --local-dir`` leaves them."""
+    notes = folder / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    for file, sha256 in hashes.items():
+        (notes / f"{file}.metadata").write_text(f"{COMMIT}\n{sha256}\n{(base / file).stat().st_mtime + 1}\n")
+    for path in base.iterdir():
+        os.link(path, folder / path.name)
+    return folder
+
+
+def recorded(base: Path, hashes: dict[str, str]) -> Bundle:
+    """A bundle that says of the weights what ``compute`` records."""
+    bundle = kernel_bundle(base)
+    weights = {file: WeightFile(size=(base / file).stat().st_size, sha256=sha256) for file, sha256 in hashes.items()}
+    bundle.metadata.base.weights = weights
+    return bundle
+
+
+def measure(base: Path, bundle: Path, output: Path, *options: str) -> tuple[float, ...]:
+    """Seconds, those of the processors, peak memory in MB and new bytes in KB of one export in its own process."""
+    command = [sys.executable, "-c", CHILD, base, "--bundle", bundle, "-o", output, *options]
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processors = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    new = json.loads(done.stdout)["needed_bytes"] - bundle.stat().st_size
+    return seconds, processors, int(done.stderr.splitlines()[-1]) * 1024 / 1e6, new / 1e3
 
 
 def main() -> None:
@@ -223,23 +239,31 @@ def main() -> None:
     parser.add_argument("--copy", action="store_true", help="also export by copying, which takes 14 GB a model")
     options = parser.parse_args()
     cases = (("LLaVA-1.5-7B", llava_1_5_7b, 3, "F16"), ("Qwen2.5-VL-7B", qwen2_5_vl_7b, 4, "BF16"))
-    print(f"{'':14} {'base':15} {'link':5} {'GB':>6} {'export s':>9} {'import s':>9} {'peak MB':>8} {'new KB':>7}")
+    print(f"{'':13} {'base':28} {'GB':>6} {'s':>6} {'cpu s':>6} {'peak MB':>8} {'new KB':>7}")
     for title, shapes, shards, dtype in cases:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
             folder = Path(name)
             plain = write_sparse(folder / "plain", *shapes(), shards=shards, dtype=dtype)
-            cached = as_snapshot(plain, folder / "models--org--name")
-            save_bundle(kernel_bundle(plain), folder / "b.safetensors")
-            rows = [("Hub cache", cached, "hard"), ("folder, hashed", plain, "hard")]
-            for number, (kind, base, link) in enumerate(
-                [*rows, ("folder, hashed", plain, "copy")][: 3 if options.copy else 2]
-            ):
-                row = measure(base, folder / "b.safetensors", folder / f"out{number}", link)
-                size = sum(path.stat().st_size for path in plain.glob("*.safetensors")) / 1e9
-                extra = (row["new"] - (folder / "b.safetensors").stat().st_size) / 1e3
+            hashes = {path.name: sha256 for path, sha256 in sha256_of_all(plain.glob("*.safetensors")).items()}
+            cached = as_snapshot(plain, folder / "models--org--name", hashes)
+            downloaded = as_downloaded(plain, folder / "downloaded", hashes)
+            silent, knowing = folder / "silent.safetensors", folder / "knowing.safetensors"
+            save_bundle(kernel_bundle(plain), silent)
+            save_bundle(recorded(plain, hashes), knowing)
+            rows: list[tuple[str, Path, Path, tuple[str, ...]]] = [
+                ("Hub cache", cached, silent, ()),
+                ("hf download --local-dir", downloaded, silent, ()),
+                ("folder, bundle of compute", plain, knowing, ()),
+                ("folder, --hash later", plain, silent, ("--hash", "later")),
+                ("folder, every byte hashed", plain, silent, ()),
+            ]
+            if options.copy:
+                rows.append(("folder, --link copy", plain, silent, ("--link", "copy")))
+            size = sum(path.stat().st_size for path in plain.glob("*.safetensors")) / 1e9
+            for number, (kind, base, bundle, how) in enumerate(rows):
+                seconds, processors, peak, new = measure(base, bundle, folder / f"out{number}", *how)
                 print(
-                    f"{title:14} {kind:15} {link:5} {size:6.2f} {row['export']:9.2f} {row['import']:9.2f} "
-                    f"{row['rss'] / 1e6:8.0f} {extra:7.1f}",
+                    f"{title:13} {kind:28} {size:6.2f} {seconds:6.2f} {processors:6.2f} {peak:8.0f} {new:7.1f}",
                     flush=True,
                 )
 
