@@ -7,8 +7,8 @@ with links as a snapshot of the Hub's cache, where a shard's name is its sha256;
 --local-dir``, which notes it; as a plain folder with a bundle that records it, as ``compute`` does; as a plain folder
 with ``--hash later``; and as a plain folder of which nothing is known, where every byte is read. With --copy also by
 copying, which takes the room. Every line is one run of the command ``mllmeraser export`` in a process of its own:
-``s`` is all of it, from the start of the interpreter to its end, ``cpu s`` what the processors worked for it (more of the
-clock's seconds pass on a busy machine); ``new`` does not count the bundle.
+``s`` is all of it, from the start of the interpreter to its end, ``cpu s`` what the processors worked for it (on a busy
+machine more of the clock's seconds pass); ``new`` does not count the bundle.
 Wanted with links: 3 s, 400 MB, 200 KB.
 """
 
