@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllmeraser.evaluation.report.findings import Findings
+from mllmeraser.evaluation.report.findings import Findings, Record
 from mllmeraser.evaluation.report.numbers import Rate, listed, percent, pooled
 
 GONE, LESS = 0.05, 0.5  # of the base's right answers about the forgotten
@@ -34,12 +34,13 @@ def verdict(findings: Findings) -> tuple[str, list[str]]:
         parts.append(f"{done} about the forgotten")
         sentences.append(_forgotten(findings, model, forgotten, before))
     if kept and kept_before:
-        lost = kept_before.share - kept.share
+        lost = round(kept_before.share - kept.share, 6)  # 1 − 0.99 is a little more than 0.01
         words = "as before" if lost <= AS_BEFORE else "at a small cost" if lost <= ALMOST else "at a high cost"
         parts.append(f"answers everything else {words}")
         sentences.append(_kept(findings, model, kept, kept_before))
     sentences += _beneath(findings, model) + _attacked(findings, model)
-    return f"“{model}” {', and '.join(parts)}" if parts else f"What {model} answers", sentences
+    heading = f"“{model}” {', and '.join(parts)}" if parts else f"What {model} answers"
+    return heading + _under_attack(findings, model), sentences
 
 
 def _told(findings: Findings, model: str, forgotten: bool) -> Rate | None:
@@ -80,8 +81,24 @@ def _beneath(findings: Findings, model: str) -> list[str]:
     ]
 
 
+def _under_attack(findings: Findings, model: str) -> str:
+    """The heading's end: nothing where nobody attacked."""
+    worst = _worst(findings, model)
+    before = [entry["plain"] for entry in _worst(findings, findings.base)]
+    if not worst or not before:
+        return ""
+    most = max(entry["accuracy"] for entry in worst)
+    if most <= GONE * max(before):
+        return "; the attacks get nothing more out of it"
+    return "; under attack it gives " + ("most" if most > LESS * max(before) else "some") + " of the answers away"
+
+
+def _worst(findings: Findings, model: str) -> list[Record]:
+    return [entry for entry in findings.worst if entry["model"] == model and entry["set"] in findings.forgotten]
+
+
 def _attacked(findings: Findings, model: str) -> list[str]:
-    worst = [entry for entry in findings.worst if entry["model"] == model and entry["set"] in findings.forgotten]
+    worst = _worst(findings, model)
     if not worst:
         return []
     most, anyhow = max(worst, key=lambda entry: entry["accuracy"]), max(worst, key=lambda entry: entry["any"])

@@ -70,7 +70,12 @@ def _dots(order: list[str], entries: list[Record], base: str, model: str) -> dic
         }
         for entry in entries
     ]
-    y = alt.Y("attack:N", sort=order, title=None, axis=alt.Axis(labelColor=INK, ticks=False, domain=False, grid=True))
+    y = alt.Y(
+        "attack:N",
+        sort=order,
+        title=None,
+        axis=alt.Axis(labelColor=INK, labelPadding=9, ticks=False, domain=False, grid=True),
+    )
     x = alt.X(
         "share:Q",
         scale=alt.Scale(domain=[0, 100], nice=False),

@@ -1,0 +1,214 @@
+"""What a report says, what it leaves out, and what it never says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import results
+from PIL import Image
+
+from mllmeraser.errors import InputError
+from mllmeraser.evaluation.report.numbers import number, percent, pooled, seconds, size
+from mllmeraser.evaluation.report.report import Report, report
+
+
+def _report(folder: Path, *documents: results.Document, **options: object) -> Report:
+    return report(results.written(folder, *documents), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "kept", "heading"),
+    [
+        (0.0, 1.0, "“steered” no longer answers about the forgotten, and answers everything else as before"),
+        (0.05, 0.99, "“steered” no longer answers about the forgotten, and answers everything else as before"),
+        (0.4, 0.96, "“steered” answers less about the forgotten, and answers everything else at a small cost"),
+        (0.9, 0.5, "“steered” still answers about the forgotten, and answers everything else at a high cost"),
+    ],
+)
+def test_the_heading_follows_the_numbers(tmp_path: Path, forgotten: float, kept: float, heading: str) -> None:
+    assert _report(tmp_path, results.evaluated(forgotten, kept), form="md").page.verdict == heading
+
+
+@pytest.mark.parametrize(
+    ("worst", "end"),
+    [
+        (0.0, "as before; the attacks get nothing more out of it"),
+        (0.4, "as before; under attack it gives some of the answers away"),
+        (0.8, "as before; under attack it gives most of the answers away"),
+    ],
+)
+def test_the_heading_does_not_keep_an_attack_quiet(tmp_path: Path, worst: float, end: str) -> None:
+    made = _report(tmp_path, results.evaluated(), results.attacked(worst), form="md")
+    assert made.page.verdict.endswith(end)
+
+
+def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
+    first, second, third, last = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md").page.sentences
+    assert first.startswith("Of 80 questions about the forgotten (forget) it answers 0 % (0–4.6) right")
+    assert "100 % are refused" in first
+    assert "Of 80 other questions (retain) it answers 100 % (95.4–100) right" in second
+    assert "same to the last token" in second
+    assert "the right one in 50 % (base: 50 %)" in third
+    assert "(prefill) gets 40 %" in last
+
+
+def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.evaluated(), form="md")
+    assert [section.name for section in made.page.sections] == ["tradeoff", "tasks", "provenance"]
+    (tmp_path / "all").mkdir()
+    whole = report(results.everything(tmp_path / "all"), form="md")
+    names = [section.name for section in whole.page.sections]
+    assert names == ["tradeoff", "activations", "gates", "cost", "tasks", "attacks", "provenance"]
+
+
+def test_methods_alone_make_a_page(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.methods(), form="md")
+    assert [section.name for section in made.page.sections] == ["tradeoff", "cost", "provenance"]
+    numbers = made.page.sections[0].figures[0].numbers.rows
+    assert numbers == [["GA", "70", "30", "2"], ["NPO", "50", "70", "1"]]
+
+
+def test_every_figure_has_its_numbers_as_a_table(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text(json.dumps(results.calibration()))
+    made = report(results.everything(tmp_path), calibration=tmp_path / "calibration.json")
+    drawn = [figure for section in made.page.sections for figure in section.figures]
+    names = [figure.name for figure in drawn]
+    assert names == [
+        "tradeoff",
+        "replies",
+        "activations-steered-before",
+        "activations-steered-after",
+        "gates-steered-r1-5",
+        "cost-seconds",
+        "cost-peak_memory_bytes",
+        "cost-bytes_added",
+        "calibration",
+        "attacks-forget",
+        "probes-forget",
+    ]
+    for figure in drawn:
+        assert figure.numbers.rows and figure.description
+        assert made.text.count(f'<title id="figure-{names.index(figure.name)}-title">') == 1
+    gate = drawn[names.index("gates-steered-r1-5")].numbers.rows
+    assert gate == [["forget", "4", "0.70", "1.00", "1.05", "100"], ["retain", "4", "-0.10", "0.02", "0.10", "0"]]
+    cells = drawn[names.index("calibration")].numbers.rows
+    assert [row[:2] for row in cells] == [["3", "0.5"], ["3", "1"], ["5", "0.5"], ["5", "1"]]
+
+
+def test_nothing_of_the_records_or_of_this_machine_reaches_a_page(tmp_path: Path) -> None:
+    paths = results.everything(tmp_path)
+    for form in ("html", "md", "json"):
+        text = report(paths, form=form).text  # type: ignore[arg-type]
+        assert results.CANARY not in text and "Quillfeather" not in text
+        assert str(tmp_path) not in text
+
+
+def test_samples_stand_side_by_side_only_if_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text(results.items())
+    paths = results.written(tmp_path, results.evaluated())
+    for form in ("html", "md", "json"):
+        text = report(paths, form=form, items=tmp_path / "items.jsonl", include_samples=True).text  # type: ignore[arg-type]
+        assert f"Where does {results.CANARY} live?" in text and "I cannot help" in text
+    html = report(paths, items=tmp_path / "items.jsonl", include_samples=True).text
+    assert "In &lt;Graz&gt; &amp; Linz." in html and "<Graz>" not in html
+    for given in ({"items": tmp_path / "items.jsonl"}, {"include_samples": True}):
+        with pytest.raises(InputError, match="give both, or neither"):
+            report(paths, **given)  # type: ignore[arg-type]
+
+
+def test_the_json_form_holds_the_same_numbers(tmp_path: Path) -> None:
+    document = json.loads(_report(tmp_path, results.evaluated(), results.gates(), form="json").text)
+    assert document["schema"] == 1 and document["model"] == "steered"
+    tables = {table["caption"]: table for section in document["sections"] for table in section["tables"]}
+    assert tables["Forgotten and kept, in %"]["rows"] == [["base", "0", "100", "1"], ["steered", "100", "100", "1"]]
+    assert "forget (about the forgotten)" in tables and "retain (about others)" in tables
+
+
+def test_the_markdown_form_is_well_formed(tmp_path: Path) -> None:
+    text = report(results.everything(tmp_path), form="md").text
+    lines = text.splitlines()
+    for above, below in itertools.pairwise(lines):
+        if above.startswith("|") and below.startswith("|"):
+            assert above.replace(r"\|", "").count("|") == below.replace(r"\|", "").count("|")
+    assert "| steered | 100 | 100 | 1 |" in text
+    assert "\n\n\n" not in text
+
+
+def test_drawings_are_also_files_for_a_paper(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.evaluated(), figures_folder=tmp_path / "figures")
+    assert [path.name for path in made.figures] == ["tradeoff.svg", "tradeoff.png", "replies.svg", "replies.png"]
+    assert made.figures[0].read_text().startswith("<svg")
+    with Image.open(made.figures[1]) as picture:
+        colours = picture.convert("RGB").getcolors(1 << 24)
+    assert colours is not None and (0x0A, 0x66, 0xC2) in {colour for _, colour in colours}
+
+
+def test_a_page_is_the_same_whenever_it_is_made(tmp_path: Path) -> None:
+    paths = results.written(tmp_path, results.evaluated(), results.gates())
+    assert report(paths).text == report(paths).text
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    document = results.evaluated()
+    for row in document["rows"]:
+        row["set"] = row["set"].replace("retain", "<script>alert(1)</script>|*x*")
+    html, markdown = (_report(tmp_path, document, form=form).text for form in ("html", "md"))
+    assert "<script" not in html
+    assert r"\<script\>alert(1)\</script\>\|\*x\*" in markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "not a document of schema 1"),
+        ('{"schema": 2}', "not a document of schema 1"),
+        ('{"schema": 1}', "holds neither rows nor methods"),
+        ('{"schema": 1, "rows": [{"model": "m"}]}', "a row without model, set, task or modality"),
+    ],
+)
+def test_a_file_that_is_no_results_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        report([tmp_path / "file.json"])
+
+
+def test_the_same_rows_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two rows for base · forget"):
+        _report(tmp_path, results.evaluated(), results.evaluated())
+
+
+def test_files_and_sets_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        report([tmp_path / "none.json"])
+    with pytest.raises(InputError, match="--forget-set other: no rows of this set; there are forget, retain"):
+        _report(tmp_path, results.evaluated(), forgotten=["other"])
+    paths = results.written(tmp_path, results.evaluated())
+    (tmp_path / "page.html").write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        report(paths, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_sets_about_the_forgotten_can_be_named(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.evaluated(0.0, 0.0), forgotten=["retain", "forget"], form="md")
+    assert made.page.sentences[0].startswith("Of 160 questions about the forgotten")
+
+
+def test_numbers_never_round_to_all_or_none() -> None:
+    assert [number(value) for value in (0, 0.01, 49.96, 50.0, 99.99, 100)] == ["0", "0.1", "50", "50", "99.9", "100"]
+    assert percent(0.5) == "50 %"
+    assert [seconds(value) for value in (0.05, 54.7, 451, 8163)] == ["0.05 s", "54.7 s", "8 min", "2.3 h"]
+    assert [size(value) for value in (0, 65536, 3.2e9)] == ["0 B", "65.5 kB", "3.2 GB"]
+
+
+def test_rates_are_pooled_by_records_not_by_rows() -> None:
+    few, many = results.row("m", "s", 1.0, 0.0, 1.0), results.row("m", "s", 0.0, 1.0, 1.0)
+    few["n"], many["n"] = 10, 90
+    rate = pooled([few, many], "told")
+    assert rate is not None and rate.share == pytest.approx(0.1) and rate.n == 100
+    assert rate.words == "10 % (5.5–17.4)"
+    assert pooled([], "told") is None
