@@ -12,6 +12,7 @@ from rich.markup import escape
 from mllmeraser.commands.options import CAREFUL, PATH, model_options, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
+from mllmeraser.errors import InputError
 
 
 @click.command(short_help="What is forgotten, and what is kept.")
@@ -61,20 +62,28 @@ def evaluate(
     dtype: str,
     batch_size: int,
 ) -> None:
-    """Ask MODELs (NAME=PATH or PATH; the first is the base) the records of the data, and score the replies."""
+    """Ask MODELs (NAME=PATH or PATH; the first is the base) the records of the data, and score the replies.
+
+    A MODEL may also be a file of answers given elsewhere (.jsonl, docs/evaluation.md).
+    """
     from mllmeraser.evaluation.activation_map import activation_maps
     from mllmeraser.evaluation.attacks.run import attack, attack_lines, sets_to_attack
     from mllmeraser.evaluation.harnesses import HARNESS_WARNING
-    from mllmeraser.evaluation.inputs import models_from, sets_from
+    from mllmeraser.evaluation.inputs import NamedModel, models_from, sets_from
     from mllmeraser.evaluation.protocols import protocol_named
     from mllmeraser.evaluation.run import evaluate
     from mllmeraser.evaluation.table import plain_text
     from mllmeraser.files import refuse_existing, write_atomically
+    from mllmeraser.inference.processes import processes
     from mllmeraser.steering.samples import read_samples
 
+    console.quiet = console.quiet or not processes().leads
     refuse_existing([output] if output else [], overwrite)
     named, sets, wording = models_from(models, device=device, dtype=dtype), sets_from(data), protocol_named(protocol)
     victims = sets_to_attack(sets, attacked) if attacks or attacked else []
+    asked = [model for model in named if isinstance(model, NamedModel)]
+    if len(asked) < len(named) and (victims or activations):
+        raise InputError("answers given elsewhere can only be scored: leave out --attacks and --activations")
     results = evaluate(
         named,
         sets,
@@ -88,14 +97,16 @@ def evaluate(
         items=items,
         overwrite=overwrite,
     )
+    if not processes().leads:
+        return
     document = results.document(None if output is None else str(output))
     lines = plain_text(document["rows"]).splitlines()
     if victims:
-        assault = attack(named, sets, victims, protocol=wording, batch_size=batch_size, seed=seed)
+        assault = attack(asked, sets, victims, protocol=wording, batch_size=batch_size, seed=seed)
         document |= assault.document()
         lines += ["", *attack_lines(assault)]
     if activations:
-        document["activations"] = activation_maps(named, sets, protocol=wording, batch_size=batch_size)
+        document["activations"] = activation_maps(asked, sets, protocol=wording, batch_size=batch_size)
     if output is not None:
         write_atomically(output, f"{json.dumps(document, indent=2)}\n".encode())
     report(as_json, document, lines)

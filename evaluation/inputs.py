@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.journal import model_digest
+from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import resolve
 from mllmeraser.steering.samples import Sample, read_samples
@@ -50,21 +51,28 @@ class NamedSet:
         return self.name.lower().startswith(("forget", "test"))
 
 
-def models_from(arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto") -> list[NamedModel]:
+def models_from(
+    arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto"
+) -> list[NamedModel | NamedAnswers]:
     """``NAME=SOURCE`` or ``SOURCE``, a directory or a Hub id; its last part is the name where none is given.
 
-    Every source is found (and fetched from the Hub) now, so that a mistyped one fails before hours of work.
+    A source may also be a JSON Lines file of answers given elsewhere (:mod:`mllmeraser.evaluation.prepared`). Every
+    source is found (and fetched from the Hub) now, so that a mistyped one fails before hours of work.
 
     Raises:
         InputError: two have one name, or a source is no checkpoint.
     """
     named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
     refuse_repeated("model", [name for name, _ in named])
-    found = [(name, resolve(source)) for name, source in named]
     return [
-        NamedModel(name, partial(load, source, device=device, dtype=dtype), partial(model_digest, source.path, dtype))
-        for name, source in found
+        read_answers(name, Path(source)) if source.endswith(".jsonl") else _model(name, source, device, dtype)
+        for name, source in named
     ]
+
+
+def _model(name: str, source: str, device: str, dtype: str) -> NamedModel:
+    found = resolve(source)
+    return NamedModel(name, partial(load, found, device=device, dtype=dtype), partial(model_digest, found.path, dtype))
 
 
 def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
@@ -101,4 +109,6 @@ def _split(argument: str) -> tuple[str | None, str]:
 def _last_part(source: str) -> str:
     if Path(source).is_dir():
         return Path(source).resolve().name
+    if source.endswith(".jsonl"):
+        return Path(source).stem
     return source.partition("@")[0].rstrip("/").rpartition("/")[2] or source

@@ -20,6 +20,7 @@ from mllmeraser.evaluation.items import Item, Reply
 from mllmeraser.files import sha256_of, write_atomically
 from mllmeraser.inference.cache import digest, fingerprint
 from mllmeraser.inference.gates import GateValue
+from mllmeraser.inference.processes import processes
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import Likelihood
 
@@ -72,20 +73,21 @@ class Journal:
                     raise InputError(
                         f"{path}, line {number}: no item of an evaluation; name another, or replace it with --overwrite"
                     ) from error
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
+        if processes().leads:
+            write_atomically(path, b"".join(line + b"\n" for line in kept))
         if known:
             console.print(f"{path}: {len(known)} replies are there and are not asked for again", soft_wrap=True)
         return cls(path, known)
 
     def add(self, items: Iterable[Item]) -> None:
-        """Append items, and see them on the disk."""
-        if self.path is not None:
+        """Append items, so that they are kept whatever comes."""
+        if self.path is not None and processes().leads:
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(item_line(item) for item in items)
 
     def finish(self, items: Iterable[Item]) -> None:
         """Leave the items of the whole run, in order."""
-        if self.path is not None:
+        if self.path is not None and processes().leads:
             write_atomically(self.path, "".join(map(item_line, items)).encode())
 
 

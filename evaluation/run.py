@@ -11,12 +11,14 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, refuse_repeated
 from mllmeraser.evaluation.items import Item, Reply, candidates, score, with_likelihoods
 from mllmeraser.evaluation.journal import Journal, key_of
+from mllmeraser.evaluation.prepared import NamedAnswers
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.tiers import Tier, tier_of
 from mllmeraser.inference.encoding import batches
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.processes import processes
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids, reply_likelihoods
 from mllmeraser.steering.samples import Sample
@@ -31,7 +33,7 @@ class Place:
 
 
 def evaluate(
-    models: Sequence[NamedModel],
+    models: Sequence[NamedModel | NamedAnswers],
     sets: Sequence[NamedSet],
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
@@ -48,7 +50,7 @@ def evaluate(
     """Every model on every set. Greedy decoding; models are loaded one after another.
 
     Args:
-        models: the first is the base that ``identical_to_base`` compares with.
+        models: the first is the base that ``identical_to_base`` compares with; some may be answers given elsewhere.
         sets: named records.
         protocol: the wording of records that carry no ``prompt`` of their own.
         max_new_tokens: the limit of a free reply; by default the protocol's.
@@ -72,7 +74,11 @@ def evaluate(
     scored: list[Item] = []
     for named in models:
         # No variable keeps the checkpoint: the last one must be gone before the next is loaded.
-        scored += _ask(named, places, protocol, max_new_tokens, batch_size, journal, scored[: len(places)])
+        base = scored[: len(places)]
+        if isinstance(named, NamedAnswers):
+            scored += _look_up(named, places, base)
+            continue
+        scored += _ask(named, places, protocol, max_new_tokens, batch_size, journal, base)
     journal.finish(scored)
     return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier)
 
@@ -108,7 +114,7 @@ def answer_by_batch(
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], list[Reply]]]:
     """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
-    plan = list(batches(checkpoint, prompts, batch_size))
+    plan = list(batches(checkpoint, prompts, batch_size * processes().count))  # a batch for each process
     for rows in track(plan, progress) if progress else plan:
         turns = [prompts[i] for i in rows]
         said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
@@ -195,6 +201,15 @@ def _ask(
     return [items[i] for i in range(len(places))]
 
 
+def _look_up(named: NamedAnswers, places: Sequence[Place], base: Sequence[Item]) -> list[Item]:
+    """The items of answers given elsewhere."""
+    replies = [named.reply(place.set, place.question.index) for place in places]
+    return [
+        _scored(named.name, place, reply, base[i].reply_ids if base else reply.ids)
+        for i, (place, reply) in enumerate(zip(places, replies, strict=True))
+    ]
+
+
 def _places(sets: Sequence[NamedSet], protocol: Protocol, examples: Sequence[Sample], seed: int) -> list[Place]:
     return [
         Place(named.name, question)
@@ -238,7 +253,7 @@ def _results(
     )
 
 
-def _check(models: Sequence[NamedModel], sets: Sequence[NamedSet], reference: str | None) -> None:
+def _check(models: Sequence[NamedModel | NamedAnswers], sets: Sequence[NamedSet], reference: str | None) -> None:
     if not models:
         raise InputError("no model to evaluate; give a directory or a Hub id")
     if not sets:
