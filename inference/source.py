@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # of httpx or its successor, whichever the client uses
+    LocalEntryNotFoundError,
+)
 
 from mllmeraser.errors import InputError, MllmEraserError
 
@@ -65,4 +70,6 @@ def _from_hub(source: str) -> Source:
         ) from None
     except HfHubHTTPError as error:
         raise MllmEraserError(f"{source}: the Hub answered: {str(error).splitlines()[0]}") from None
+    except (HTTPError, OSError) as error:  # a connection that breaks off, a full disk
+        raise MllmEraserError(f"{source}: not fetched: {str(error).splitlines()[0]}; the same call goes on") from error
     return Source(path, repo_id, path.name)
