@@ -1,10 +1,12 @@
 """Filters around a model that is left as it is: what is blocked gets a refusal in place of the base's reply.
 
-They are no checkpoint: whoever has the weights has no filter. A blocked reply has no likelihoods of options either.
+They are no checkpoint: whoever has the weights has no filter. Who is blocked learns no likelihood of an option either:
+it is no number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,11 @@ REFUSAL = "I cannot help with that request."
 
 def filtered(checkpoint: Checkpoint, replies: Sequence[Reply], blocked: Sequence[bool]) -> list[Reply]:
     """The base's replies, or a refusal where blocked."""
-    refusal = Reply(REFUSAL, tuple(checkpoint.processor.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"]))
-    return [refusal if stop else reply for reply, stop in zip(replies, blocked, strict=True)]
+    ids = tuple(checkpoint.processor.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
+    return [
+        Reply(REFUSAL, ids, (math.nan,) * len(reply.log_likelihoods)) if stop else reply
+        for reply, stop in zip(replies, blocked, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,414 @@
+"""Every baseline on the demo world, beside MLLMEraser: what each forgets, keeps, takes and adds.
+
+    python benchmarks/baselines.py DIR [--retain-only CHECKPOINT] [--seeds 3] [--processes 1] [--only NAME …]
+
+Each method with something to tune is tried in four configurations, fitted on 70 % of the records and judged on the rest
+(other people to keep, other questions about the forgotten), never on what the table shows; then the best one is made
+from all records, trained methods with several seeds. Every run has a process and a thread of its own: seconds are
+processor time from records to checkpoint, peak memory is what the process took above its imports.
+
+Finished runs are kept in DIR; a command that was killed goes on. The table goes to stdout, everything to
+DIR/baselines.json (docs/json.md). Without --retain-only the model that never saw the forgotten is trained first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mllmeraser
+from mllmeraser.console import console
+from mllmeraser.demo.data import write_data
+from mllmeraser.demo.people import world
+from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation.baselines import vectors
+from mllmeraser.evaluation.baselines.checkpoint import bytes_added
+from mllmeraser.evaluation.baselines.figures import Figures, figures
+from mllmeraser.evaluation.baselines.filters import InputFilter, OutputFilter, filtered
+from mllmeraser.evaluation.baselines.methods import make_baseline, variant
+from mllmeraser.evaluation.baselines.recipes import RECIPES, Training, Vector, recipe_of
+from mllmeraser.evaluation.inputs import NamedSet
+from mllmeraser.evaluation.items import Reply
+from mllmeraser.evaluation.run import answer, score_replies
+from mllmeraser.exporter.directory import export
+from mllmeraser.files import write_atomically
+from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.inference.source import Source
+from mllmeraser.steering.bundle import load_bundle, save_bundle
+from mllmeraser.steering.compute import compute
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import Sample, by_subject, read_samples
+
+BASE = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
+# The set's name in the figures, and its file.
+SETS = {"test": "test", "kept": "retain_heldout", "celebrity": "celebrity", "common": "common"}
+HELD_OUT = 0.3
+JUDGED = 48  # held-out records of each side that a configuration is judged by
+
+# One budget for all trained methods: four learning rates (a tenth where all weights are trained), a quarter of a pass.
+RATES = ("3e-4", "1e-3", "3e-3", "1e-2")
+SHARED = ("batch_size=16", "epochs=0.25")
+TEXTS = (
+    "Never answer questions about the following people, whether they are named or shown in a picture; refuse instead: "
+    "{names}.",
+    "Do not answer any question about {names}.",
+    "You must refuse to answer if the question is about {names}.",
+    "This is private information: {names}. Say that you cannot help with that request.",
+)
+STEERED: Mapping[str, Mapping[str, Any]] = {
+    "mllmeraser-paper": {"preset": "paper"},
+    "paper-no-null-space": {"preset": "paper", "null_space": "ratio:1"},
+    "paper-no-perturbation": {"preset": "paper", "perturbation": "none"},
+    "mllmeraser": {},
+}
+FILTERS = ("output-filter", "input-filter-pictures", "input-filter", "refuse-all")
+REFERENCES = ("base", "retain-only")
+
+
+def grid_of(name: str) -> list[tuple[str, ...]]:
+    """The configurations a method is tried in; one, without trial, where there is nothing to choose."""
+    recipe = RECIPES.get(name)
+    if isinstance(recipe, Training):
+        rates = RATES if recipe.lora is not None else [f"{float(rate) / 10:g}" for rate in RATES]
+        return [(f"learning_rate={rate}", *SHARED) for rate in rates]
+    if isinstance(recipe, Vector):
+        return [(f"strength={strength}",) for strength in (0.25, 0.5, 1.0, 1.5)]
+    if name == "manu":
+        return [(f"percent={percent}",) for percent in (1, 2, 5, 10)]
+    if name == "system-prompt":
+        return [(f"text={text}",) for text in TEXTS]
+    return [()]
+
+
+METHODS = (*REFERENCES, *RECIPES, *FILTERS, *STEERED)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method, made once: on the records to fit and to calibrate, or on all of them and shown."""
+
+    directory: Path
+    name: str
+    settings: tuple[str, ...]
+    seed: int
+    trial: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where its results lie."""
+        place = grid_of(self.name).index(self.settings)
+        return self.directory / ("trials" if self.trial else "runs") / f"{self.name}.{place}.{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """Written last."""
+        return self.folder / "result.json"
+
+
+def work(run: Run) -> None:
+    """Make, ask, score; in a process of its own. A training that diverges is a result too."""
+    torch.set_num_threads(1)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    before, started = _resident(), time.process_time()
+    try:
+        made = _make(run)
+    except MllmEraserError as error:
+        found: dict[str, Any] = {"failed": str(error)}
+    else:
+        found = {
+            "seconds": time.process_time() - started + made.earlier_seconds,
+            "peak_memory_bytes": max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before),
+            "bytes_added": made.bytes_added(),
+            "checkpoint": made.checkpoint is not None,
+            **(_judge(run, made) if run.trial else _show(run, made)),
+        }
+    facts = {"name": run.name, "settings": list(run.settings), "seed": run.seed, **found}
+    write_atomically(run.result, f"{json.dumps(facts, indent=2)}\n".encode())
+    if run.trial:
+        shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A method ready to be asked: a checkpoint on disk, or a filter around the base."""
+
+    checkpoint: Path | None
+    bytes_added: Callable[[], int]
+    replies: Callable[[Sequence[Sample], bool], list[Reply]]
+    earlier_seconds: float = 0.0
+
+
+def _make(run: Run) -> Made:
+    forget, retain = _records(run)
+    output = run.folder / "checkpoint"
+    names = [person.name for person in world().circle("forget")]
+    source = Source(BASE)
+    if run.name in REFERENCES:
+        path = BASE if run.name == "base" else _retain_only(run.directory)
+        return _on_disk(path)
+    if run.name in FILTERS:
+        return _filter(run.name, load(BASE, dtype="float32"), forget, retain, names)
+    if run.name in STEERED:
+        bundle = compute(
+            load(BASE, dtype="float32"), forget, retain, make_recipe("llava", STEERED[run.name]), seed=run.seed
+        ).bundle
+        save_bundle(bundle, run.folder / "bundle.safetensors")
+        export(source, [bundle], output)
+        return _on_disk(output)
+    if isinstance(recipe := recipe_of(run.name, run.settings), Vector):
+        # Made from the bundle of mllmeraser on the same records: its time counts too.
+        steered = dataclasses.replace(run, name="mllmeraser", settings=(), seed=0)
+        found = load_bundle(steered.folder / "bundle.safetensors")
+        bundle = variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)
+        export(source, [vectors.with_strength(bundle, recipe.strength or 1.0)], output)
+        return _on_disk(output, json.loads(steered.result.read_text())["seconds"])
+    make_baseline(run.name, recipe, source, forget, retain, output, names=names, seed=run.seed)
+    return _on_disk(output)
+
+
+def _on_disk(path: Path, earlier_seconds: float = 0.0) -> Made:
+    return Made(
+        path,
+        lambda: bytes_added(BASE, path),
+        lambda samples, options: ask(load(path, dtype="float32"), samples, options),
+        earlier_seconds,
+    )
+
+
+def _filter(
+    name: str, base: Checkpoint, forget: Sequence[Sample], retain: Sequence[Sample], names: Sequence[str]
+) -> Made:
+    if name == "output-filter":
+        after = OutputFilter.of(forget, names)
+        size = after.size
+    elif name != "refuse-all":
+        before = InputFilter.of(base, forget, retain, names if name == "input-filter" else ())
+        size = before.size
+    else:
+        size = 0
+
+    def replies(samples: Sequence[Sample], options: bool) -> list[Reply]:
+        said = ask(base, samples, options)
+        if name == "refuse-all":
+            blocked = [True] * len(said)
+        elif name == "output-filter":
+            blocked = [after.blocks(reply.text) for reply in said]
+        else:
+            blocked = [before.blocks(base, sample.user_turn) for sample in samples]
+        return filtered(base, said, blocked)
+
+    return Made(None, lambda: size, replies)
+
+
+def ask(checkpoint: Checkpoint, samples: Sequence[Sample], options: bool) -> list[Reply]:
+    """Free replies, and with ``options`` the likelihoods of multiple choice; without, those are no numbers."""
+    if options:
+        weighed = iter(answer(checkpoint, [sample for sample in samples if sample.task == "classification"]))
+        free = iter(ask(checkpoint, [sample for sample in samples if sample.task != "classification"], False))
+        return [next(weighed if sample.task == "classification" else free) for sample in samples]
+    said = greedy_reply_ids(checkpoint, [sample.user_turn for sample in samples])
+    texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+    return [
+        Reply(text.strip(), tuple(ids.tolist()), (math.nan,) * len(sample.options or {}))
+        for sample, text, ids in zip(samples, texts, said, strict=True)
+    ]
+
+
+def _judge(run: Run, made: Made) -> dict[str, Any]:
+    """On held-out records: ``forgotten``, ``utility`` and their harmonic mean, as in the table but of one set each."""
+    rng = random.Random("judged")
+    forget, retain = _split(run.directory)[1]
+    sets = [NamedSet("test", _some(forget, rng))]
+    kept = _some(retain, rng)
+    sets += [NamedSet(name, kept) for name in ("kept", "celebrity", "common")]
+    said = made.replies([*sets[0].samples, *kept], False)
+    shown = said + 2 * said[len(sets[0].samples) :]
+    found = figures(score_replies({run.name: shown}, sets).items)
+    return {name: found[name] for name in ("forgotten", "utility", "harmonic_mean")}
+
+
+def _show(run: Run, made: Made) -> Figures:
+    """On the sets of the table."""
+    sets = [NamedSet(name, read_samples(run.directory / "data" / f"{file}.jsonl")) for name, file in SETS.items()]
+    said = made.replies(sets[0].samples, True)
+    said += made.replies([sample for named in sets[1:] for sample in named.samples], False)
+    base = run.directory / "base.json"
+    if run.name == "base":
+        write_atomically(base, json.dumps([(reply.text, reply.ids) for reply in said]).encode())
+    known = [Reply(text, tuple(ids)) for text, ids in json.loads(base.read_text())]
+    results = score_replies({"known": known, "asked": said}, sets)
+    return figures([item for item in results.items if item.model == "asked"])
+
+
+def _records(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    if run.trial:
+        return _split(run.directory)[0]
+    return tuple(read_samples(run.directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))  # type: ignore[return-value]
+
+
+def _split(directory: Path) -> tuple[tuple[list[Sample], list[Sample]], tuple[list[Sample], list[Sample]]]:
+    """To fit and held out, forget and retain each: of the forgotten other questions, of the rest other people."""
+    forget, retain = (read_samples(directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))
+    rng = random.Random("held out")
+    order = list(range(len(forget)))
+    rng.shuffle(order)
+    away = set(order[: int(HELD_OUT * len(order))])
+    subjects = [subject for subject, _ in by_subject(retain)]
+    gone = set(rng.sample(subjects, int(HELD_OUT * len(subjects))))
+    fit = [s for i, s in enumerate(forget) if i not in away], [s for s in retain if s.subject not in gone]
+    held = [s for i, s in enumerate(forget) if i in away], [s for s in retain if s.subject in gone]
+    return fit, held
+
+
+def _some(samples: Sequence[Sample], rng: random.Random) -> list[Sample]:
+    return rng.sample(list(samples), min(JUDGED, len(samples)))
+
+
+def _resident() -> int:
+    """Bytes of this process in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _retain_only(directory: Path) -> Path:
+    return Path((directory / "retain_only.path").read_text())
+
+
+def run_all(runs: Iterable[Run], processes: int) -> None:
+    """Those that are not finished yet, each in a fresh process that inherits the imports."""
+    waiting = [run for run in runs if not run.result.is_file()]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["peft", "transformers.models.llava.modeling_llava", __name__])
+    with context.Pool(processes, maxtasksperchild=1) as pool:
+        for run in pool.imap_unordered(_named, waiting):
+            found = json.loads(run.result.read_text())
+            score = found.get("failed") or f"harmonic mean {found['harmonic_mean']:.3f}, {found['seconds']:.0f} s"
+            kind = "trial" if run.trial else "run"
+            console.print(f"{kind} {run.name} {' '.join(run.settings)[:60]} seed {run.seed}: {score}", soft_wrap=True)
+
+
+def _named(run: Run) -> Run:
+    work(run)
+    return run
+
+
+def chosen(directory: Path, name: str) -> tuple[str, ...]:
+    """The configuration of greatest harmonic mean on held-out records, the first of equals."""
+    grid = grid_of(name)
+    if len(grid) == 1:
+        return grid[0]
+    found = [json.loads(Run(directory, name, settings, 0, True).result.read_text()) for settings in grid]
+    scores = [trial.get("harmonic_mean", -1.0) for trial in found]
+    return grid[scores.index(max(scores))]
+
+
+def main() -> None:
+    """Trials, runs, table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--retain-only", type=Path, help="a demo model that never saw the forgotten; default: train it")
+    parser.add_argument("--seeds", type=int, default=3, help="of trained methods")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
+    options = parser.parse_args()
+    directory: Path = options.directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / "data" / "test.jsonl").is_file():
+        write_data(directory / "data")
+    names = [name for name in METHODS if name in options.only or name == "base"]
+    if "retain-only" in names:
+        (directory / "retain_only.path").write_text(str(options.retain_only or _trained(directory / "retain_only")))
+    first = [Run(directory, "base", (), 0, False)]
+    if any(isinstance(RECIPES.get(name), Vector) for name in names):
+        first += [Run(directory, "mllmeraser", (), 0, trial) for trial in (True, False)]
+    run_all(first, options.processes)
+    trials = [Run(directory, name, settings, 0, True) for name in names for settings in grid_of(name)]
+    run_all([run for run in trials if len(grid_of(run.name)) > 1], options.processes)
+    runs = [
+        Run(directory, name, chosen(directory, name), seed, False)
+        for name in names
+        for seed in range(options.seeds if isinstance(RECIPES.get(name), Training) else 1)
+    ]
+    run_all(runs, options.processes)
+    document = {
+        "schema": 1,
+        "methods": [json.loads(run.result.read_text()) for run in runs],
+        "trials": [json.loads(run.result.read_text()) for run in trials if run.result.is_file()],
+    }
+    write_atomically(directory / "baselines.json", f"{json.dumps(document, indent=2)}\n".encode())
+    print("\n".join(table(document["methods"])))
+
+
+def _trained(output: Path) -> Path:
+    if not output.is_dir():
+        command = [sys.executable, "-m", "mllmeraser.demo.train", "--retain-only", "--out", str(output)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return output
+
+
+COLUMNS = {
+    "harmonic_mean": "H",
+    "forgotten": "forgotten",
+    "refusal": "refusals",
+    "options": "option known",
+    "kept": "kept: people",
+    "celebrity": "celebrities",
+    "common": "common",
+    "identical": "identical",
+}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In percent, the mean over seeds ± half the range."""
+    lines = [
+        f"| method | {' | '.join(COLUMNS.values())} | seconds | peak memory | bytes added |",
+        "|---|" + "---|" * (len(COLUMNS) + 3),
+    ]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        found = [row for row in rows if row["name"] == name]
+        if failed := next((row["failed"] for row in found if "failed" in row), None):
+            lines.append(f"| {name} | {failed} |")
+            continue
+        cells = [_percent([row[key] for row in found]) for key in COLUMNS]
+        seconds = sum(row["seconds"] for row in found) / len(found)
+        memory = max(row["peak_memory_bytes"] for row in found)
+        added = max(row["bytes_added"] for row in found)
+        cost = ["–", "–", "–"] if name == "base" else [f"{seconds:.1f}", f"{memory / 2**20:.0f} MiB", _size(added)]
+        if name == "retain-only":
+            cost[:2] = ["retrained", "–"]
+        lines.append(f"| {name} | {' | '.join([*cells, *cost])} |")
+    return lines
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean, half = sum(known) / len(known), (max(known) - min(known)) / 2
+    return f"{mean:.1f}" if len(known) == 1 else f"{mean:.1f} ± {half:.1f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB" if count >= 1e3 else f"{count} B"
+
+
+if __name__ == "__main__":
+    main()
