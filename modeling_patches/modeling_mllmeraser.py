@@ -866,8 +866,11 @@ class SteeringMixin(PreTrainedModel):
             raise SteeringError(f"{cls.__name__} steers a {cls.native_class.__name__}, not a {type(base).__name__}")
         pattern = r"requests\.(?P<request>\d+)\.layers\.(?P<layer>\d+)\.(?P<leaf>\w+)"
         keyed = {_key_of(name, pattern): tensor for name, tensor in tensors.items()}
-        # A new tree of modules whose tensors are those of the base, its non-persistent buffers too.
-        model = copy.deepcopy(base, {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())})
+        # A new tree of modules whose tensors are those of the base, its non-persistent buffers and offloaded ones too.
+        hooks = [vars(module)["_hf_hook"] for module in base.modules() if "_hf_hook" in vars(module)]
+        offloaded = [maps for hook in hooks if (maps := vars(hook).get("weights_map")) is not None]
+        shared = {id(value): value for value in (*base.parameters(), *base.buffers(), *offloaded)}
+        model = copy.deepcopy(base, shared)
         config = model.config
         config.__class__ = cls.config_class
         config.steering_enabled, config.steering_strength = True, 1.0
@@ -876,12 +879,16 @@ class SteeringMixin(PreTrainedModel):
         model._install_steering()
         _check_tensors(keyed, model.steering_requests, config.get_text_config().hidden_size)
         for module in model._steering_modules():
-            beside = next(model._decoder_layers()[module.layer].self_attn.parameters())
-            if beside.is_meta:
-                raise SteeringError("the base is offloaded and cannot be steered in place; load it without offloading")
-            module.to(beside.device)
+            module.to(_computes_on(model._decoder_layers()[module.layer].self_attn))
         model._fill_steering(keyed)
         return model
+
+
+def _computes_on(module: nn.Module) -> Any:
+    """The device of a module's weights while it computes: accelerate brings offloaded ones there for every forward."""
+    owner = next(part for part in module.modules() if any(True for _ in part.parameters(recurse=False)))
+    weight = next(owner.parameters(recurse=False))
+    return vars(owner)["_hf_hook"].execution_device if weight.is_meta else weight.device
 
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
