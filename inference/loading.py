@@ -45,6 +45,12 @@ class Checkpoint:
         """The directory on this disk."""
         return self.source.path
 
+    @property
+    def device(self) -> Any:
+        """Where inputs go: to the embeddings, or, of offloaded ones, where accelerate brings them to be used."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return embeddings._hf_hook.execution_device if embeddings.weight.is_meta else embeddings.weight.device
+
 
 def load(
     source: str | Path | Source,

@@ -33,11 +33,7 @@ def steered_in_process(
     shape: GateShape,
     directions: Mapping[int, Tensor],
 ) -> Checkpoint:
-    """A checkpoint that shares the base's weights and steers as the exported one will.
-
-    Raises:
-        SteeringError: the base is offloaded, so it cannot be steered in place.
-    """
+    """A checkpoint that shares the base's weights, offloaded ones too, and steers as the exported one will."""
     form, tensors = assemble(push.plan, gates, shape, directions, push.reply_steps)
     entry = request_entry(
         "trial",
