@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
 from mllmeraser.exporter.checks_files import read_manifest, read_object
-from mllmeraser.exporter.layout import CONFIG, STEERING_FILE
+from mllmeraser.exporter.layout import CONFIG, MANIFEST, STEERING_FILE
+from mllmeraser.exporter.onnx.api import is_onnx_export
 from mllmeraser.files import sha256_of
 from mllmeraser.steering.bundle import Metadata, load_bundle
 
@@ -33,7 +34,7 @@ def _inspect_bundle(path: Path) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "bundle",
-        **_common([metadata], path),
+        **_common([metadata], path.stat().st_size),
         "steering_enabled": True,
         "steering_strength": 1.0,
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}},
@@ -42,32 +43,68 @@ def _inspect_bundle(path: Path) -> dict[str, Any]:
 
 def _inspect_directory(directory: Path) -> dict[str, Any]:
     try:
-        manifest, config = read_manifest(directory), read_object(directory / CONFIG)
-        metadata = [Metadata.model_validate_json(json.dumps(entry)) for entry in manifest["bundles"]]
-        document = {
-            "schema": SCHEMA,
-            "kind": "checkpoint",
-            **_common(metadata, directory / STEERING_FILE),
-            "base": manifest["base"],  # of what was exported; a bundle says only what it was computed on
-            "steering_enabled": config["steering_enabled"],
-            "steering_strength": config["steering_strength"],
-            "files": {n: {"bytes": e["bytes"], "sha256": e["sha256"]} for n, e in manifest["files"].items()},
-        }
-        switches = {entry["id"]: entry for entry in config["steering"]["requests"]}
-        for request in document["requests"]:
-            # As the checkpoint stands now: config.json may have been edited since.
-            now = switches[request["id"]]
-            request |= {"enabled": now["enabled"], "strength": now["strength"]}
+        return _of_graphs(directory) if is_onnx_export(directory) else _of_checkpoint(directory)
     except CheckFailed as failure:
         raise InputError(f"{directory}: {failure}; give a bundle, or a directory that mllmeraser export made") from None
     except ValidationError:
         raise InputError(f"{directory}: the manifest's metadata is damaged; run: mllmeraser verify DIR") from None
     except DAMAGE as error:
         raise InputError(f"{directory}: damaged ({one_line(error)}); run: mllmeraser verify DIR") from None
+
+
+def _of_checkpoint(directory: Path) -> dict[str, Any]:
+    manifest, config = read_manifest(directory), read_object(directory / CONFIG)
+    metadata = _metadata(manifest)
+    document = {
+        "schema": SCHEMA,
+        "kind": "checkpoint",
+        **_common(metadata, (directory / STEERING_FILE).stat().st_size),
+        "base": manifest["base"],  # of what was exported; a bundle says only what it was computed on
+        "steering_enabled": config["steering_enabled"],
+        "steering_strength": config["steering_strength"],
+        "files": _files(manifest),
+    }
+    switches = {entry["id"]: entry for entry in config["steering"]["requests"]}
+    for request in document["requests"]:
+        # As the checkpoint stands now: config.json may have been edited since.
+        now = switches[request["id"]]
+        request |= {"enabled": now["enabled"], "strength": now["strength"]}
     return document
 
 
-def _common(metadata: Sequence[Metadata], steering_file: Path) -> dict[str, Any]:
+def _of_graphs(directory: Path) -> dict[str, Any]:
+    manifest = read_object(directory / MANIFEST)
+    metadata = _metadata(manifest)
+    return {
+        "schema": SCHEMA,
+        "kind": "onnx",
+        **_common(metadata, sum(_tensor_bytes(meta) for meta in metadata)),
+        "base": {key: value for key, value in manifest["base"].items() if key != "weights"},
+        "steering_enabled": True,
+        "steering_strength": 1.0,
+        "toggle": manifest["toggle"],
+        "graphs": manifest["graphs"],
+        "files": _files(manifest),
+    }
+
+
+def _metadata(manifest: dict[str, Any]) -> list[Metadata]:
+    return [Metadata.model_validate_json(json.dumps(entry)) for entry in manifest["bundles"]]
+
+
+def _files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": e["bytes"], "sha256": e["sha256"]} for name, e in manifest["files"].items()}
+
+
+def _tensor_bytes(meta: Metadata) -> int:
+    """Of the directions and gates of a bundle, fp32, as every graph holds them."""
+    d, landmarks = meta.base.hidden_size, meta.gate.landmarks
+    gate = d if landmarks is None else landmarks * (d + 1) + 1
+    gates = len(meta.layers) if meta.gate_layer is None else 1
+    return 4 * len(meta.requests) * (len(meta.layers) * meta.reply_steps * d + gates * gate)
+
+
+def _common(metadata: Sequence[Metadata], steering_bytes: int) -> dict[str, Any]:
     base = metadata[0].base.model_dump(mode="json", exclude={"weights"})
     requests = [row for meta in metadata for row in _requests(meta)]
     blocks = sum(len(request["layers"]) for request in requests)
@@ -76,7 +113,7 @@ def _common(metadata: Sequence[Metadata], steering_file: Path) -> dict[str, Any]
         "layers": sorted({layer for meta in metadata for layer in meta.layers}),
         "requests": requests,
         "versions": metadata[0].versions,
-        "steering_bytes": steering_file.stat().st_size,
+        "steering_bytes": steering_bytes,
         # What the paper's form of the same steering takes: a d × d matrix in fp32 for every steered block.
         "dense_bytes": blocks * base["hidden_size"] ** 2 * 4,
     }
@@ -106,6 +143,9 @@ def summary(document: dict[str, Any]) -> list[str]:
         f"steering {'on' if document['steering_enabled'] else 'OFF'}, strength {document['steering_strength']:g}, "
         f"{document['steering_bytes']:,} bytes (as dense matrices {ratio:,.1f} times that)",
     ]
+    for graph, entry in document.get("graphs", {}).items():
+        twin = "" if entry["twin"] is None else f", the base's graph is {entry['twin']}"
+        lines.append(f"{graph}: steered, {entry['reply_steps'] - 1} positions of the reply{twin}")
     for request in document["requests"]:
         gate = request["gate"]
         threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"

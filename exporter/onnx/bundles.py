@@ -16,13 +16,15 @@ def graph_requests(bundles: Sequence[AnyBundle]) -> list[GraphRequest]:
     """Every request that is switched on, in the order of the bundles; their deltas add.
 
     Raises:
-        InputError: no bundle, or an id used twice.
+        InputError: no bundle, an id used twice, or gates of scope ``token``.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
     ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
+    if any(bundle.metadata.gate.scope == "token" for bundle in bundles):
+        raise InputError("a graph's gate is read at the last prompt token; compute the bundle with --gate-scope prompt")
     return [
         _request(bundle, index)
         for bundle in bundles

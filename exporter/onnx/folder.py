@@ -96,16 +96,24 @@ def real_file(root: Path, name: str) -> Path:
 def _graph(root: Path, name: str) -> Graph:
     path = real_file(root, name)
     model = load_graph(root / name)
-    locations = {
-        str(value.const_value.location)
-        for value in model.graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
+    locations = _locations(model)
     for location in sorted(locations):
         if PurePosixPath(location).name != location or "\\" in location or location.startswith("."):
             raise InputError(f"{root / name}: names a data file elsewhere, '{location}'; it cannot be trusted")
         real_file(root, str(PurePosixPath(name).with_name(location)))
     return Graph(name, path, model, tuple(sorted(locations)))
+
+
+def _locations(model: ir.Model) -> set[str]:
+    """Every data file that a graph names: of initializers and of constants, in branches and local functions too."""
+    bodies = [model.graph, *(function.graph for function in model.functions.values())]
+    graphs = [graph for body in bodies for graph in (body, *body.subgraphs())]
+    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    for node in (node for body in bodies for node in body.all_nodes()):
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                tensors.append(attribute.as_tensor())
+    return {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -116,7 +124,7 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError) as error:
+    except (DecodeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         lines = str(error).splitlines() or ["damaged"]
         raise InputError(f"{path}: not an ONNX graph ({lines[0]}); download it again") from None
     if not model.graph.outputs:

@@ -22,7 +22,7 @@ from test_cli import Run, document
 
 from mllmeraser.console import console
 from mllmeraser.exporter.onnx import api, export
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.steering.bundle import load_bundle, save_bundle
 
 
 @pytest.fixture
@@ -67,6 +67,13 @@ def test_steer_and_verify(run: Run, exported_bases: dict[str, Path], bundle: Pat
     assert verified.code == 0
     assert "ok     off equals base: bit for bit" in verified.stdout
     assert verified.stderr == f"next: mllmeraser sign {out} --private-key FILE\n"
+    shown = run("inspect", out)
+    assert f"{graphs.DECODER}: steered, 2 positions of the reply, the base's graph is {TWIN}" in shown.stdout
+    inspected, of_bundle = document(run("inspect", out, "--json")), document(run("inspect", bundle, "--json"))
+    assert (inspected["kind"], inspected["toggle"], of_bundle["kind"]) == ("onnx", "constant", "bundle")
+    for key in ("base", "layers", "requests", "dense_bytes"):
+        assert inspected[key] == of_bundle[key], key
+    assert inspected["steering_bytes"] == sum(tensor.nbytes for tensor in load_bundle(bundle).tensors.values())
     (out / "README.md").write_text("another card")
     broken = run("verify", out, "--json")
     assert broken.code == 3 and document(broken)["ok"] is False

@@ -60,7 +60,7 @@ def no_cache(model: ir.Model) -> None:
 
 
 def old_opset(model: ir.Model) -> None:
-    model.opset_imports[""] = 13
+    model.opset_imports[""] = 12
 
 
 def merged_branches(model: ir.Model) -> None:
@@ -101,7 +101,7 @@ DAMAGE: dict[Callable[[ir.Model], None], str] = {
     no_mask: "not a decoder as expected",
     mask_of_four_dimensions: "4 dimensions",
     no_cache: "not one per block",
-    old_opset: "opset 13",
+    old_opset: "opset 12",
     merged_branches: "use_cache_branch",
     control_flow: "control flow, a node If",
     residual_is_an_output: "an output of the graph",
@@ -138,9 +138,14 @@ def test_bundles_that_ask_for_nothing(model: ir.Model, part: Part) -> None:
         graph_requests([])
 
 
+def _tensor(location: str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(location, 0, 16, ir.DataType.FLOAT, name="w", shape=ir.Shape([4]))
+
+
 def _external(location: str) -> ir.Model:
-    tensor = ir.ExternalTensor(location, 0, 16, ir.DataType.FLOAT, name="w", shape=ir.Shape([4]))
-    value = ir.Value(name="w", shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    value = ir.Value(
+        name="w", shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.FLOAT), const_value=_tensor(location)
+    )
     node = ir.Node("", "Identity", [value], num_outputs=1)
     node.outputs[0].name = "logits"
     return ir.Model(
@@ -148,11 +153,22 @@ def _external(location: str) -> ir.Model:
     )
 
 
+def _in_a_branch(location: str) -> ir.Model:
+    """The same tensor as the constant of a branch."""
+    inner = ir.Node("", "Constant", [], [ir.AttrTensor("value", _tensor(location))], num_outputs=1)
+    branch = ir.AttrGraph("then_branch", ir.Graph([], inner.outputs, nodes=[inner], name="branch"))
+    condition = ir.Value(name="c", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
+    node = ir.Node("", "If", [condition], [branch], num_outputs=1)
+    node.outputs[0].name = "logits"
+    return ir.Model(ir.Graph([condition], node.outputs, nodes=[node], opset_imports={"": 20}), ir_version=10)
+
+
+@pytest.mark.parametrize("make", [_external, _in_a_branch])
 @pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/secret", ".hidden", "..\\secret"])
-def test_weights_outside_the_directory(tmp_path: Path, location: str) -> None:
+def test_weights_outside_the_directory(tmp_path: Path, location: str, make: Callable[[str], ir.Model]) -> None:
     (tmp_path / "secret").write_bytes(bytes(16))
     (tmp_path / "model").mkdir()
-    ir.save(_external(location), tmp_path / "model" / "decoder.onnx")
+    ir.save(make(location), tmp_path / "model" / "decoder.onnx")
     with pytest.raises(InputError, match="it cannot be trusted"):
         read_folder(tmp_path / "model")
 
