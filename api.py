@@ -95,6 +95,7 @@ def compute(
     from mllmeraser.steering.bundle import save_bundle
     from mllmeraser.steering.compute import compute
     from mllmeraser.steering.needs import needs
+    from mllmeraser.steering.provenance import name_data
 
     if output is not None:
         refuse_existing([Path(output)], overwrite)
@@ -109,6 +110,10 @@ def compute(
         seed=seed,
         batch_size=batch_size,
         compare=compare_directions,
+    )
+    name_data(
+        computation.bundle,
+        {"forget": Path(forget), "retain": Path(retain), "recall": chosen.recall, "erasure": chosen.erasure},
     )
     if output is not None and processes().leads:
         save_bundle(computation.bundle, Path(output))

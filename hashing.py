@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -61,14 +62,30 @@ def sha256_by_the_hub(root: Path, name: str) -> str | None:
     path = (root / name).resolve()
     if root.parent.name == "snapshots" and path.parent == root.parent.parent / "blobs":
         return path.name if _SHA256.fullmatch(path.name) else None
+    noted = noted_by_the_hub(root, name) if path.parent == root else None
+    return noted.etag if noted is not None and _SHA256.fullmatch(noted.etag) else None
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What ``hf download --local-dir`` notes of a file; of a large one the ETag is the sha256."""
+
+    commit: str
+    etag: str
+
+
+def noted_by_the_hub(root: Path, name: str) -> Noted | None:
+    """The note beside the file ``name`` of such a directory; None if there is none, or the file changed since.
+
+    Not read with huggingface_hub's own function, which makes folders and locks in the directory.
+    """
     noted = root / ".cache" / "huggingface" / "download" / f"{name}.metadata"
-    if path.parent != root or not noted.is_file():
+    if not noted.is_file():
         return None
     lines = noted.read_text(encoding="utf-8", errors="replace").split()  # commit, ETag, time of the download
-    if len(lines) != 3 or not _SHA256.fullmatch(lines[1]):
-        return None
     try:
-        changed = path.stat().st_mtime - 1 > float(lines[2])  # huggingface_hub's own rule
+        commit, etag, downloaded = lines
+        changed = (root / name).stat().st_mtime - 1 > float(downloaded)  # huggingface_hub's own rule
     except ValueError:
         return None
-    return None if changed else lines[1]
+    return None if changed else Noted(commit, etag)

@@ -62,6 +62,16 @@ class LayerStatistics(_Strict):
     false_fire_heldout: float | None = None
 
 
+DataSet = Literal["forget", "retain", "recall", "erasure"]
+
+
+class Data(_Strict):
+    """Which data was used: the commit of a repository of the Hub, or the sha256 of the files (:mod:`provenance`)."""
+
+    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
+    sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Request(_Strict):
     """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
 
@@ -72,6 +82,7 @@ class Request(_Strict):
     strength: float
     enabled: bool = True
     statistics: dict[int, LayerStatistics]
+    data: dict[DataSet, Data] = Field(default_factory=dict)  # empty: not known
 
 
 class GateForm(_Strict):

@@ -1,0 +1,58 @@
+"""Which data a request was computed from, said so that who has the data can check it and nobody else can read it.
+
+Of data from the Hub this is the commit: a snapshot of its cache lies in a folder of that name, and ``hf download
+--local-dir`` notes it beside the files. Of any other file it is the sha256 of its bytes (of several: of their sha256 in
+hex, in order of their paths). No path, no name of a repository and no word of a record is kept (promise P9). Whoever
+guesses a whole file byte by byte can confirm the guess by its sha256; a checkpoint that refuses questions about
+somebody says as much to anybody who asks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from mllmeraser.hashing import noted_by_the_hub, sha256_of_all
+from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.metadata import Data, DataSet
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def name_data(bundle: Bundle, paths: Mapping[DataSet, Path | None]) -> None:
+    """Record the data of a bundle's request, by what was given to ``read_samples``."""
+    bundle.metadata.requests[0].data = {name: data_of(path) for name, path in paths.items() if path is not None}
+
+
+def data_of(path: Path) -> Data:
+    """The commit of the data at ``path``, which is the same for all its files, or else their sha256."""
+    files = _files(path)
+    commits = {_commit(file) for file in files}
+    if len(commits) == 1 and (commit := next(iter(commits))) is not None:
+        return Data(revision=commit, sha256=None)
+    hashes = sha256_of_all(files)
+    if len(files) == 1:
+        return Data(revision=None, sha256=hashes[files[0]])
+    return Data(revision=None, sha256=hashlib.sha256("".join(hashes[file] for file in files).encode()).hexdigest())
+
+
+def _files(path: Path) -> list[Path]:
+    """A file; the parquet files of a folder; or those of both folders of ``QUESTIONS@PEOPLE``."""
+    path = path.absolute()
+    if path.is_file():
+        return [path]
+    names = [path.name] if path.is_dir() else path.name.split("@", 1)
+    tables = [path.with_name(name) for name in names]
+    return sorted(file for table in tables for file in (table.glob("*.parquet") if table.is_dir() else [table]))
+
+
+def _commit(file: Path) -> str | None:
+    for folder in file.parents:
+        if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+            return folder.name
+        if (folder / ".cache" / "huggingface" / "download").is_dir():
+            noted = noted_by_the_hub(folder, str(file.relative_to(folder)))
+            return None if noted is None or not _COMMIT.fullmatch(noted.commit) else noted.commit
+    return None
