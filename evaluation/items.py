@@ -206,7 +206,8 @@ def _read_choice(sample: Sample, prompt: str, reply: Reply) -> Choice:
     options, right = sample.options or {}, sample.correct_option
     keys, replies = list(options), list(expected_replies(prompt, options).values())
     letters = lists_letters(prompt, options)
-    best, normalised = likeliest(reply.log_likelihoods), likeliest_per_byte(reply.log_likelihoods, replies)
+    best = likeliest(reply.log_likelihoods)
+    normalised = likeliest_per_byte(reply.log_likelihoods, replies) if reply.log_likelihoods else None
     return Choice(
         likeliest=None if best is None else keys[best],
         per_byte=normalised is not None and keys[normalised] == right,

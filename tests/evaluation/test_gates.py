@@ -1,0 +1,85 @@
+"""Gates are read at the prompt's end, and told apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import tiny_chat
+import torch
+from fixtures import records
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmeraser.evaluation.gates import false_fire_rate
+from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.run import evaluate
+from mllmeraser.inference.encoding import encode
+from mllmeraser.inference.gates import read_gates
+from mllmeraser.inference.loading import Checkpoint
+
+# Four of one task, in words that the tiny tokenizer knows.
+SAMPLES = [
+    sample.model_copy(update={"prompt": f"word{7 * i} word{i + 3} baker ."}) for i, sample in enumerate(records(4)[::3])
+]
+PROMPTS = [sample.user_turn for sample in SAMPLES]
+
+
+def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkpoint:
+    """Gates that read 1, 0, 0.4 and −0.3 on the four prompts, at block 1."""
+    base = tiny_chat.checkpoint()
+    batch = encode(base, PROMPTS, "left")
+    part = tiny.steering(base.model, batch, kind=kind, shape=shape, threshold=threshold, layers=(1,), steps=2)
+    return replace(base, model=tiny.steered(base.model, part), steered=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "threshold"), [("identity", None), ("clip", None), ("step", 0.5), ("dead-zone", 0.5)]
+)
+@pytest.mark.parametrize("kind", ["linear", "kernel"])
+def test_a_gate_is_read_before_its_shape(shape: str, threshold: float | None, kind: str) -> None:
+    found = read_gates(steered(shape, threshold, kind), PROMPTS, batch_size=2)
+    assert [[(g.request, g.layer, g.threshold) for g in gates] for gates in found] == [[("r1", 1, threshold)]] * 4
+    assert [gates[0].value for gates in found] == pytest.approx([1.0, 0.0, 0.4, -0.3], abs=2e-2)
+
+
+def test_the_reading_leaves_the_model_as_it_was() -> None:
+    checkpoint = steered("step", 0.5)
+    batch = encode(checkpoint, PROMPTS, "left")
+    with torch.inference_mode():
+        before = checkpoint.model(**batch).logits
+        read_gates(checkpoint, PROMPTS)
+        assert torch.equal(checkpoint.model(**batch).logits, before)
+
+
+def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
+    assert read_gates(tiny_chat.checkpoint(), PROMPTS) == [()] * 4
+    checkpoint = steered("step", 0.5)
+    checkpoint.model.config.steering_enabled = False
+    assert read_gates(checkpoint, PROMPTS) == [()] * 4
+
+
+def test_the_document_tells_how_well_they_tell() -> None:
+    sets = [NamedSet("forget", SAMPLES[0:1]), NamedSet("retain", SAMPLES[1:])]
+    document = evaluate(
+        [NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2, batch_size=4
+    ).document()
+    forget, retain = document["gates"]
+    assert (forget["model"], forget["set"], forget["request"], forget["layer"]) == ("steered", "forget", "r1", 1)
+    assert (len(forget["values"]), len(retain["values"])) == (1, 3)
+    (quality,) = document["gate_quality"]
+    assert (quality["auroc"], quality["false_fire_rate_at_95_true_fire"]) == (1.0, 0.0)
+    assert (quality["true_fire_rate"], quality["false_fire_rate"], quality["threshold"]) == (1.0, 0.0, 0.5)
+
+
+def test_false_fire_rate_by_hand() -> None:
+    forgotten = [i / 100 for i in range(1, 101)]  # 95 of 100 reach 0.06
+    assert false_fire_rate(forgotten, [0.05, 0.06, 0.07, 0.5]) == 0.75
+    assert false_fire_rate([1.0], [0.0, 1.0, 2.0]) == pytest.approx(2 / 3)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.lists(st.integers(0, 9), min_size=1, max_size=40))
+def test_the_threshold_is_the_largest_that_enough_reach(forgotten: list[int], kept: list[int]) -> None:
+    reached = [t for t in range(10) if sum(g >= t for g in forgotten) >= 0.95 * len(forgotten)]
+    assert false_fire_rate(forgotten, kept) == sum(g >= max(reached) for g in kept) / len(kept)
