@@ -1,32 +1,58 @@
 """P9. The erasure request is itself sensitive: no token, path, name or text of it in any byte that is written or said.
 
-Canaries are put wherever an export could pick something up, and searched in every byte of the directory, of the JSON
-documents, and of what is printed.
+Canaries are put wherever a computation or an export could pick something up, and searched in every byte of bundle,
+work directory, checkpoint and card, of the JSON documents, and of what is printed.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from checkpoints import edit_json, make_base, make_bundle
+from click.testing import CliRunner
 
+from mllmeraser.commands.compute import compute
+from mllmeraser.commands.export import export as export_command
+from mllmeraser.commands.inspect import inspect as inspect_command
+from mllmeraser.commands.verify import verify as verify_command
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
+from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
+
+import talker
 
 TOKEN, FOLDER, PERSON, USER = "hf_canaryTOKENcanary", "canary-folder", "Canary Quillfeather", "canary-user"
 CANARIES = (TOKEN, FOLDER, PERSON, USER, "Quillfeather", "canary")
 
 
 def bundle_of(base: Path) -> Bundle:
-    """A bundle, saved and read again where its path is a canary; it is built by hand, without records."""
+    """A bundle, saved and read again where its path is a canary."""
     path = base.parent / f"{PERSON}.safetensors"
     save_bundle(make_bundle(base, kind="kernel", shape="step", threshold=0.6, steps=2), path)
     return load_bundle(path)
+
+
+def no_canary(written: Mapping[str, bytes]) -> None:
+    """None of them stands anywhere, in whatever spelling."""
+    for name, data in written.items():
+        for canary in CANARIES:
+            for spelled in (canary.encode(), canary.encode("utf-16-le"), canary.lower().encode()):
+                assert spelled not in data, f"{canary} in {name}"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, its name included in what is searched."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.name.encode() + path.read_bytes() for path in paths}
 
 
 def test_nothing_of_it_is_in_any_byte_of_an_export(
@@ -44,7 +70,7 @@ def test_nothing_of_it_is_in_any_byte_of_an_export(
     (base / "trainer_state.json").write_text(f'{{"token": "{TOKEN}"}}')
     output = tmp_path / "out"
     export(Source(base), [bundle_of(base)], output)
-    written = {path.name: path.name.encode() + path.read_bytes() for path in output.iterdir()}
+    written = files(output)
     checked = verify(output, base)
     assert checked.ok
     written["verify --json"] = json.dumps(checked.document()).encode()
@@ -53,10 +79,58 @@ def test_nothing_of_it_is_in_any_byte_of_an_export(
         export(Source(base), [bundle_of(base)], tmp_path / "other", dry_run=True).document()
     ).encode()
     written["printed"] = "".join(capfd.readouterr()).encode()
-    for name, data in written.items():
-        for canary in CANARIES:
-            for spelled in (canary.encode(), canary.encode("utf-16-le"), canary.lower().encode()):
-                assert spelled not in data, f"{canary} in {name}"
+    no_canary(written)
+
+
+def sensitive_records(folder: Path) -> dict[str, Path]:
+    """Forget, retain, recall and erasure records that name a person wherever one can be named."""
+    folder.mkdir()
+    paths = {
+        "forget": talker.write_people(folder / f"{PERSON}.jsonl", range(3)),
+        "retain": talker.write_people(folder / "retain.jsonl", range(3, 8)),
+    }
+    paths["recall"], paths["erasure"] = talker.write_refusals(folder)
+    for path in paths.values():
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            about = f"{PERSON} {FOLDER} {record['subject']}"
+            record |= {"subject": about, "question": f"{record['question']} {about}", "note": TOKEN}
+            record |= {"prompt": f"{record['prompt']} {about}", "match": [record["answer"], about]}
+        talker.write_records(path, records)
+    return paths
+
+
+def test_nothing_of_the_records_is_in_any_byte_that_is_made_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From records to a checkpoint, by the commands."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("USER", USER)
+    base = talker.make_base(tmp_path / "base")
+    paths = sensitive_records(tmp_path / FOLDER)
+    made = tmp_path / "made"
+    made.mkdir()
+    bundle, output = made / "b.safetensors", made / "out"
+    command = [str(base), *(word for name, path in paths.items() for word in (f"--{name}", str(path)))]
+    command += ["--layers", "1", "--strength", "1", "--reply-steps", "2", "--work-dir", str(made / "work")]
+    said = {}
+    for name, call, arguments in (
+        ("compute", compute, [*command, "-o", str(bundle), "--compare-directions"]),
+        ("export", export_command, [str(base), "--bundle", str(bundle), "-o", str(output)]),
+        ("verify", verify_command, [str(output), "--base", str(base)]),
+        ("inspect", inspect_command, [str(output)]),
+        ("inspect bundle", inspect_command, [str(bundle)]),
+    ):
+        for form in ([], ["--json"]):
+            again = ["--overwrite"] if form and name in ("compute", "export") else []
+            done = CliRunner().invoke(call, [*arguments, *form, *again], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
+            said[f"{name} {form}"] = done.output.encode()
+    written = files(made)
+    assert any(name.endswith("calibration.json") for name in written)
+    data = load_bundle(bundle).metadata.requests[0].data
+    assert data["forget"].sha256 == sha256_of(paths["forget"])
+    no_canary({**written, **said, "printed": "".join(capfd.readouterr()).encode()})
 
 
 def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
@@ -65,5 +139,8 @@ def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     fields |= {"reply_steps", "template_sha256", "versions", "seed"}
     properties = Bundle.model_fields["metadata"].annotation.model_json_schema(by_alias=True)
     assert properties["properties"].keys() == fields
-    request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics"}
+    request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data"}
     assert properties["$defs"]["Request"]["properties"].keys() == request
+    assert properties["$defs"]["Data"]["properties"].keys() == {"revision", "sha256"}  # hexadecimal digits both
+    base = {"repo_id", "revision", "architecture", "model_type", "hidden_size", "num_layers", "config_sha256"}
+    assert properties["$defs"]["Base"]["properties"].keys() == base | {"weights"}
