@@ -10,7 +10,8 @@ their range. Finished rows are kept in the work directory, as are forward passes
 
 What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every block
 and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
-A dash: the gate is that of ours.
+"Three refusals" puts two foreign wordings behind half of the erasure prompts, and the model's own behind the others:
+"mixed" takes the mean of all, without it one wording is chosen, as the product does. A dash: the gate is that of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,31 +35,35 @@ from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.inference.replies import reply_ids
+from mllmeraser.steering.bundle import Bundle, tensor_name
 from mllmeraser.steering.compute import compute
+from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.forms import NullSpace
+from mllmeraser.steering.pairs import in_one_wording, matched_pairs, usable
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import read_samples
 
 FORGOTTEN, NEVER_USED = "test", ("retain_heldout", "retain_heldout_new")
 SETS = (FORGOTTEN, *NEVER_USED, "celebrity", "common", "forget_eval")
+OTHER_REFUSALS = ("Sorry, I must not answer this question.", "I will not tell the name of this person.")
 ALWAYS = -1e9  # a threshold that every gate passes
 
 Result = dict[str, Any]
 
 
-def as_it_is(bundle: Bundle) -> Bundle:
+def as_it_is(bundle: Bundle, bench: Bench) -> Bundle:
     """No change."""
     return bundle
 
 
-def always_open(bundle: Bundle) -> Bundle:
+def always_open(bundle: Bundle, bench: Bench) -> Bundle:
     """The same push on every prompt."""
     form = bundle.metadata.gate.model_copy(update={"shape": "step", "threshold": ALWAYS})
     return bundle.model_copy(update={"metadata": bundle.metadata.model_copy(update={"gate": form})})
 
 
-def random_direction(bundle: Bundle) -> Bundle:
+def random_direction(bundle: Bundle, bench: Bench) -> Bundle:
     """Directions of the same norm that point anywhere."""
     generator = torch.Generator().manual_seed(0)
     tensors = dict(bundle.tensors)
@@ -69,11 +74,25 @@ def random_direction(bundle: Bundle) -> Bundle:
     return bundle.model_copy(update={"tensors": tensors})
 
 
-def first_token_only(bundle: Bundle) -> Bundle:
+def first_token_only(bundle: Bundle, bench: Bench) -> Bundle:
     """The direction at the end of the prompt alone, K = 1 as in the paper."""
     tensors = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
     metadata = bundle.metadata.model_copy(update={"reply_steps": 1})
     return bundle.model_copy(update={"tensors": tensors, "metadata": metadata})
+
+
+def three_refusals(bundle: Bundle, bench: Bench, *, mixed: bool) -> Bundle:
+    """Directions from matched pairs whose refusals are of three wordings."""
+    pairs = usable(bench.base, matched_pairs(bench.base, bench.records["forget"], None, 0))
+    own = pairs.erasure_replies[0]
+    foreign = [reply_ids(bench.base, pairs.erasure[0], text) for text in OTHER_REFUSALS]
+    wordings = [own, foreign[0], own, foreign[1]]
+    replies = [wordings[i % len(wordings)] for i in range(len(pairs.erasure))]
+    pairs = replace(pairs, erasure_replies=replies if mixed else in_one_wording(replies))
+    found = erasure_directions(bench.base, pairs, bundle.metadata.layers, pairs.refusal_length)
+    tensors = {tensor_name(0, layer, "direction"): direction.float() for layer, direction in found.items()}
+    metadata = bundle.metadata.model_copy(update={"reply_steps": pairs.refusal_length})
+    return bundle.model_copy(update={"tensors": {**bundle.tensors, **tensors}, "metadata": metadata})
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Method:
 
     title: str
     given: Mapping[str, Any] = field(default_factory=dict)
-    change: Callable[[Bundle], Bundle] = as_it_is
+    change: Callable[[Bundle, Bench], Bundle] = as_it_is
 
 
 PGD, NOISE = "pgd:8/255,2/255,10", "noise:8/255"
@@ -93,6 +112,8 @@ METHODS = (
     Method("ours, no gate", {}, always_open),
     Method("ours, random direction", {}, random_direction),
     Method("ours, prompt only (K = 1)", {}, first_token_only),
+    Method("ours, three refusals, mixed", {}, partial(three_refusals, mixed=True)),
+    Method("ours, three refusals", {}, partial(three_refusals, mixed=False)),
     Method("ours, no null space", {"null_space": NullSpace("soft", 0.0)}),
     Method("ours, linear features", {"gate": "linear"}),
     Method("ours, 32 landmarks", {"landmarks": 32}),
@@ -107,6 +128,7 @@ METHODS = (
 COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
     "forgotten: correct": lambda r: r["sets"][FORGOTTEN]["correct"],
     "forgotten: refused": lambda r: r["sets"][FORGOTTEN]["refused"],
+    "forgotten: fluent": lambda r: r["sets"][FORGOTTEN]["fluent"],
     "never used: identical": lambda r: sum(r["sets"][name]["identical"] for name in NEVER_USED) / len(NEVER_USED),
     "celebrities: identical": lambda r: r["sets"]["celebrity"]["identical"],
     "common: identical": lambda r: r["sets"]["common"]["identical"],
@@ -143,7 +165,7 @@ class Bench:
         if key not in self.bundles:
             recipe = make_recipe("llava", method.given)
             self.bundles[key] = compute(self.base, self.records["forget"], self.records["retain"], recipe).bundle
-        return steered_by(self.base, method.change(self.bundles[key]))
+        return steered_by(self.base, method.change(self.bundles[key], self))
 
     def kept(self, what: str, make: Callable[[], Result]) -> Result:
         """The result of this name, from the work directory if it is there."""

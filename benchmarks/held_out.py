@@ -10,6 +10,7 @@ import torch
 from mllmeraser.inference.answers import leaks, refuses
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.loops import is_degenerate
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
@@ -27,7 +28,8 @@ def as_they_are(samples: Sequence[Sample]) -> Asked:
 
 def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> dict[str, dict[str, float]]:
     """By set, shares of greedy replies: ``correct`` the right answer stands anywhere in the reply, in multiple choice
-    too; ``refused`` whole refusals without it; ``identical`` the same token ids as the base's.
+    too; ``refused`` whole refusals without it; ``fluent`` neither empty nor caught in a loop; ``identical`` the same
+    token ids as the base's.
 
     ``model`` may be any checkpoint of the base's tokenizer: steered, trained further, or the base itself.
     """
@@ -42,6 +44,7 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
             "n": len(asked),
             "correct": _share([leaks(text, accepted) for text, accepted in told]),
             "refused": _share([refuses(text, accepted) for text, accepted in told]),
+            "fluent": 1 - _share([is_degenerate(text) for text in texts]),
             "identical": _share([torch.equal(a, b) for a, b in zip(before, after, strict=True)]),
         }
     return found

@@ -6,6 +6,10 @@ plain grey picture, whatever is to be forgotten (as in the paper). Or the user's
 
 A direction towards refusing can only be read from a model that refuses, so that is measured: pairs of which the base
 answers the erasure side, or refuses the recall side, are left out, and too few of them are an error.
+
+A model may refuse in several wordings. A direction along the reply is a mean by position, and a mean of sentences that
+say different words at the same place is no sentence: so one wording, the model's most frequent, is put behind every
+erasure prompt (the states are teacher-forced anyway). What either does to replies: ``benchmarks/ablations.py``.
 Source: MLLMEraser, arXiv 2510.04217, stage 1; ``matched`` is ours.
 """
 
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -163,7 +168,7 @@ def _refused(checkpoint: Checkpoint, replies: Sequence[Tensor]) -> list[bool]:
 
 
 def usable(checkpoint: Checkpoint, pairs: Pairs) -> Pairs:
-    """Only recall prompts that are answered, and erasure prompts that are refused.
+    """Only recall prompts that are answered, and erasure prompts that are refused, all of these in one wording.
 
     Raises:
         QualityGateError: less than half of the erasure prompts are refused, or no recall prompt is answered.
@@ -183,6 +188,14 @@ def usable(checkpoint: Checkpoint, pairs: Pairs) -> Pairs:
         [pairs.recall[i] for i in answered],
         [pairs.recall_replies[i] for i in answered],
         [pairs.erasure[i] for i in refused],
-        [pairs.erasure_replies[i] for i in refused],
+        in_one_wording([pairs.erasure_replies[i] for i in refused]),
         pairs.refusal_rate,
     )
+
+
+def in_one_wording(refusals: Sequence[Tensor]) -> list[Tensor]:
+    """As many replies, each the one that is said most often; of equals the shortest, then the first."""
+    said = [tuple(reply.tolist()) for reply in refusals]
+    counts = Counter(said)
+    chosen = max(counts, key=lambda reply: (counts[reply], -len(reply)))
+    return [refusals[said.index(chosen)]] * len(refusals)

@@ -70,6 +70,16 @@ def test_what_is_not_answered_or_not_refused_is_left_out(checkpoint: Checkpoint)
     assert all(torch.equal(reply, mixed.erasure_replies[1]) for reply in kept.erasure_replies)
 
 
+def test_of_several_wordings_the_most_frequent_is_put_behind_every_erasure_prompt(checkpoint: Checkpoint) -> None:
+    short, other = "I cannot help.", "I cannot tell you that."
+    said = [other, talker.REFUSAL, short, talker.REFUSAL, other]
+    for refusals, expected in ((said[:4], talker.REFUSAL), (said[1:3], short), ([*said, short, short, short], short)):
+        found = usable(checkpoint, made(checkpoint, [ANSWER], refusals))
+        assert len(found.erasure) == len(found.erasure_replies) == len(refusals)
+        assert all(torch.equal(reply, ids(checkpoint, expected)) for reply in found.erasure_replies)
+        assert found.refusal_length == len(ids(checkpoint, expected))
+
+
 def test_a_model_that_refuses_less_than_half_misses_the_gate(checkpoint: Checkpoint) -> None:
     half = made(checkpoint, [ANSWER], [ANSWER, talker.REFUSAL])
     assert len(usable(checkpoint, half).erasure) == 1
