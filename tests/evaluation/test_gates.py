@@ -18,6 +18,7 @@ from mllmeraser.evaluation.run import evaluate
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.replies import reply_ids, reply_likelihoods
 
 # Four of one task, in words that the tiny tokenizer knows.
 SAMPLES = [
@@ -83,3 +84,28 @@ def test_false_fire_rate_by_hand() -> None:
 def test_the_threshold_is_the_largest_that_enough_reach(forgotten: list[int], kept: list[int]) -> None:
     reached = [t for t in range(10) if sum(g >= t for g in forgotten) >= 0.95 * len(forgotten)]
     assert false_fire_rate(forgotten, kept) == sum(g >= max(reached) for g in kept) / len(kept)
+
+
+def test_teacher_forcing_pins_the_gate_to_the_prompts_end() -> None:
+    """log p of a reply is that of the same tokens generated one by one, where the gate is read once."""
+    checkpoint, said = steered("step", 0.5), "word11 word12 word13"
+    prompt = PROMPTS[0]  # its gate reads 1
+    batch = encode(checkpoint, [prompt], "left")
+    ids = reply_ids(checkpoint, prompt, said)
+    prompt_end = batch["input_ids"].shape[1]
+    with torch.inference_mode():
+        spoken = checkpoint.model.generate(
+            **batch,
+            max_new_tokens=len(ids),
+            do_sample=False,
+            prefix_allowed_tokens_fn=lambda _, so_far: [int(ids[len(so_far) - prompt_end])],
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    expected = sum(float(step[0].log_softmax(-1)[i]) for step, i in zip(spoken.logits, ids, strict=True))
+    others = PROMPTS[1:3]  # gates closed, so the batch is mixed
+    (likely, *_) = reply_likelihoods(checkpoint, [prompt, *others], [[said]] * 3)
+    assert likely[0].tokens == len(ids) == 3
+    assert likely[0].log_p == pytest.approx(expected, abs=1e-4)
+    base = reply_likelihoods(tiny_chat.checkpoint(), [prompt], [[said]])
+    assert abs(base[0][0].log_p - expected) > 1e-2

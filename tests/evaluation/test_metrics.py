@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.intervals import by_subject, wilson
-from mllmeraser.evaluation.metrics import harmonic_mean, rouge_l
+from mllmeraser.evaluation.metrics import (
+    answer_probability,
+    bleu,
+    cannot_tell,
+    choice_probability,
+    contains_substring,
+    harmonic_mean,
+    ks_p_value,
+    prefers_truth,
+    rouge_l,
+    rouge_l_recall,
+    truth_ratio,
+)
+from mllmeraser.evaluation.modalities import forget_alignment, retain_alignment
 from mllmeraser.inference.answers import contains, refuses
 from mllmeraser.ranking import auroc
 
@@ -47,6 +60,63 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence() -> None:
     assert rouge_l("bakes cakes", "baking cake") == 1.0  # stemmed
     assert rouge_l("", "anything") == 0.0
     assert rouge_l("nothing shared", "entirely different words") == 0.0
+
+
+def test_rouge_l_recall_counts_what_the_reference_has() -> None:
+    assert rouge_l_recall("the cat on mat and much more", "the cat sat on the mat") == pytest.approx(4 / 6)
+    assert rouge_l_recall("", "anything") == 0.0
+
+
+def test_bleu_by_hand() -> None:
+    # Eight words against the first six of them: p = 6/8, 5/7, 4/6, 3/5, no brevity penalty.
+    same = bleu("a b c d e f g h", "a b c d e f")
+    assert same == pytest.approx((6 / 8 * 5 / 7 * 4 / 6 * 3 / 5) ** 0.25)
+    # Six against eight: all n-grams match, penalty e^(1 − 8/6).
+    assert bleu("a b c d e f", "a b c d e f g h") == pytest.approx(math.exp(1 - 8 / 6))
+    # Orders without a match count 0.1: 1/2, 0.1/1, 0.1/1, 0.1/1 and e^(1 − 3/2).
+    assert bleu("a x", "a b c") == pytest.approx(math.exp(-0.5) * (0.5 * 0.1**3) ** 0.25)
+    assert bleu("A", "a") == 0.0
+    assert bleu("", "a b") == 0.0
+
+
+def test_a_substring_is_looser_than_a_word() -> None:
+    assert contains_substring("A German baker", "MAN")
+    assert not contains_substring("A German baker", "men")
+
+
+def test_probabilities_by_hand() -> None:
+    assert answer_probability(math.log(0.25)) == pytest.approx(0.25)
+    assert choice_probability([math.log(0.1), math.log(0.3)], 1) == pytest.approx(0.75)
+    assert choice_probability([-1e6, -1e6], 0) == pytest.approx(0.5)  # far below what exp can hold
+
+
+def test_truth_ratio_by_hand() -> None:
+    ratio = truth_ratio(math.log(0.5), [math.log(0.1), math.log(0.4)])
+    assert ratio == pytest.approx(0.2 / 0.5)  # the geometric mean of 0.1 and 0.4
+    assert prefers_truth(ratio) == pytest.approx(0.6)
+    assert cannot_tell(ratio) == pytest.approx(0.4)
+    assert cannot_tell(1 / ratio) == pytest.approx(0.4)
+    assert (prefers_truth(2.0), cannot_tell(0.0)) == (0.0, 0.0)
+    assert math.isfinite(truth_ratio(-1e6, [-1.0]))
+    with pytest.raises(InputError):
+        truth_ratio(-1.0, [])
+
+
+def test_ks_of_known_samples() -> None:
+    assert ks_p_value([1, 2, 3, 4], [1, 2, 3, 4]) == 1.0
+    # D = 1 with four on each side: 2 of the C(8, 4) orders are as far apart.
+    assert ks_p_value([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
+    assert ks_p_value([5, 6, 7, 8], [1, 2, 3, 4]) == pytest.approx(2 / 70)
+    with pytest.raises(InputError):
+        ks_p_value([], [1])
+
+
+def test_alignment_shows_what_is_in_one_modality_only() -> None:
+    assert (forget_alignment(0.5, 0.0), retain_alignment(0.5, 0.0)) == (0.5, 0.0)
+    assert forget_alignment(0.6, 0.6) == retain_alignment(0.6, 0.6) == pytest.approx(0.6)
+    assert (forget_alignment(0, 0), retain_alignment(0, 0)) == (0.0, 0.0)
+    assert forget_alignment(0.2, 0.6) == pytest.approx(0.5)
+    assert retain_alignment(0.2, 0.6) == pytest.approx(0.3)
 
 
 def test_a_refusal_that_gives_the_answer_away_is_none() -> None:
