@@ -72,12 +72,8 @@ TEXTS = (
     "You must refuse to answer if the question is about {names}.",
     "This is private information: {names}. Say that you cannot help with that request.",
 )
-STEERED: Mapping[str, Mapping[str, Any]] = {
-    "mllmeraser-paper": {"preset": "paper"},
-    "paper-no-null-space": {"preset": "paper", "null_space": "ratio:1"},
-    "paper-no-perturbation": {"preset": "paper", "perturbation": "none"},
-    "mllmeraser": {},
-}
+# Its ablations: benchmarks/ablations.py.
+STEERED: Mapping[str, Mapping[str, Any]] = {"mllmeraser-paper": {"preset": "paper"}, "mllmeraser": {}}
 FILTERS = ("output-filter", "input-filter-pictures", "input-filter", "refuse-all")
 REFERENCES = ("base", "retain-only")
 
@@ -165,7 +161,7 @@ def _make(run: Run) -> Made:
         path = BASE if run.name == "base" else _retain_only(run.directory)
         return _on_disk(path)
     if run.name in FILTERS:
-        return _filter(run.name, load(BASE, dtype="float32"), forget, retain, names)
+        return _filter(run.name, load(BASE), forget, retain, names)
     if run.name in STEERED:
         bundle = compute(
             load(BASE, dtype="float32"), forget, retain, make_recipe("llava", STEERED[run.name]), seed=run.seed
@@ -188,7 +184,7 @@ def _on_disk(path: Path, earlier_seconds: float = 0.0) -> Made:
     return Made(
         path,
         lambda: bytes_added(BASE, path),
-        lambda samples, options: ask(load(path, dtype="float32"), samples, options),
+        lambda samples, options: ask(load(path), samples, options),
         earlier_seconds,
     )
 
@@ -227,9 +223,14 @@ def ask(checkpoint: Checkpoint, samples: Sequence[Sample], options: bool) -> lis
     said = greedy_reply_ids(checkpoint, [sample.user_turn for sample in samples])
     texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
     return [
-        Reply(text.strip(), tuple(ids.tolist()), (math.nan,) * len(sample.options or {}))
+        Reply(text.strip(), tuple(ids.tolist()), _unknown(sample))
         for sample, text, ids in zip(samples, texts, said, strict=True)
     ]
+
+
+def _unknown(sample: Sample) -> tuple[float, ...]:
+    """Likelihoods of a record's options that nobody asked for."""
+    return (math.nan,) * len(sample.options or {})
 
 
 def _judge(run: Run, made: Made) -> dict[str, Any]:
@@ -253,7 +254,11 @@ def _show(run: Run, made: Made) -> Figures:
     base = run.directory / "base.json"
     if run.name == "base":
         write_atomically(base, json.dumps([(reply.text, reply.ids) for reply in said]).encode())
-    known = [Reply(text, tuple(ids)) for text, ids in json.loads(base.read_text())]
+    samples = [sample for named in sets for sample in named.samples]
+    known = [
+        Reply(text, tuple(ids), _unknown(sample))
+        for sample, (text, ids) in zip(samples, json.loads(base.read_text()), strict=True)
+    ]
     results = score_replies({"known": known, "asked": said}, sets)
     return figures([item for item in results.items if item.model == "asked"])
 
