@@ -17,6 +17,7 @@ from mllmeraser.errors import InputError
 if TYPE_CHECKING:
     from mllmeraser.evaluation.baselines.methods import Baseline
     from mllmeraser.evaluation.report.report import Report
+    from mllmeraser.exporter.hub import Push
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.plan import Plan
     from mllmeraser.exporter.verify import Verification
@@ -40,6 +41,7 @@ __all__ = [
     "load_bundle",
     "needs",
     "onnx_steer",
+    "push",
     "report",
     "sign",
     "verify",
@@ -275,6 +277,32 @@ def sign(directory: AnyPath, private_key: AnyPath) -> Path:
     from mllmeraser.exporter.signing import sign
 
     return sign(Path(directory), Path(private_key))
+
+
+def push(
+    directory: AnyPath, repo_id: str, *, public: bool = False, results: AnyPath | None = None, dry_run: bool = False
+) -> Push:
+    """Bring an exported directory to a repository of the Hub, in one commit, private unless asked for otherwise.
+
+    Licence and gate of the base are carried over, its shards are copied by the Hub, and what the Hub holds afterwards
+    is compared with what was meant (``docs/hub.md``). The directory is not changed.
+
+    Args:
+        repo_id: ``org/name``; made if there is none, and otherwise empty or of an earlier push.
+        public: let everybody see it; done last.
+        results: the results of :func:`evaluate`; base and steered checkpoint are compared on the card.
+        dry_run: look up everything, write nothing.
+
+    Raises:
+        VerificationError: the directory breaks a promise, or the Hub holds other bytes afterwards.
+        InputError: the repository, its base or ``results`` cannot be used like this; nothing was written.
+        MllmEraserError: the Hub could not be reached, or refused; the same call goes on.
+    """
+    from mllmeraser.exporter.hub import push
+
+    return push(
+        Path(directory), repo_id, public=public, results=None if results is None else Path(results), dry_run=dry_run
+    )
 
 
 def inspect(path: AnyPath) -> dict[str, Any]:
