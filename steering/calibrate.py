@@ -60,6 +60,17 @@ class Calibration:
         """The trial of what was chosen, if there was one."""
         return next((point for point in self.curve if _choice(point) == (self.push, self.shape)), None)
 
+    @property
+    def shortfall(self) -> str | None:
+        """What the choice misses of what is asked of every choice, in words; null where nothing is missed."""
+        point = self.point
+        if point is None or _good(point):
+            return None
+        return (
+            f"no trial kept {KEPT:.0%} token-identical and erased {ERASED:.0%}; this is the best of both, "
+            f"from {len(self.curve)} trials: give more retain records, or records that differ more from the forgotten"
+        )
+
     def document(self) -> dict[str, Any]:
         """The whole trade-off curve and the choice, for the work directory and the report."""
         push = self.push
@@ -212,10 +223,14 @@ def _best(curve: Sequence[Point]) -> Point:
     def merit(point: Point, erased: float) -> tuple[float, ...]:
         return erased, point.fluent, -len(point.layers), -abs(point.strength - 1)
 
-    good = [point for point in curve if point.kept >= KEPT and point.erased >= ERASED]
+    good = [point for point in curve if _good(point)]
     if good:
         return max(good, key=lambda point: merit(point, point.erased))
     return max(curve, key=lambda point: merit(point, _harmonic(point.erased, point.kept)))
+
+
+def _good(point: Point) -> bool:
+    return point.kept >= KEPT and point.erased >= ERASED
 
 
 def _harmonic(a: float, b: float) -> float:
