@@ -110,6 +110,8 @@ class Computation:
                 f"trial      {point.refused:.1%} refused, {point.forgotten:.1%} without the answer, "
                 f"{point.kept:.1%} of what is kept token-identical"
             )
+        if (shortfall := self.calibration.shortfall) is not None:
+            lines.append(f"shortfall  {shortfall}")
         for pair, cosines in self.cosines.items():
             lines.append(f"cosine     {pair}: " + ", ".join(f"{layer}: {c:.2f}" for layer, c in cosines.items()))
         return lines
