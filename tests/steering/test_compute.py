@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.steering.bundle import load_bundle, save_bundle
-from mllmeraser.steering.calibrate import STRENGTHS
+from mllmeraser.steering.calibrate import ERASED, KEPT, STRENGTHS
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import Sample, read_samples
@@ -130,6 +131,16 @@ def test_what_is_left_open_is_chosen_from_trials(computed: Computation) -> None:
     assert {len(point.layers) for point in curve} > {1}
     assert {point.gate_shape for point in curve} == {"step", "dead-zone", "clip"}
     assert len({point.threshold for point in curve if point.gate_shape == "clip"} | {None}) == 1
+
+
+def test_a_choice_that_keeps_or_erases_too_little_says_so(computed: Computation) -> None:
+    """A random model: what erases moves what should be kept, or nothing is erased."""
+    chosen = computed.calibration
+    assert chosen.point is not None
+    assert chosen.point.kept < KEPT or chosen.point.erased < ERASED
+    assert any(line.startswith("shortfall  no trial kept 99% token-ident") for line in computed.lines())
+    best = replace(chosen.point, kept=KEPT, refused=1.0, forgotten=1.0)
+    assert replace(chosen, curve=(best,)).shortfall is None
 
 
 def test_without_calibration_everything_is_fitted_on_everything(
