@@ -181,10 +181,13 @@ def family_of(config: dict[str, Any]) -> type[SteeringMixin]:
 def _config(directory: Path) -> str:
     config = read_object(directory / CONFIG)
     family = family_of(config)
+    requests = parse_requests(config.get("steering"), text_config(config).num_hidden_layers)
+    per_token = requests[0].per_token
     expected = {
         "architectures": [family.__name__],
         "auto_map": {
             "AutoConfig": f"configuration_mllmeraser.{family.config_class.__name__}",
+            **({"AutoModel": f"modeling_mllmeraser.{family.base_class.__name__}"} if per_token else {}),
             "AutoModelForImageTextToText": f"modeling_mllmeraser.{family.__name__}",
         },
     }
@@ -203,7 +206,6 @@ def _config(directory: Path) -> str:
         raise CheckFailed(f"{STEERING_FILE} is missing")
     if (found := sha256_of(directory / STEERING_FILE)) != steering.get("sha256"):
         raise CheckFailed(f"{CONFIG}: steering.sha256 is {steering.get('sha256')}, {STEERING_FILE} has {found}")
-    requests = parse_requests(steering, text_config(config).num_hidden_layers)
     return f"{config['model_type']}, {len(requests)} request(s), steering sha256 {found[:12]}…"
 
 

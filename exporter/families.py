@@ -29,6 +29,11 @@ class Family:
         return f"MllmEraser{self.native}"
 
     @property
+    def steered_base(self) -> str:
+        """Our class below the head, which ``AutoModel`` names where gates are of scope ``token``."""
+        return f"MllmEraser{self.stem}Model"
+
+    @property
     def configuration(self) -> str:
         """The class of our configuration."""
         return f"MllmEraser{self.stem}Config"

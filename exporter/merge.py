@@ -36,13 +36,15 @@ def merge(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> Steering:
     """Several bundles become several requests, numbered in the order given; their deltas add.
 
     Raises:
-        InputError: no bundle, an id used twice, or a bundle that was not computed on this base.
+        InputError: no bundle, an id used twice, two gate scopes, or a bundle that was not computed on this base.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
     ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
+    if len({bundle.metadata.gate.scope for bundle in bundles}) > 1:
+        raise InputError("bundles of --gate-scope prompt and token cannot stand in one checkpoint; export them apart")
     requests: list[dict[str, Any]] = []
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     for bundle in bundles:
@@ -95,6 +97,8 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
     """``config.json`` of the export: the base's, with our classes and the steering, without dangerous keys."""
     configuration, modeling = (name.removesuffix(".py") for name in CODE)
     config = _without_native_type(without_dangerous_keys(base.config), base.model_type)
+    # By AutoModel a server builds the model its own way and runs it so: only gates that need no prompt's end bear that.
+    per_token = section["requests"][0]["gate"]["scope"] == "token"
     for key in ("_name_or_path", "_commit_hash"):
         config.pop(key, None)
     return {
@@ -103,6 +107,7 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
         "architectures": [base.names.steered],
         "auto_map": {
             "AutoConfig": f"{configuration}.{base.names.configuration}",
+            **({"AutoModel": f"{modeling}.{base.names.steered_base}"} if per_token else {}),
             "AutoModelForImageTextToText": f"{modeling}.{base.names.steered}",
         },
         "steering_enabled": True,

@@ -14,6 +14,14 @@ strength times ``config.steering_strength``; φ is ``identity``, ``clip`` (to [0
 threshold) or ``step`` (0 or 1). The deltas of several requests add. Where λ φ(g) is 0 the state is not touched, so an
 input that no gate fires on gives the base model's output bit for bit. The base weights are never changed.
 
+With ``gate.scope`` ``token`` the gate is not read once: every position, of prompt and reply alike, is moved by the gate
+of its own state,
+
+    h_t ← h_t + λ φ(g(h_t)) r_0      at every position t of a steered block
+
+so nothing is kept, and what was computed in chunks, from a prefix cache, packed or in a continuous batch is what one
+forward gives. Servers that build the base model by ``AutoModel`` and run it their own way (vLLM) need this scope.
+
 Which columns are prompt: in ``generate`` the prompt it was called with. In a plain ``forward`` on an empty cache the
 whole input, unless ``labels`` (its −100 prefix) or ``steering_prompt_length`` (per row, the column of the first reply
 token) say where the reply starts, as for scoring an answer. A new turn on a used cache is gated by its own last token.
@@ -34,6 +42,7 @@ import inspect
 import json
 import math
 import re
+import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
@@ -46,6 +55,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from transformers import (
+    MODEL_MAPPING,
     Gemma3ForConditionalGeneration,
     GenerationMixin,
     Idefics3ForConditionalGeneration,
@@ -111,6 +121,7 @@ class Request:
     all_positions: bool
     steps: int  # K
     landmarks: int  # J; 0 for a linear gate
+    per_token: bool  # every position is moved by its own gate
 
     def gate_layer_of(self, layer: int) -> int:
         return layer if self.gate_layer is None else self.gate_layer
@@ -136,7 +147,16 @@ def parse_requests(steering: dict[str, Any] | None, num_layers: int) -> tuple[Re
     """
     if not isinstance(steering, dict) or steering.get("schema") != SCHEMA or not steering.get("requests"):
         raise SteeringError(f"config.json: 'steering' must hold schema {SCHEMA} and at least one request; export again")
-    return tuple(_parse_request(index, entry, num_layers) for index, entry in enumerate(steering["requests"]))
+    requests = tuple(_parse_request(index, entry, num_layers) for index, entry in enumerate(steering["requests"]))
+    if len({request.per_token for request in requests}) > 1:
+        raise SteeringError("config.json: gates of scope 'prompt' and 'token' stand together; export them apart")
+    return requests
+
+
+def strengths(config: Any) -> tuple[float, ...]:
+    """λ of each request as the configuration stands now; it may be changed on a loaded model."""
+    on = config.steering_strength if config.steering_enabled else 0.0
+    return tuple(on * entry["strength"] if entry["enabled"] else 0.0 for entry in config.steering["requests"])
 
 
 def _parse_request(index: int, entry: dict[str, Any], num_layers: int) -> Request:
@@ -153,6 +173,7 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int) -> Reques
             all_positions=entry["prompt_positions"] == "all",
             steps=entry["reply_steps"],
             landmarks=entry["landmarks"] or 0,
+            per_token=gate.get("scope", "prompt") == "token",  # without: an export of before there were two
         )
         strength, enabled, positions = entry["strength"], entry["enabled"], entry["prompt_positions"]
         threshold = gate["threshold"]
@@ -166,6 +187,8 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int) -> Reques
         "gate_layer": request.gate_layer is None or request.gate_layer <= min(request.layers, default=-1),
         "gate.kind": request.kind in ("linear", "kernel") and (request.kind == "linear") == (request.landmarks == 0),
         "gate.shape": request.shape in ("identity", "clip", "dead-zone", "step"),
+        "gate.scope": gate.get("scope", "prompt") in ("prompt", "token")
+        and (not request.per_token or (request.gate_layer is None and request.steps == 1)),
         "gate.threshold": request.shape in ("identity", "clip")
         or (isinstance(threshold, int | float) and math.isfinite(threshold)),
         "prompt_positions": positions in ("all", "last"),
@@ -380,13 +403,17 @@ class RequestSteering(nn.Module):
     def read(self, hidden: Tensor, plan: Plan) -> Tensor:
         """φ(g) of each row, 0 for a row without a prompt token here; (b,) fp32."""
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        last = hidden[rows, plan.last.to(hidden.device)].float()  # (b, d)
+        g = self.value(hidden[rows, plan.last.to(hidden.device)].float())
+        return torch.where(plan.seen.to(g.device), g, torch.zeros_like(g))
+
+    def value(self, states: Tensor) -> Tensor:
+        """φ(g) of fp32 states (n, d); (n,)."""
         if self.request.kind == "linear":
-            g = (last * self.gate).sum(-1)
+            g = (states * self.gate).sum(-1)
         else:
-            unit = nn.functional.normalize(last, dim=-1)
+            unit = nn.functional.normalize(states, dim=-1)
             # Without the matrix product: it would be rounded to TF32 where the user allows that.
-            distance = torch.cdist(unit, self.landmarks, compute_mode="donot_use_mm_for_euclid_dist")  # (b, J)
+            distance = torch.cdist(unit, self.landmarks, compute_mode="donot_use_mm_for_euclid_dist")  # (n, J)
             g = (torch.exp(-2 * distance.square() / self.bandwidth) * self.weights).sum(-1)
         if self.request.shape == "clip":
             g = g.clamp(0, 1)
@@ -394,13 +421,28 @@ class RequestSteering(nn.Module):
             g = torch.where(g < self.request.threshold, torch.zeros_like(g), g)
         elif self.request.shape == "step":
             g = (g >= self.request.threshold).to(g.dtype)
-        return torch.where(plan.seen.to(g.device), g, torch.zeros_like(g))
+        return g
 
-    def forward(self, hidden: Tensor, plan: Plan) -> tuple[Tensor, Tensor] | None:
+    def _of_each_position(self, hidden: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+        """Scope ``token``: the delta (b, s, d) fp32 and the positions (b, s) it moves, from these states alone."""
+        if scale == 0:
+            return None
+        if self.direction.dtype != torch.float32:
+            raise SteeringError(f"the steering was loaded as {self.direction.dtype}; load the model in float32")
+        gate = self.value(hidden.float().flatten(0, -2)).unflatten(0, hidden.shape[:-1])  # (b, s)
+        delta = (gate * scale).unsqueeze(-1) * self.direction[0]
+        return delta, gate != 0
+
+    def forward(self, hidden: Tensor, plan: Plan | float) -> tuple[Tensor, Tensor] | None:
         """Read the gate if it is read here; then the delta (b, s, d) fp32 and the positions (b, s) it moves.
+
+        Args:
+            plan: with scope ``token`` only the request's λ.
 
         None: this request is off, or moves nothing at this block.
         """
+        if isinstance(plan, int | float):
+            return self._of_each_position(hidden, plan)
         request = self.request
         if plan.scales[request.index] == 0:
             return None
@@ -425,8 +467,19 @@ class RequestSteering(nn.Module):
 class LayerSteering(nn.ModuleDict):
     """All requests at one block, by index; adds their deltas to the block's output."""
 
-    def forward(self, hidden: Tensor, plan: Plan) -> Tensor:
-        results = [child(hidden, plan) for child in self.values()]
+    def __init__(self, requests: dict[str, RequestSteering], config: Any) -> None:
+        super().__init__(requests)
+        self.per_token = all(child.request.per_token for child in requests.values())
+        self.config = config  # of the whole model, whose switches it follows
+
+    def forward(self, hidden: Tensor, plan: Plan | None) -> Tensor:
+        if self.per_token:
+            scales = strengths(self.config)
+            results = [child(hidden, scales[int(index)]) for index, child in self.items()]
+        elif plan is None:
+            return hidden
+        else:
+            results = [child(hidden, plan) for child in self.values()]
         shifts = [result for result in results if result is not None]
         if not shifts:
             return hidden
@@ -454,7 +507,7 @@ def steered_layer(base: type[nn.Module]) -> type[nn.Module]:
             plan = kwargs.pop(_PLAN, None)
             output = super().forward(*args, **kwargs)
             steering = self._modules.get("steering")
-            if plan is None or steering is None:
+            if steering is None:
                 return output
             if isinstance(output, tuple):  # transformers 4.57, Qwen2.5-VL
                 return (steering(output[0], plan), *output[1:])
@@ -657,13 +710,14 @@ class SteeringMixin(PreTrainedModel):
     native_class: ClassVar[type[PreTrainedModel]]
     published_layers: ClassVar[str]  # name of the decoder layers in a published checkpoint
     decoder_path: ClassVar[str] = "model.language_model"  # name of their parent in memory
+    base_class: ClassVar[type[PreTrainedModel]]  # the same below the head
     _no_split_modules: Collection[str] | None
     _keep_in_fp32_modules_strict: Collection[str] | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "native_class" in vars(cls):
-            native = cls.native_class
+        native = vars(cls).get("native_class")
+        if native is not None and issubclass(native, GenerationMixin):
             cls.forward = _in_place_of(native.forward, cls._steered_forward)
             cls.prepare_inputs_for_generation = _in_place_of(native.prepare_inputs_for_generation, cls._steered_inputs)
 
@@ -684,7 +738,7 @@ class SteeringMixin(PreTrainedModel):
             }
             _change_class(layer, steered_layer(type(layer)))
             if here:
-                layer.steering = LayerSteering(here)
+                layer.steering = LayerSteering(here, self.config)
         # Matched by class name: without it accelerate would split a steered layer over two devices.
         self._no_split_modules = {*(self._no_split_modules or ()), *(type(layer).__name__ for layer in layers)}
         self._keep_in_fp32_modules_strict = {*(self._keep_in_fp32_modules_strict or ()), "steering"}
@@ -715,10 +769,13 @@ class SteeringMixin(PreTrainedModel):
 
     # -- forward and generate
 
+    @property
+    def _per_token(self) -> bool:
+        return self.steering_requests[0].per_token  # of one, of all
+
     def _scales(self) -> tuple[float, ...]:
-        """λ of each request as the configuration stands now; it may be changed on a loaded model."""
-        on = self.config.steering_strength if self.config.steering_enabled else 0.0
-        return tuple(on * entry["strength"] if entry["enabled"] else 0.0 for entry in self.config.steering["requests"])
+        """λ of each request that needs a plan; of scope ``token`` none does."""
+        return () if self._per_token else strengths(self.config)
 
     def _steps(self, scales: tuple[float, ...]) -> int:
         return max(request.steps for request in self.steering_requests if scales[request.index] != 0)
@@ -905,6 +962,54 @@ def _read_file(name: Any, file: str, hub: dict[str, Any]) -> bytes:
     return Path(path).read_bytes()
 
 
+# -------------------------------------------------------------------------------------------------------- base models
+
+
+class SteeredBaseModel(SteeringMixin):
+    """The model below the head, as ``AutoModel`` names it: what servers build, by ``from_config``, and fill themselves.
+
+    Their loaders know nothing of ours, so that seal and steering file are verified while the model is made. Only scope
+    ``token`` can be served so: nobody tells this model where a prompt ends.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """As the native class.
+
+        Raises:
+            SteeringError: gates of scope ``prompt``, a sealed file or the steering file is missing or was changed.
+        """
+        super().__init__(config)
+        if not self._per_token:
+            raise SteeringError(
+                "this checkpoint's gate is read at the last prompt token, which is not known here: load it with "
+                "AutoModelForImageTextToText, or compute and export again with --gate-scope token"
+            )
+        name, commit = config.name_or_path, getattr(config, "_commit_hash", None)
+        hub = {} if commit is None else {"revision": commit}
+        check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
+        self._read_steering(name, config, hub)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Raises a SteeringError: a checkpoint is of the whole model."""
+        raise SteeringError("load it with AutoModelForImageTextToText to save it")
+
+
+def _base_model(family: type[SteeringMixin]) -> type[SteeredBaseModel]:
+    """The class of a family's base model, ``MllmEraserLlavaModel`` for LLaVA."""
+    native, name = (
+        MODEL_MAPPING[family.native_class.config_class],
+        family.__name__.replace("ForConditionalGeneration", "Model"),
+    )
+    facts = {
+        "__module__": __name__,
+        "config_class": family.config_class,
+        "native_class": native,
+        "published_layers": family.published_layers,
+        "decoder_path": family.decoder_path.removeprefix("model."),
+    }
+    return type(name, (SteeredBaseModel, native), facts)
+
+
 # ---------------------------------------------------------------------------------------------------------- families
 
 
@@ -998,15 +1103,18 @@ for _native, _family in FAMILIES.items():
     # So that save_pretrained also writes these two files and the auto_map.
     _family.register_for_auto_class("AutoModelForImageTextToText")
     _family.config_class.register_for_auto_class("AutoConfig")
+    _base = _family.base_class = _base_model(_family)
+    setattr(sys.modules[__name__], _base.__name__, _base)  # where AutoModel looks it up
     if conversion_mapping is not None:
         # transformers 5 renames published weights for its own classes only; without this the language model of a
         # subclass stays random. 5.8 needs the model_type beside the class name.
-        for _key in (_family.native_class.__name__, _native):
-            _mapping = conversion_mapping.get_checkpoint_conversion_mapping(_key)
-            if _mapping is not None:
-                for _name in (_family.__name__, _family.config_class.model_type):
-                    conversion_mapping.register_checkpoint_conversion_mapping(_name, _mapping, overwrite=True)
-                break
+        for _ours, *_names in ((_family, _family.__name__, _family.config_class.model_type), (_base, _base.__name__)):
+            for _key in (_ours.native_class.__name__, _native):
+                _mapping = conversion_mapping.get_checkpoint_conversion_mapping(_key)
+                if _mapping is not None:
+                    for _name in _names:
+                        conversion_mapping.register_checkpoint_conversion_mapping(_name, _mapping, overwrite=True)
+                    break
 
 
 def steered_class(model_type: str) -> type[SteeringMixin]:

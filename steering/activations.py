@@ -33,7 +33,7 @@ def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
 
 
 @contextmanager
-def _reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
+def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
     """Within the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d) and then stops."""
     blocks = decoder_layers(checkpoint)
     last = max(layers)
@@ -80,7 +80,7 @@ def last_prompt_states(
     states: dict[int, Tensor] = {}
     for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
         for name, rows in read.items():
-            _refuse_non_finite(int(name), prompts, batch, rows)
+            refuse_non_finite(int(name), prompts, batch, rows)
             states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
     return states
 
@@ -104,7 +104,7 @@ def stream_prompt_states(
     files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
     for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
         for name, rows in read.items():
-            _refuse_non_finite(int(name), prompts, batch, rows)
+            refuse_non_finite(int(name), prompts, batch, rows)
             files[int(name)].write(batch, rows)
     return files
 
@@ -123,7 +123,7 @@ def _last_states_by_batch(
     )
 
 
-def _refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int], rows: Tensor) -> None:
+def refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int], rows: Tensor) -> None:
     wrong = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
     if len(wrong):
         worst = min(batch[int(row)] for row in wrong)
@@ -137,7 +137,7 @@ def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequ
     inputs = encode(checkpoint, prompts, padding_side="right")
     columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
     read: dict[int, Tensor] = {}
-    with _reading(checkpoint, layers, columns, read):
+    with reading(checkpoint, layers, columns, read):
         checkpoint.model(**inputs, use_cache=False)
     return {str(layer): rows[:, 0] for layer, rows in read.items()}
 
@@ -194,7 +194,7 @@ def _reply_sums(
     there = k[None, :] < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]  # (b, steps)
     columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
     read: dict[int, Tensor] = {}
-    with _reading(checkpoint, layers, columns, read):
+    with reading(checkpoint, layers, columns, read):
         checkpoint.model(**inputs, use_cache=False)
     sums = {}
     for layer, rows in read.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mllmeraser.steering.bundle import GateForm, tensor_name
-from mllmeraser.steering.forms import GateShape
+from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate
 
 
@@ -26,7 +26,12 @@ class Plan:
 
 
 def assemble(
-    plan: Plan, gates: Mapping[int, Gate], shape: GateShape, directions: Mapping[int, Tensor], reply_steps: int
+    plan: Plan,
+    gates: Mapping[int, Gate],
+    shape: GateShape,
+    directions: Mapping[int, Tensor],
+    reply_steps: int,
+    scope: Scope = "prompt",
 ) -> tuple[GateForm, dict[str, Tensor]]:
     """The form of the gates and the tensors of request 0, fp32, by the names of the bundle; the first ``reply_steps``
     of the directions (K, d)."""
@@ -36,6 +41,7 @@ def assemble(
         shape=shape.name,
         threshold=shape.threshold,
         landmarks=None if first.landmarks is None else len(first.landmarks.centres),
+        scope=scope,
     )
     tensors = {tensor_name(0, layer, "direction"): directions[layer][:reply_steps].float() for layer in plan.layers}
     for layer in plan.read:

@@ -24,7 +24,10 @@ def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
         raise InputError(
             f"--gate-layer {recipe.gate_layer}: a shared gate must not lie after the first moved block, {layers[0]}"
         )
-    return recipe.model_copy(update={"layers": layers})
+    by_scope = {}
+    if recipe.gate_scope == "token":
+        by_scope = {"gate_layer": "own", "reply_steps": 1, "prompt_positions": "all"}
+    return recipe.model_copy(update={"layers": layers, **by_scope})
 
 
 def blocks_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:

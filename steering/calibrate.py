@@ -165,7 +165,8 @@ def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], 
     settings = list(_settings(recipe, seed))
     gates = {}
     for layer in track(list(material.forget_states), "calibration: gates"):
-        scores = cross_validate(material.forget_states[layer], material.retain_states[layer], folds, settings)
+        forget, retain = material.forget_states[layer], material.retain_states[layer]
+        scores = cross_validate(forget, retain, folds, settings, material.positions)
         best = max(range(len(settings)), key=lambda i: scores[i].separation)
         gates[layer] = Validated(settings[best], scores[best])
     return gates
@@ -183,7 +184,7 @@ def _plans(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> I
     else:
         readers = sorted(separation, key=lambda layer: -separation[layer])[:GATE_BLOCKS]
     for reader in sorted(readers):
-        for span in SPANS:
+        for span in SPANS if recipe.gate_scope == "prompt" else (1,):  # a later block's gate would read moved states
             layers = tuple(range(reader, reader + span))
             if layers[-1] < num_layers - 1 or (span == 1 and len(readers) == 1):
                 yield Plan(layers, None if recipe.gate_layer == "own" else reader)

@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap, turns
 from mllmeraser.steering.states import States
+from mllmeraser.steering.tokens import POSITIONS, stream_token_states
 from mllmeraser.steering.trials import Material
 
 LONGEST_STEERED_REPLY = 16  # K of `auto` at most
@@ -202,14 +204,18 @@ def _material(
         more = [(sample, turn) for sample in samples for turn in variants(sample.user_turn, rng)]
         samples += [sample for sample, _ in more]
         forget_turns += [turn for _, turn in more]
+    scope, positions = recipe.gate_scope, 1 if recipe.gate_scope == "prompt" else POSITIONS
+    stream = stream_prompt_states if scope == "prompt" else partial(stream_token_states, seed=seed)
     return Material(
         samples,
         forget_turns,
         retain,
         retain_turns,
         last_prompt_states(checkpoint, forget_turns, layers, batch_size=batch_size, progress="forget states"),
-        stream_prompt_states(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
+        stream(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
         directions,
+        scope,
+        positions,
     )
 
 
@@ -251,7 +257,7 @@ def _bundle(
     counts: tuple[int, int],
 ) -> Bundle:
     push = chosen.push
-    form, tensors = assemble(push.plan, gates, chosen.shape, directions, push.reply_steps)
+    form, tensors = assemble(push.plan, gates, chosen.shape, directions, push.reply_steps, recipe.gate_scope)
     settings = [gate.setting for gate in chosen.gates.values()]
     request = Request(
         id="request-1",

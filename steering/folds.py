@@ -24,6 +24,10 @@ class Fold(NamedTuple):
     forget: Tensor
     retain: Tensor
 
+    def rows(self, positions: int) -> Tensor:
+        """Which rows of the retain states are held out, where each sample has so many of them; (n_r · positions,)."""
+        return self.retain.repeat_interleave(positions)
+
 
 def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed: int) -> list[Fold]:
     """⌈1/share⌋ folds; every sample is held out in exactly one, and none holds out a whole set.

@@ -6,6 +6,7 @@ import math
 from typing import Literal, NamedTuple
 
 Kind = Literal["linear", "kernel"]
+Scope = Literal["prompt", "token"]
 RidgeScale = Literal["absolute", "relative"]
 SHAPES = ("identity", "clip", "dead-zone", "step")
 THRESHOLDED = ("dead-zone", "step")

@@ -12,7 +12,7 @@ from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.steering.assembly import Plan, assemble
 from mllmeraser.steering.bundle import request_entry
-from mllmeraser.steering.forms import GateShape
+from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate
 
 
@@ -32,9 +32,10 @@ def steered_in_process(
     gates: Mapping[int, Gate],
     shape: GateShape,
     directions: Mapping[int, Tensor],
+    scope: Scope = "prompt",
 ) -> Checkpoint:
     """A checkpoint that shares the base's weights, offloaded ones too, and steers as the exported one will."""
-    form, tensors = assemble(push.plan, gates, shape, directions, push.reply_steps)
+    form, tensors = assemble(push.plan, gates, shape, directions, push.reply_steps, scope)
     entry = request_entry(
         "trial",
         push.plan.layers,

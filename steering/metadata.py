@@ -86,12 +86,16 @@ class Request(_Strict):
 
 
 class GateForm(_Strict):
-    """How the gate is computed and shaped (φ of ``method.md``); ``landmarks`` is null for a linear gate."""
+    """How the gate is computed and shaped (φ of ``method.md``); ``landmarks`` is null for a linear gate.
+
+    Scope ``prompt``: read once, at the last prompt token; ``token``: at every position, which it alone then moves.
+    """
 
     kind: Literal["linear", "kernel"]
     shape: Literal["identity", "clip", "dead-zone", "step"]
     threshold: float | None
     landmarks: int | None = None
+    scope: Literal["prompt", "token"] = "prompt"
 
 
 class Method(_Strict):
@@ -162,7 +166,7 @@ def request_entry(
         "strength": strength,
         "layers": list(layers),
         "gate_layer": gate_layer,
-        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold},
+        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold, "scope": gate.scope},
         "prompt_positions": prompt_positions,
         "reply_steps": reply_steps,
         "landmarks": gate.landmarks,
@@ -201,6 +205,8 @@ def check_forms(metadata: Metadata, found: Mapping[str, tuple[str, tuple[int, ..
         raise InputError(f"{where}: layers {layers} are not ascending block indices below {metadata.base.num_layers}")
     if gate_layer is not None and not 0 <= gate_layer <= layers[0]:
         raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered block {layers[0]}")
+    if metadata.gate.scope == "token" and (gate_layer is not None or metadata.reply_steps != 1):
+        raise InputError(f"{where}: gates of scope 'token' are read at each block, and have one direction there")
     if metadata.gate.shape in ("dead-zone", "step") and metadata.gate.threshold is None:
         raise InputError(f"{where}: a {metadata.gate.shape} gate needs a threshold")
     expected = expected_shapes(metadata)

@@ -19,6 +19,7 @@ from mllmeraser.inference.source import Source, read_config
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.samples import Sample, subjects
+from mllmeraser.steering.tokens import POSITIONS
 
 _STATE_BYTES = 4  # fp32
 
@@ -106,6 +107,7 @@ def needs(
     recipe = recipe_on(recipe, config.num_hidden_layers)
     read, moved = blocks_of(recipe, config.num_hidden_layers)
     rows = len(retain) * (2 if recipe.augment else 1)  # each beside a variant
+    rows *= POSITIONS if recipe.gate_scope == "token" else 1
     return Needs(
         model_type=model_type,
         num_layers=config.num_hidden_layers,

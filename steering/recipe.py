@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
-from mllmeraser.steering.forms import GateShape, Kind, NullSpace, Perturbation, RidgeScale
+from mllmeraser.steering.forms import GateShape, Kind, NullSpace, Perturbation, RidgeScale, Scope
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -145,6 +145,14 @@ class Recipe(BaseModel):
     gate: Annotated[Kind, _choice("linear|kernel", "What a gate looks at: the state, or likeness to landmarks.")] = (
         "kernel"
     )
+    gate_scope: Annotated[
+        Scope,
+        _choice(
+            "prompt|token",
+            "prompt: the gate is read once, at the last prompt token; token: every position is moved by its own gate, "
+            "for servers that prefill in chunks (vLLM).",
+        ),
+    ] = "prompt"
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
@@ -194,6 +202,16 @@ class Recipe(BaseModel):
     def _consistent(self) -> Recipe:
         if (self.recall is None) != (self.erasure is None):
             raise ValueError("recall and erasure records are given together or not at all")
+        if self.gate_scope == "token" and (
+            self.reply_steps not in ("auto", 1)
+            or self.prompt_positions == "last"
+            or self.gate_layer not in ("auto", "own")
+            or self.sequential
+        ):
+            raise ValueError(
+                "gate-scope token moves every position by its own gate and one direction: leave out reply-steps, "
+                "prompt-positions, gate-layer and sequential"
+            )
         if self.calibration_share == 0 and (open_ := self.left_open):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in open_)
             raise ValueError(f"--calibration-share 0 calibrates nothing: give {options} a value")

@@ -21,7 +21,7 @@ from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.steering.assembly import Plan
 from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.forms import GateShape
+from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
 from mllmeraser.steering.in_process import Push, steered_in_process
 from mllmeraser.steering.samples import Sample
@@ -39,8 +39,10 @@ class Material:
     retain: Sequence[Sample]
     retain_turns: Sequence[Prompt]
     forget_states: Mapping[int, Tensor]  # each (n_f, d)
-    retain_states: Mapping[int, States]  # each (n_r, d)
+    retain_states: Mapping[int, States]  # each (n_r · positions, d)
     directions: Mapping[int, Tensor]  # each (K, d)
+    scope: Scope = "prompt"
+    positions: int = 1  # rows of ``retain_states`` for each record, beside each other
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ class Trials:
     def __call__(self, push: Push, shape: GateShape) -> Point:
         """Make the replies that the push may change, and judge all of them."""
         gates = {layer: self._gate(layer) for layer in push.plan.read}
-        steered = steered_in_process(self.checkpoint, push, gates, shape, self.material.directions)
+        material = self.material
+        steered = steered_in_process(self.checkpoint, push, gates, shape, material.directions, material.scope)
         moved = self._moved(push.plan, gates, shape)
         return self._judge(push, shape, {**self.base_replies, **self._replies(steered, moved)})
 
     def _moved(self, plan: Plan, gates: Mapping[int, Gate], shape: GateShape) -> list[int]:
-        """The prompts on which some gate opens; all of them without a threshold."""
-        if shape.threshold is None:
+        """The prompts on which some gate opens; all of them without a threshold, or where any position may open it."""
+        if shape.threshold is None or self.material.scope == "token":
             return list(range(len(self.turns)))
         opens = torch.zeros(len(self.turns), dtype=torch.bool)
         for layer, gate in gates.items():
@@ -136,7 +139,8 @@ class Trials:
         if layer not in self._fitted:
             forget = self.material.forget_states[layer][~self.fold.forget]
             retain = self.material.retain_states[layer]
-            self._fitted[layer] = fit_gate(forget, retain, self.settings[layer], keep=~self.fold.retain)
+            fitted_on = ~self.fold.rows(self.material.positions)
+            self._fitted[layer] = fit_gate(forget, retain, self.settings[layer], fitted_on)
         return self._fitted[layer]
 
 

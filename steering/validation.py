@@ -35,21 +35,23 @@ class HeldOut:
 
 
 def cross_validate(
-    forget: Tensor, retain: States, folds: Sequence[Fold], recipes: Sequence[GateRecipe]
+    forget: Tensor, retain: States, folds: Sequence[Fold], recipes: Sequence[GateRecipe], positions: int = 1
 ) -> list[HeldOut]:
-    """For each recipe: fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and (n_r, d) of one
-    block. The recipes may differ in bandwidth and null space only."""
+    """For each recipe: fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and
+    (n_r · positions, d) of one block. Of the positions of a retain sample the one counts that opens the gate furthest.
+    The recipes may differ in bandwidth and null space only."""
     found = [_empty(len(forget), len(retain)) for _ in recipes]
     for fold in folds:
-        gates = fit_gates(forget[~fold.forget], retain, recipes, keep=~fold.retain)
+        gates = fit_gates(forget[~fold.forget], retain, recipes, keep=~fold.rows(positions))
         for gate, scores in zip(gates, found, strict=True):
             scores.forget[fold.forget] = gate(forget[fold.forget])
-        places = fold.retain.nonzero()[:, 0]
-        for piece in pieces(retain, fold.retain):
+        held_out = fold.rows(positions)
+        places = held_out.nonzero()[:, 0]
+        for piece in pieces(retain, held_out):
             here, places = places[: len(piece)], places[len(piece) :]
             for gate, scores in zip(gates, found, strict=True):
                 scores.retain[here] = gate(piece)
-    return found
+    return [HeldOut(scores.forget, scores.retain.view(-1, positions).amax(dim=1)) for scores in found]
 
 
 def _empty(n_forget: int, n_retain: int) -> HeldOut:

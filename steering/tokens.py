@@ -1,0 +1,97 @@
+"""States for gates of scope ``token``: of a retain record not only the last prompt token, but its whole conversation.
+
+Where every position is moved by its own gate, no position of a conversation that is to be kept may open it, neither of
+the prompt nor of the reply. So the gate is fitted, and its threshold chosen, against ``POSITIONS`` of each record: the
+last prompt token, and others drawn from the prompt and the base's own reply, half of them near the end of the prompt or
+later, where a long picture would hide them. What is to be forgotten must open it at the last prompt token, as ever.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mllmeraser.inference.encoding import append, encode
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.steering.activations import reading, refuse_non_finite
+from mllmeraser.steering.states import StateFile
+
+POSITIONS = 12  # of each record
+NEAR = 32  # positions before the reply
+LONGEST_REPLY = 32
+
+
+@torch.inference_mode()
+def stream_token_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    folder: Path,
+    *,
+    seed: int,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> dict[int, StateFile]:
+    """h_l at ``POSITIONS`` positions of each prompt and the base's greedy reply to it, beside each other.
+
+    Returns:
+        per block a file of (n · POSITIONS, d) in the order of ``prompts``.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
+    replies = greedy_reply_ids(
+        checkpoint, prompts, max_new_tokens=LONGEST_REPLY, batch_size=batch_size, progress="retain replies"
+    )
+    width = checkpoint.model.config.get_text_config().hidden_size
+    files = {layer: StateFile(folder / f"block-{layer}", len(prompts) * POSITIONS, width) for layer in layers}
+    found = run_passes(
+        checkpoint,
+        "token-states",
+        prompts,
+        lambda rows: _states(checkpoint, [prompts[i] for i in rows], [replies[i] for i in rows], rows, layers, seed),
+        lambda rows: [sorted(layers), POSITIONS, NEAR, seed, rows, [replies[i].tolist() for i in rows]],
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for batch, read in found:
+        places = [i * POSITIONS + k for i in batch for k in range(POSITIONS)]
+        of_row = [i for i in batch for _ in range(POSITIONS)]
+        for name, states in read.items():
+            refuse_non_finite(int(name), prompts, of_row, states.flatten(0, 1))
+            files[int(name)].write(places, states.flatten(0, 1))
+    return files
+
+
+def _states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Tensor],
+    numbers: Sequence[int],
+    layers: Sequence[int],
+    seed: int,
+) -> dict[str, Tensor]:
+    """Per block (b, POSITIONS, d)."""
+    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), replies)
+    columns = [
+        drawn_positions(start, start + len(reply), random.Random(f"positions {seed} {number}"))
+        for start, reply, number in zip(starts.tolist(), replies, numbers, strict=True)
+    ]
+    read: dict[int, Tensor] = {}
+    with reading(checkpoint, layers, torch.tensor(columns), read):
+        checkpoint.model(**inputs, use_cache=False)
+    return {str(layer): states for layer, states in read.items()}
+
+
+def drawn_positions(start: int, end: int, rng: random.Random) -> list[int]:
+    """``POSITIONS`` of the columns below ``end``; ``start`` is the column of the first reply token."""
+    near = [rng.randrange(max(0, start - NEAR), end) for _ in range((POSITIONS - 1) // 2)]
+    anywhere = [rng.randrange(end) for _ in range(POSITIONS - 1 - len(near))]
+    return [start - 1, *near, *anywhere]
