@@ -1,14 +1,18 @@
 """What steering costs in inference, on decoder layers of the true LLaVA-1.5-7B shape (random weights), side by side.
 
     python benchmarks/overhead.py [--tokens 640] [--steps 32] [--rounds 7] [--layers 2] [--dtype float32|bfloat16]
-        [--cpu-time]
+        [--cpu-time] [--load]
 
 Three models share their weights: the base; ours, steered at one block (kernel gate of 64 landmarks, always open, six
 directions along the reply); and the paper's layer, h + W h_last with a dense d × d matrix W at the same block, as a
-forward hook. They take turns within each round, in a new order each time; printed is the median of the rounds' ratios.
-``of 32`` is the ratio for a model of 32 such layers: what one steered block adds, over 32 times what a layer takes.
-Load: the native class on the base's directory against ours on its export, also in turns; what ours takes more (the
-steering file's hash, the checks) does not grow with the number of layers, and few layers load in milliseconds.
+forward hook. They take turns within each round, in a new order each time, and the base takes two: ``base again`` is
+what the machine makes of no difference at all. Printed are the median of the rounds' ratios and, in brackets, their
+quartiles. ``of 32`` is the ratio for a model of 32 such layers: what one steered block adds, over 32 times what a layer
+takes.
+
+With --load instead: the native class on the base's directory against ours on its export, in turns, beside a tokenizer
+file of LLaVA's size, which ours hashes. A layer is 405 MB in bfloat16: --layers 8 makes a checkpoint of 3.2 GB. What
+ours takes more does not grow with the number of layers.
 """
 
 from __future__ import annotations
@@ -94,9 +98,12 @@ def in_turns(rounds: int, runs: dict[str, Callable[[], Any]]) -> dict[str, list[
     return found
 
 
-def median_ratio(values: list[float], reference: list[float]) -> float:
-    """Of one round each, so that a busy minute counts for both."""
-    return statistics.median(value / base for value, base in zip(values, reference, strict=True))
+def quartiles(values: list[float], reference: list[float]) -> tuple[float, float, float]:
+    """Of the ratios, each of one round, so that a busy minute counts for both."""
+    low, middle, high = statistics.quantiles(
+        [value / base for value, base in zip(values, reference, strict=True)], n=4, method="inclusive"
+    )
+    return low, middle, high
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -112,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--load", action="store_true", help="compare loading instead")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
     options = parser.parse_args()
     if options.cpu_time:
@@ -127,51 +135,70 @@ def main() -> None:
         folder = Path(name)
         base = base_model(options.layers, dtype)
         base.save_pretrained(folder / "base")
+        (folder / "base" / "tokenizer.json").write_text(f'{{"as large as": "{"x" * 3_600_000}"}}')
         bundle = kernel_bundle(folder / "base")
         bundle.metadata.gate.threshold = -1e9  # always open: nothing is saved by a closed gate
         export(Source(folder / "base"), [bundle], folder / "steered")
-        ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), bundle.tensors)
-        hook, block = dense_hook(dtype), base.get_decoder().layers[options.layers // 2]
+        if options.load:
+            del base
+            compare_loading(folder, options.rounds)
+        else:
+            ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), bundle.tensors)
+            compare_inference(base, ours, ids, options)
 
-        def paper() -> tuple[float, float]:
-            handle = block.register_forward_hook(hook)
-            try:
-                return timed(base, ids, options.steps)
-            finally:
-                handle.remove()
 
-        found = in_turns(
-            options.rounds,
-            {
-                "base": lambda: timed(base, ids, options.steps),
-                "ours": lambda: timed(ours, ids, options.steps),
-                "paper": paper,
-            },
-        )
-        threads = torch.get_num_threads()
-        print(f"{options.layers} layers of d = 4096, {options.dtype}, {threads} thread(s), {options.tokens} tokens")
-        print(f"{'':8} {'base':>11} {'ours':>8} {'of 32':>8} {'paper':>8} {'of 32':>8}")
-        for index, phase in enumerate(("prefill", "decode")):
-            times = {who: [row[index] for row in rows] for who, rows in found.items()}
-            line = f"{phase:8} {1e3 * statistics.median(times['base']):8.1f} ms"
-            for who in ("ours", "paper"):
-                ratio = median_ratio(times[who], times["base"])
-                line += f" {ratio:8.4f} {1 + (ratio - 1) * options.layers / FULL:8.4f}"
-            print(line, flush=True)
-        loads = in_turns(
-            options.rounds,
-            {
-                "base": lambda: seconds(
-                    lambda: LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype="auto")
-                ),
-                "ours": lambda: seconds(
-                    lambda: MllmEraserLlavaForConditionalGeneration.from_pretrained(folder / "steered", dtype="auto")
-                ),
-            },
-        )
-        base_ms, ours_ms = (1e3 * statistics.median(loads[who]) for who in ("base", "ours"))
-        ratio = median_ratio(loads["ours"], loads["base"])
-        print(f"{'load':8} {base_ms:8.1f} ms {ratio:8.4f}, which is {ours_ms - base_ms:.1f} ms more")
+def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse.Namespace) -> None:
+    """Print the ratios of prefill and decode."""
+    hook, block = dense_hook(base.dtype), base.get_decoder().layers[options.layers // 2]
+
+    def paper() -> tuple[float, float]:
+        handle = block.register_forward_hook(hook)
+        try:
+            return timed(base, ids, options.steps)
+        finally:
+            handle.remove()
+
+    found = in_turns(
+        options.rounds,
+        {
+            "base": lambda: timed(base, ids, options.steps),
+            "base again": lambda: timed(base, ids, options.steps),
+            "ours": lambda: timed(ours, ids, options.steps),
+            "paper": paper,
+        },
+    )
+    threads = torch.get_num_threads()
+    print(f"{options.layers} layers of d = 4096, {options.dtype}, {threads} thread(s), {options.tokens} tokens")
+    for index, phase in enumerate(("prefill", "decode")):
+        times = {who: [row[index] for row in rows] for who, rows in found.items()}
+        print(f"{phase:8} {'base':10} {1e3 * statistics.median(times['base']):8.1f} ms")
+        for who in ("base again", "ours", "paper"):
+            low, ratio, high = quartiles(times[who], times["base"])
+            whole = 1 + (ratio - 1) * options.layers / FULL
+            print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  of 32: {whole:.4f}", flush=True)
+
+
+def compare_loading(folder: Path, rounds: int) -> None:
+    """Print the ratio of loading the export and the base."""
+    native, steered = LlavaForConditionalGeneration, MllmEraserLlavaForConditionalGeneration
+
+    def of_base() -> float:
+        return seconds(lambda: native.from_pretrained(folder / "base", dtype="auto"))
+
+    found = in_turns(
+        rounds,
+        {
+            "base": of_base,
+            "base again": of_base,
+            "ours": lambda: seconds(lambda: steered.from_pretrained(folder / "steered", dtype="auto")),
+        },
+    )
+    size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors")) / 1e9
+    print(f"load     base       {1e3 * statistics.median(found['base']):8.1f} ms, {size:.2f} GB")
+    for who in ("base again", "ours"):
+        low, ratio, high = quartiles(found[who], found["base"])
+        more = 1e3 * statistics.median(v - b for v, b in zip(found[who], found["base"], strict=True))
+        print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  {more:+.1f} ms", flush=True)
 
 
 if __name__ == "__main__":
