@@ -1,6 +1,7 @@
 """The method, the paper's, and each without one of its parts, on the demo model in three seeds; and `--augment`.
 
-    python benchmarks/ablations.py --models DIR --work-dir DIR [--seeds 0,1,2] [--only TEXT] [-o FILE.json]
+    python benchmarks/ablations.py --models DIR --work-dir DIR [--seeds 0,1,2] [--every N] [--only TEXT]
+        [-o FILE.json]
 
 Seed 0 is the model that travels with the tool; the others are looked for as DIR/seed1, DIR/seed2 and trained there by
 `mllmeraser.demo.train` if they are missing (half an hour each). Every row computes a bundle on the demo's forget and
@@ -104,7 +105,6 @@ class Method:
     change: Callable[[Bundle, Bench], Bundle] = as_it_is
 
 
-PGD, NOISE = "pgd:8/255,2/255,10", "noise:8/255"
 OURS, AUGMENTED = Method("ours"), Method("ours, --augment", {"augment": True})
 METHODS = (
     Method("paper", {"preset": "paper"}),
@@ -119,10 +119,8 @@ METHODS = (
     Method("ours, 32 landmarks", {"landmarks": 32}),
     AUGMENTED,
     Method("ours, harmful direction", {"direction": "harmful"}),
-    Method("ours, PGD", {"perturbation": PGD}),
-    Method("ours, noise", {"perturbation": NOISE}),
     Method("paper, no perturbation", {"preset": "paper", "perturbation": "none"}),
-    Method("paper, noise", {"preset": "paper", "perturbation": NOISE}),
+    Method("paper, noise", {"preset": "paper", "perturbation": "noise:8/255"}),
     Method("paper, matched direction", {"preset": "paper", "direction": "matched"}),
 )
 COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
@@ -140,11 +138,12 @@ COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
 class Bench:
     """One training seed: its model, the sets, and the bundles that were computed."""
 
-    def __init__(self, seed: int, models: Path, work: Path) -> None:
-        self.seed, self.work = seed, work
+    def __init__(self, seed: int, models: Path, work: Path, every: int) -> None:
+        self.seed, self.work, self.every = seed, work, every
         self.model_path = trained(seed, models)
         data = write_data(work / "data")
-        self.records = {name: read_samples(data[name]) for name in (*SETS, "forget", "retain")}
+        self.records = {name: read_samples(data[name])[::every] for name in SETS}
+        self.records |= {name: read_samples(data[name]) for name in ("forget", "retain")}
         self.bundles: dict[str, Bundle] = {}
         self._base: Checkpoint | None = None
 
@@ -159,17 +158,17 @@ class Bench:
         """A set's records with their own turns."""
         return as_they_are(self.records[name])
 
-    def steered(self, method: Method) -> Checkpoint:
-        """The base steered by the method's bundle; one that several rows start from is computed once."""
+    def bundle(self, method: Method) -> Bundle:
+        """The method's bundle; one that several rows start from is computed once."""
         key = repr(sorted(method.given.items()))
         if key not in self.bundles:
             recipe = make_recipe("llava", method.given)
             self.bundles[key] = compute(self.base, self.records["forget"], self.records["retain"], recipe).bundle
-        return steered_by(self.base, method.change(self.bundles[key], self))
+        return method.change(self.bundles[key], self)
 
     def kept(self, what: str, make: Callable[[], Result]) -> Result:
         """The result of this name, from the work directory if it is there."""
-        path = self.work / "rows" / f"{self.seed}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
+        path = self.work / "rows" / f"{self.seed}-{self.every}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
         if not path.exists():
             console.print(f"seed {self.seed}: {what}")
             path.parent.mkdir(exist_ok=True)
@@ -189,11 +188,11 @@ def trained(seed: int, models: Path) -> Path:
 
 def of_method(bench: Bench, method: Method) -> Result:
     """The figures of a row of the first table."""
-    steered = bench.steered(method)
+    bundle = bench.bundle(method)
     kept = [pair for name in (*NEVER_USED, "celebrity", "common") for pair in bench.asked(name)]
     return {
-        "sets": figures(bench.base, steered, {name: bench.asked(name) for name in SETS}),
-        "auroc": gate_auroc(steered, bench.asked(FORGOTTEN), kept) if method.change is as_it_is else None,
+        "sets": figures(bench.base, steered_by(bench.base, bundle), {name: bench.asked(name) for name in SETS}),
+        "auroc": gate_auroc(bench.base, bundle, bench.asked(FORGOTTEN), kept) if method.change is as_it_is else None,
     }
 
 
@@ -207,7 +206,8 @@ def changed(asked: Asked, change: str) -> Asked:
 def of_change(bench: Bench, change: str) -> Result:
     """The figures of a row of the second table: the base, and steered with and without `--augment`."""
     sets = {name: changed(bench.asked(name), change) for name in ("forget_eval", FORGOTTEN, "retain_heldout")}
-    models = {"base": bench.base, "plain": bench.steered(OURS), "augmented": bench.steered(AUGMENTED)}
+    steered = {"plain": OURS, "augmented": AUGMENTED}
+    models = {"base": bench.base} | {n: steered_by(bench.base, bench.bundle(of)) for n, of in steered.items()}
     return {name: figures(bench.base, model, sets) for name, model in models.items()}
 
 
@@ -254,13 +254,14 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="where models of other seeds are, or are put")
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--every", type=int, default=1, help="ask every n-th record of a set only")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("-o", "--output", type=Path, help="all figures, JSON")
     options = parser.parse_args()
     options.models.mkdir(parents=True, exist_ok=True)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    benches = [Bench(seed, options.models, options.work_dir) for seed in seeds]
+    benches = [Bench(seed, options.models, options.work_dir, options.every) for seed in seeds]
     methods = {
         method.title: [bench.kept(method.title, partial(of_method, bench, method)) for bench in benches]
         for method in METHODS
@@ -271,6 +272,8 @@ def main() -> None:
         for change in (*PICTURES, "paraphrase")
         if options.only in change
     }
+    asked = {name: len(records) for name, records in benches[0].records.items() if name in SETS}
+    print(f"records asked: {', '.join(f'{name} {n}' for name, n in asked.items())}")
     print(f"training seeds {options.seeds}; greedy replies; mean (range) over the seeds\n")
     if methods:
         print(table("method", COLUMNS, methods) + "\n")

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from mllmeraser.inference.answers import leaks, refuses
-from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.loops import is_degenerate
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.ranking import auroc
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.activations import decoder_layers, last_prompt_states
+from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.steering.features import Landmarks
+from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.samples import Sample
 
 Asked = Sequence[tuple[Sample, Prompt]]
@@ -50,12 +53,28 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
     return found
 
 
-def gate_auroc(model: Checkpoint, forgotten: Asked, kept: Asked) -> float:
-    """How well the gates of a steered checkpoint tell these apart; the mean over the blocks whose gates it reads."""
-    readings = read_gates(model, [turn for _, turn in [*forgotten, *kept]])
-    n, blocks = len(forgotten), range(len(readings[0]))
-    values = [[gates[block].value for gates in readings] for block in blocks]
-    return sum(auroc(of_block[:n], of_block[n:]) for of_block in values) / len(blocks)
+def gate_auroc(base: Checkpoint, bundle: Bundle, forgotten: Asked, kept: Asked) -> float:
+    """How well the bundle's gates tell these apart on states of the base, as they were fitted; the mean over the blocks
+    whose gates are read."""
+    turns = [turn for _, turn in [*forgotten, *kept]]
+    states = last_prompt_states(
+        base, turns, range(len(decoder_layers(base)))
+    )  # of all blocks: one pass for all bundles
+    meta, n = bundle.metadata, len(forgotten)
+    found = []
+    for layer in meta.layers if meta.gate_layer is None else [meta.gate_layer]:
+        values = _gate(bundle, layer)(states[layer]).tolist()
+        found.append(auroc(values[:n], values[n:]))
+    return sum(found) / len(found)
+
+
+def _gate(bundle: Bundle, layer: int) -> Gate:
+    def tensor(leaf: str) -> Tensor:
+        return bundle.tensors[tensor_name(0, layer, leaf)].double()
+
+    if bundle.metadata.gate.kind == "linear":
+        return Gate(tensor("gate"), None)
+    return Gate(tensor("weights"), Landmarks(tensor("landmarks"), float(tensor("bandwidth"))))
 
 
 def steered_by(base: Checkpoint, bundle: Bundle) -> Checkpoint:
