@@ -37,7 +37,7 @@ from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import reply_ids
-from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle, tensor_name
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.forms import NullSpace
@@ -144,7 +144,6 @@ class Bench:
         data = write_data(work / "data")
         self.records = {name: read_samples(data[name])[::every] for name in SETS}
         self.records |= {name: read_samples(data[name]) for name in ("forget", "retain")}
-        self.bundles: dict[str, Bundle] = {}
         self._base: Checkpoint | None = None
 
     @property
@@ -160,21 +159,24 @@ class Bench:
 
     def bundle(self, method: Method) -> Bundle:
         """The method's bundle; one that several rows start from is computed once."""
-        key = repr(sorted(method.given.items()))
-        if key not in self.bundles:
+        path = self._path("bundles", repr(sorted(method.given.items())), "safetensors")
+        if not path.exists():
             recipe = make_recipe("llava", method.given)
-            self.bundles[key] = compute(self.base, self.records["forget"], self.records["retain"], recipe).bundle
-        return method.change(self.bundles[key], self)
+            save_bundle(compute(self.base, self.records["forget"], self.records["retain"], recipe).bundle, path)
+        return method.change(load_bundle(path), self)
 
     def kept(self, what: str, make: Callable[[], Result]) -> Result:
         """The result of this name, from the work directory if it is there."""
-        path = self.work / "rows" / f"{self.seed}-{self.every}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
+        path = self._path("rows", f"{what}, every {self.every}", "json")
         if not path.exists():
             console.print(f"seed {self.seed}: {what}")
-            path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps({"row": what, **make()}), encoding="utf-8")
         result: Result = json.loads(path.read_text(encoding="utf-8"))
         return result
+
+    def _path(self, folder: str, what: str, ending: str) -> Path:
+        (self.work / folder).mkdir(exist_ok=True)
+        return self.work / folder / f"{self.seed}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.{ending}"
 
 
 def trained(seed: int, models: Path) -> Path:
