@@ -1,10 +1,11 @@
 """An export again and again, each time with one fault at its n-th step on the disk, until it meets none.
 
-Run as ``python stages.py BASE BUNDLE OUTPUT FAULT…``; prints one JSON object for every run. A step is an audit event of
-the interpreter: a file opened, linked, renamed or removed, a folder made, a lock taken. Faults: ``kill`` (SIGKILL to
-the process itself), ``interrupt`` (KeyboardInterrupt, as Ctrl-C gives) and ``error`` (an I/O error). Each run is a fork
-of this process, which has done the slow imports. All faults are tried with a target to overwrite, ``kill`` also
-without. Before the first folder is made there is nothing to leave behind, so only ``error`` is tried there.
+Run as ``python stages.py JOB BASE BUNDLE OUTPUT FAULT…``; the jobs are those of ``JOBS``. Prints one JSON object for
+every run. A step is an audit event of the interpreter: a file opened, linked, renamed or removed, a folder made, a lock
+taken. Faults: ``kill`` (SIGKILL to the process itself), ``interrupt`` (KeyboardInterrupt, as Ctrl-C gives) and
+``error`` (an I/O error). Each run is a fork of this process, which has done the slow imports. All faults are tried with
+a target to overwrite, ``kill`` also without. Before the first folder is made there is nothing to leave behind, so only
+``error`` is tried there.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.onnx import export as graphs
+from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import Bundle, load_bundle
 
@@ -36,9 +40,35 @@ def digest(directory: Path) -> str:
     if not directory.exists():
         return "absent"
     found = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
-        found.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        found.update(f"{path.relative_to(directory)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return found.hexdigest()
+
+
+Job = Callable[[Path, bool], object]  # output, overwrite
+
+
+def checkpoint(base: Path, bundle: Bundle) -> Job:
+    """``export``."""
+    return lambda output, overwrite: export(Source(base), [bundle], output, overwrite=overwrite)
+
+
+def steer(base: Path, bundle: Bundle) -> Job:
+    """``onnx-steer`` of the graphs beside the base, in ``graphs``."""
+    return lambda output, overwrite: onnx_steer(base.parent / "graphs", [bundle], output, overwrite=overwrite)
+
+
+def graphs_of(base: Path, bundle: Bundle) -> Job:
+    """``export --format onnx``; the graphs were traced before, because that takes seconds and nothing of the disk."""
+
+    def traced(_base: object, folder: Path, *_: object) -> None:
+        shutil.copytree(base.parent / "graphs", folder, dirs_exist_ok=True)
+
+    graphs.export_base = traced
+    return lambda output, overwrite: onnx_export(Source(base), [bundle], output, overwrite=overwrite)
+
+
+JOBS = {"checkpoint": checkpoint, "onnx-steer": steer, "onnx-export": graphs_of}
 
 
 class Fault:
@@ -60,15 +90,15 @@ class Fault:
         raise KeyboardInterrupt if self.kind == "interrupt" else OSError(errno.EIO, "Input/output error")
 
 
-def run(base: Path, bundle: Bundle, output: Path, fault: Fault | None, overwrite: bool) -> str:
-    """The outcome of one export in a child process: a key of EXIT_CODES, or ``killed``."""
+def run(job: Job, output: Path, fault: Fault | None, overwrite: bool) -> str:
+    """The outcome of one run in a child process: a key of EXIT_CODES, or ``killed``."""
     child = os.fork()
     if child == 0:
         outcome = "raised something else"
         try:
             if fault is not None:
                 sys.addaudithook(fault)
-            export(Source(base), [bundle], output, overwrite=overwrite)
+            job(output, overwrite)
             outcome = "done"
         except MllmEraserError as error:
             outcome = "refused" if "\n" not in str(error) else outcome
@@ -91,20 +121,20 @@ def left_of(output: Path) -> list[str]:
 
 def main() -> None:
     """Print ``{"fault", "overwrite", "at", "event", "outcome", "target", "left"}`` of every run."""
-    base, bundle_path, output = map(Path, sys.argv[1:4])
+    base, bundle_path, output = map(Path, sys.argv[2:5])
     os.fsync = lambda descriptor: None  # a killed process loses nothing that it wrote; only a power cut would
-    bundle, precious = load_bundle(bundle_path), base.parent / "precious"
+    job, precious = JOBS[sys.argv[1]](base, load_bundle(bundle_path)), base.parent / "precious"
     precious.mkdir()
     (precious / "weights").write_text("of somebody")
-    run(base, bundle, output, None, False)
+    job(output, False)  # here, so that every fork has its imports done
     names = {digest(output): "complete", digest(precious): "as before", "absent": "absent"}
-    for kind in sys.argv[4:]:
+    for kind in sys.argv[5:]:
         for overwrite in (False, True) if kind == "kill" else (True,):
             for at in itertools.count(1):
                 shutil.rmtree(output, ignore_errors=True)
                 if overwrite:
                     shutil.copytree(precious, output)
-                outcome, events = observed(base, bundle, output, Fault(kind, at), overwrite)
+                outcome, events = observed(job, output, Fault(kind, at), overwrite)
                 row = {"fault": kind, "overwrite": overwrite, "at": at, "event": events, "outcome": outcome}
                 row |= {"target": names.get(digest(output), "half"), "left": left_of(output)}
                 print(json.dumps(row), flush=True)
@@ -112,12 +142,12 @@ def main() -> None:
                     break
 
 
-def observed(base: Path, bundle: Bundle, output: Path, fault: Fault, overwrite: bool) -> tuple[str, list[str]]:
+def observed(job: Job, output: Path, fault: Fault, overwrite: bool) -> tuple[str, list[str]]:
     """The outcome of one run, and what it wrote to stderr: the step it was struck at."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile("w+") as file:
         os.dup2(file.fileno(), 2)
-        outcome = run(base, bundle, output, fault, overwrite)
+        outcome = run(job, output, fault, overwrite)
         os.dup2(stderr, 2)
         file.seek(0)
         events = file.read().splitlines()

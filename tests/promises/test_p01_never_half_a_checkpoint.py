@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_bundle
-from every_stage import faults
+from every_stage import faults, whole_or_as_before
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter import directory
@@ -15,19 +15,7 @@ from mllmeraser.inference.source import Source
 
 
 def test_kill_9_or_an_io_error_at_every_stage_leaves_a_whole_target_or_the_former_one(base: Path) -> None:
-    rows = faults(base, "kill", "error")
-    for row in rows:
-        former = {"as before", "absent"} if row["overwrite"] else {"absent"}
-        assert row["target"] in former | {"complete"}, row
-        if row["fault"] == "kill":
-            assert row["outcome"] == ("killed" if row["event"] else "done"), row
-            # Between the two renames of an overwrite the target is absent; at no other moment.
-            assert row["target"] != "absent" or not row["overwrite"] or row["event"][-1] == "os.rename", row
-        else:
-            assert row["outcome"] in ("refused", "done"), row
-            assert row["outcome"] == "done" or row["left"] == [], row
-        if not row["event"]:  # the run without a fault, after many that were killed
-            assert (row["target"], row["left"]) == ("complete", []), row
+    whole_or_as_before(faults(base, "kill", "error"))
 
 
 def test_of_two_exports_at_once_one_wins_and_the_other_says_so(
