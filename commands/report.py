@@ -29,7 +29,12 @@ from mllmeraser.commands.reporting import report as say
     metavar="NAME",
     help="A set about the forgotten; may be repeated.  [default: forget…, test…]",
 )
-@click.option("--calibration", type=PATH, metavar="FILE", help="calibration.json of `compute --work-dir`.")
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="FILE",
+    help="calibration.json of `compute --work-dir`, or what `compute --json` printed.",
+)
 @click.option("--figures", type=PATH, metavar="DIRECTORY", help="Also write every drawing here, as SVG and PNG.")
 @click.option(
     "--items", type=PATH, metavar="FILE", help="Replies that `evaluate --items` wrote, for --include-samples."

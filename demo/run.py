@@ -1,4 +1,4 @@
-"""The whole job on the small model: compute, export, verify, reload as a stranger would, ask, and score.
+"""The whole job on the small model: compute, export, verify, reload as a stranger would, ask, score, and report.
 
 The paper's steering and ours are computed on the same forget and retain sets and exported. Then base, paper, ours and
 ours switched off are each loaded by :mod:`mllmeraser.demo.stranger` in a process that cannot import mllmeraser, and
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.strangers import Strangers
 from mllmeraser.errors import InputError, MllmEraserError, VerificationError
-from mllmeraser.evaluation.inputs import NamedSet
+from mllmeraser.evaluation.activation_map import activation_maps
+from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.report.report import report
 from mllmeraser.evaluation.results import Row
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.files import write_atomically
+from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle import save_bundle
@@ -52,21 +55,21 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": {"preset": "paper"}, "steer
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demo found, and where it left everything."""
+    """What the demo found (the document of ``evaluate`` and a map of activations), and where it left everything."""
 
     directory: Path
-    rows: Sequence[Row]
+    found: Mapping[str, Any]
     seconds: Mapping[str, float]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows of all models and sets."""
+        rows: Sequence[Row] = self.found["rows"]
+        return rows
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``demo --json`` (``docs/json.md``)."""
-        return {
-            "schema": 1,
-            "base": "base",
-            "rows": list(self.rows),
-            "seconds": dict(self.seconds),
-            "output": str(self.directory),
-        }
+        return {**self.found, "seconds": dict(self.seconds), "output": str(self.directory)}
 
     def lines(self) -> list[str]:
         """Where everything is, and what to try."""
@@ -74,10 +77,11 @@ class Outcome:
         data = f"--data test={here}/data/test.jsonl --data common={here}/data/common.jsonl"
         return [
             f"Written to {here} in {self.seconds['total']:.0f} s (both exports {self.seconds['export']:.2f} s):",
-            "  base/      the model before",
-            "  steered/   the model that forgot: from_pretrained(…, trust_remote_code=True) is all it takes",
-            "  paper/     the same with the published method",
-            "  data/      the records: who is forgotten, what is kept, what was asked",
+            "  base/        the model before",
+            "  steered/     the model that forgot: from_pretrained(…, trust_remote_code=True) is all it takes",
+            "  paper/       the same with the published method",
+            "  data/        the records: who is forgotten, what is kept, what was asked",
+            "  report.html  all of it on one page, for a browser",
             "",
             "Try:",
             f"  mllmeraser inspect {here}/steered",
@@ -126,9 +130,10 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
         raise InputError(f"{directory}: the folder {directory.parent} does not exist; create it first")
     clock = _Clock()
     with _staged(directory) as folder:
-        rows = _run(folder, seed, clock)
-        outcome = Outcome(directory, rows, clock.stop())
+        found = _run(folder, seed, clock)
+        outcome = Outcome(directory, found, clock.stop())
         write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
+        report([folder / "results.json"], folder / "report.html", calibration=folder / "calibration.json")
     return outcome
 
 
@@ -146,7 +151,7 @@ def _staged(directory: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, seed: int, clock: _Clock) -> list[Row]:
+def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
     logging.disable_progress_bar()
     with clock("data"), console.status("drawing people"):
         paths = write_data(folder / "data", seed)
@@ -159,22 +164,29 @@ def _run(folder: Path, seed: int, clock: _Clock) -> list[Row]:
         with clock("compute"):
             forget, retain = read_samples(paths["forget"]), read_samples(paths["retain"])
             base = load(folder / "base", dtype="float32")
-            bundles = {
-                name: compute(base, forget, retain, make_recipe("llava", given), request_id=name, seed=seed).bundle
+            computed = {
+                name: compute(base, forget, retain, make_recipe("llava", given), request_id=name, seed=seed)
                 for name, given in RECIPES.items()
             }
-        for name, bundle in bundles.items():
-            save_bundle(bundle, folder / f"{name}.safetensors")
+        tried = json.dumps(computed["steered"].document(), indent=2)
+        write_atomically(folder / "calibration.json", f"{tried}\n".encode())
+        for name, computation in computed.items():
+            save_bundle(computation.bundle, folder / f"{name}.safetensors")
             with clock("export"):
-                export(Source(folder / "base"), [bundle], folder / name)
+                export(Source(folder / "base"), [computation.bundle], folder / name)
         with clock("ask and verify"):
             trusted = {"trust_remote_code": True}
             strangers.ask("steered", folder / "steered", trusted)
             strangers.ask("paper", folder / "paper", trusted)
             strangers.ask("off", folder / "steered", {**trusted, "steering_enabled": False})
             _verified(folder)
+            # Meanwhile, for the report: what the gates read, and where the questions lie inside the model.
+            steered = load(folder / "steered", dtype="float32")
+            gates = read_gates(steered, [sample.user_turn for sample in asked])
+            maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
             replies = strangers.replies(["base", "paper", "steered", "off"])
-    return score_replies(replies, sets, seed=seed).rows()
+    replies["steered"] = [replace(reply, gates=gate) for reply, gate in zip(replies["steered"], gates, strict=True)]
+    return {**score_replies(replies, sets, seed=seed).document(), "activations": maps}
 
 
 def _verified(folder: Path) -> None:

@@ -85,7 +85,7 @@ def read_findings(
         results: rows of one model and set may stand in one of them only.
         forgotten: names of the sets about the forgotten; by default what the files say, and names that begin so
             (:data:`FORGOTTEN`).
-        calibration: ``calibration.json`` of ``compute --work-dir``.
+        calibration: ``calibration.json`` of ``compute --work-dir``, or what ``compute --json`` printed.
         items: the lines of ``evaluate --items``, for answers side by side.
 
     Raises:

@@ -17,13 +17,13 @@ def calibration(findings: Findings) -> Figure | None:
     """Null without the curve, or where nothing had to be tried."""
     if findings.calibration is None or not findings.calibration["curve"]:
         return None
-    curve, chosen = findings.calibration["curve"], findings.calibration.get("chosen", {})
+    curve, chosen = findings.calibration["curve"], findings.calibration.get("chosen", findings.calibration)
     best: dict[tuple[str, float], Record] = {}
     for trial in curve:
         place = _blocks(trial["layers"]), float(trial["strength"])
         if place not in best or _score(trial) > _score(best[place]):
             best[place] = trial
-    taken = (_blocks(chosen["layers"]), float(chosen["strength"])) if chosen else None
+    taken = _blocks(chosen["layers"]), float(chosen["strength"])
     cells = [
         {
             "blocks": blocks,
