@@ -25,7 +25,18 @@ from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 from mllmeraser.steering.bundle import load_bundle, save_bundle
 
-COMMANDS = ("compute", "interference", "import-official", "export", "verify", "evaluate", "inspect", "demo", "sign")
+COMMANDS = (
+    "compute",
+    "interference",
+    "import-official",
+    "export",
+    "verify",
+    "evaluate",
+    "inspect",
+    "demo",
+    "sign",
+    "report",
+)
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 
@@ -251,6 +262,44 @@ def test_interference_is_a_matrix_or_one_document(run: Run, made: Path, tmp_path
     assert matrix.stderr.splitlines()[-1].startswith(f"next: mllmeraser export {made / 'base'} --bundle ")
     wrong = run("interference", made / "base", *bundles, *sets[:2])
     assert (wrong.code, wrong.error) == (2, "give one --forget for each --bundle, in the same order")
+
+
+def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: Path, tmp_path: Path) -> None:
+    """Every attack through the commands; of the records and their folder not a word in results or page."""
+    assert run("export", made / "base", "--bundle", made / "b.safetensors", "-o", tmp_path / "out").code == 0
+    data = ["--data", f"forget={made / 'forget.jsonl'}", "--data", f"kept={made / 'retain.jsonl'}"]
+    asked = ["evaluate", f"base={made / 'base'}", f"steered={tmp_path / 'out'}", *data, "--batch-size", 256]
+    results, page = tmp_path / "r.json", tmp_path / "report.html"
+    result = run(*asked, "--attacks", "--attack-set", "forget", "--activations", "-o", results)
+    assert result.code == 0, result.stderr
+    assert "under attack, right answers given away in %:" in result.stdout
+    assert "load the native class" in result.stderr
+    assert result.stderr.splitlines()[-1] == f"next: mllmeraser report {results} -o report.html"
+    found = json.loads(results.read_text())
+    assert [(worst["model"], worst["set"]) for worst in found["attacks_worst"]] == [
+        ("base", "forget"),
+        ("steered", "forget"),
+    ]
+    names = {entry["attack"] for entry in found["attacks"]} | {entry["attack"] for entry in found["attacks_not_run"]}
+    assert len(names) == 23
+    assert [(m["model"], len(m["points"]), len(m["points"][0]["x"])) for m in found["activations"]] == [
+        ("steered", 4, 12)
+    ]
+    made_page = document(run("report", results, "-o", page, "--figures", tmp_path / "figures", "--json"))
+    assert made_page["output"] == str(page) and "“steered”" in str(made_page["verdict"])
+    assert len(list((tmp_path / "figures").glob("*.svg"))) == len(list((tmp_path / "figures").glob("*.png"))) > 4
+    texts = [
+        results.read_text().replace(str(results), ""),
+        page.read_text(),
+        run("report", results, "--format", "md").stdout,
+    ]
+    for text in texts:
+        assert (
+            str(tmp_path) not in text and str(made) not in text and "subject-" not in text and "person zero" not in text
+        )
+    assert run("report", results).code == 2
+    wrong = run(*asked, "--attack-set", "nobody")
+    assert (wrong.code, wrong.error) == (2, "--attack-set nobody: not one of the data's, forget, kept")
 
 
 def test_in_a_process_of_its_own_stdout_holds_the_document_alone(made: Path, tmp_path: Path) -> None:
