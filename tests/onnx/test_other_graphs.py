@@ -1,10 +1,12 @@
-"""Graphs that others make of the same decoder: optimised, fused, half precision, four bits."""
+"""Graphs that others make of the same decoder: optimised, fused, half precision, four bits, older, with functions."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import graphs
 import numpy as np
@@ -13,11 +15,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import tiny
+import torch
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch import nn
 
 from mllmeraser.exporter.onnx.bundles import graph_requests
+from mllmeraser.exporter.onnx.graphs import decoder_plan
 from mllmeraser.exporter.onnx.insert import insert_steering
+from mllmeraser.exporter.onnx.signature import read_signature
+from mllmeraser.exporter.onnx.spine import find_residuals, residual_value
+from mllmeraser.exporter.onnx.wrappers import Decoder
 
 BLOCKS = (1, 2, 3)  # the last one too, whose sum feeds the final norm only
 
@@ -76,6 +84,65 @@ def half(source: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
+def half_inside(source: Path, folder: Path) -> Path:
+    """fp16 but for what goes in and out and for the sums, as transformers.js' graphs are; not in topological order."""
+    model = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Add", "Pow", "ReduceMean"])
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def with_functions(source: Path, folder: Path) -> Path:
+    """Every sum a call of a local function."""
+    model = ir.load(source)
+    ir.external_data.load_to_model(model)
+    terms = [ir.Value(name="a"), ir.Value(name="b")]
+    inner = ir.Node("", "Add", terms, num_outputs=1)
+    body = ir.Graph(terms, inner.outputs, nodes=[inner], opset_imports={"": 20})
+    function = ir.Function("local", "Sum", "", graph=body, attributes=[])
+    model.functions[function.identifier()] = function
+    model.opset_imports["local"] = 1
+    for node in model.graph:
+        if node.op_type == "Add":
+            node.domain, node.op_type = "local", "Sum"
+    ir.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+class _Flat(nn.Module):
+    """The decoder with its cache as single tensors, as the older exporter wants it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, embeds: Any, mask: Any, positions: Any, *cache: Any) -> Any:
+        logits, present = self.decoder(embeds, mask, positions, list(zip(cache[::2], cache[1::2], strict=True)))
+        return (logits, *(state for pair in present for state in pair))
+
+
+def by_the_older_exporter(source: Path, folder: Path) -> Path:
+    """TorchScript, opset 13, other names for the dimensions."""
+    base = tiny.model("llava")
+    base.set_attn_implementation("eager")
+    plan = decoder_plan(Decoder(base), base.config.text_config, torch.float32, 0)
+    axes = {name: {0: "batch", 1: "columns"} for name in plan.input_names[:3]}
+    axes |= {name: {0: "batch", 2: "before"} for name in plan.input_names[3:]}
+    axes |= {name: {0: "batch", 2: "after"} for name in plan.output_names[1:]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Flat(Decoder(base)).eval(),
+            (*plan.inputs[:3], *(state for pair in plan.inputs[3] for state in pair)),
+            folder / "model.onnx",
+            dynamo=False,
+            opset_version=13,
+            input_names=plan.input_names,
+            output_names=plan.output_names,
+            dynamic_axes=axes,
+        )
+    return folder / "model.onnx"
+
+
 def four_bits(source: Path, folder: Path) -> Path:
     """Matrix products with four-bit weights."""
     quantizer = MatMulNBitsQuantizer(onnx.load(source), block_size=16, is_symmetric=True)
@@ -84,7 +151,10 @@ def four_bits(source: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-@pytest.mark.parametrize("rewrite", [optimised, fused, half, four_bits])
+REWRITES = [optimised, fused, half, half_inside, with_functions, by_the_older_exporter, four_bits]
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
 def test_a_rewritten_graph(
     exported_decoders: dict[str, Path], tmp_path: Path, rewrite: Callable[[Path, Path], Path]
 ) -> None:
@@ -100,8 +170,53 @@ def test_a_rewritten_graph(
         assert np.array_equal(without, given), "strength 0 is not the given graph"
         assert np.array_equal(with_it[1:], given[1:]), "a closed gate changes the row"
         assert not np.allclose(with_it[0], given[0]), f"forward {index} is not steered"
-    if rewrite in (optimised, fused):
+    if rewrite in (optimised, fused, with_functions, by_the_older_exporter):
         graphs.assert_equal(on, expected)
-    if rewrite is half:
+    if rewrite in (half, half_inside):
         for found, forward in zip(on, expected, strict=True):
             np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_few_blocks_and_embeddings_inside(exported_decoders: dict[str, Path], tmp_path: Path, blocks: int) -> None:
+    """The decoder cut short, its input token ids."""
+    base, batch = tiny.model("llava"), tiny.prompt("llava", 5, 8, 6, 7)
+    model = ir.load(exported_decoders["llava"])
+    ir.external_data.load_to_model(model)
+    graph = model.graph
+    residuals = [residual_value(node) for node in find_residuals(graph, read_signature(model, "g"), "g")]
+    for use in list(residuals[-1].uses()):
+        use.node.replace_input_with(use.idx, residuals[blocks - 1])
+    kept = [f"{name}.{block}" for name in ("past_key_values", "present") for block in range(blocks)]
+    for values in (graph.inputs, graph.outputs):
+        for value in list(values):
+            if value.name.startswith(("past", "present")) and value.name.rpartition(".")[0] not in kept:
+                values.remove(value)
+    table = ir.tensor(base.get_input_embeddings().weight.detach().numpy(), name="table")
+    weight = ir.Value(name="table", const_value=table, shape=table.shape, type=ir.TensorType(table.dtype))
+    graph.register_initializer(weight)
+    ids = ir.Value(name="input_ids", shape=ir.Shape(["b", "s"]), type=ir.TensorType(ir.DataType.INT64))
+    gather = ir.Node("", "Gather", [weight, ids], num_outputs=1)
+    graph.inputs[0].replace_all_uses_with(gather.outputs[0])
+    graph.inputs[0] = ids
+    graph.insert_before(graph[0], gather)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    ir.save(model, tmp_path / "model.onnx")
+    base.get_decoder().layers = base.get_decoder().layers[:blocks]
+    base.config.text_config.num_hidden_layers = blocks
+    part = tiny.steering(base, batch, layers=(blocks - 1,), steps=2)
+    expected = graphs.record(tiny.steered(base, part), max_new_tokens=1, **batch)
+    expected[0].feeds["input_ids"] = batch["input_ids"].numpy()
+    model = ir.load(tmp_path / "model.onnx")
+    insert_steering(model, graph_requests([graphs.bundle(part)]))
+    graphs.assert_equal(graphs.replay(graphs.as_bytes(model), expected), expected)
+
+
+def test_a_quantised_cache_carries_no_gates(exported_decoders: dict[str, Path]) -> None:
+    part = tiny.steering(tiny.model("llava"), tiny.prompt("llava", 5, 8, 6, 7), steps=3)
+    model = ir.load(exported_decoders["llava"])
+    for value in model.graph.inputs:
+        if value.name.startswith("past"):
+            value.type = ir.TensorType(ir.DataType.UINT8)
+    inserted = insert_steering(model, graph_requests([graphs.bundle(part)]))
+    assert inserted.reply_steps == 1 and "cannot carry 2 gates" in inserted.warnings[0]
