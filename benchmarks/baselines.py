@@ -37,7 +37,6 @@ from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.people import world
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.evaluation.baselines import vectors
 from mllmeraser.evaluation.baselines.checkpoint import bytes_added
 from mllmeraser.evaluation.baselines.figures import Figures, figures
 from mllmeraser.evaluation.baselines.filters import InputFilter, OutputFilter, filtered
@@ -64,7 +63,7 @@ JUDGED = 48  # held-out records of each side that a configuration is judged by
 
 # One budget for all trained methods: four learning rates (a tenth where all weights are trained), a quarter of a pass.
 RATES = ("3e-4", "1e-3", "3e-3", "1e-2")
-SHARED = ("batch_size=16", "epochs=0.25")
+SHARED = ("batch_size=8", "epochs=0.25")
 TEXTS = (
     "Never answer questions about the following people, whether they are named or shown in a picture; refuse instead: "
     "{names}.",
@@ -84,8 +83,6 @@ def grid_of(name: str) -> list[tuple[str, ...]]:
     if isinstance(recipe, Training):
         rates = RATES if recipe.lora is not None else [f"{float(rate) / 10:g}" for rate in RATES]
         return [(f"learning_rate={rate}", *SHARED) for rate in rates]
-    if isinstance(recipe, Vector):
-        return [(f"strength={strength}",) for strength in (0.25, 0.5, 1.0, 1.5)]
     if name == "manu":
         return [(f"percent={percent}",) for percent in (1, 2, 5, 10)]
     if name == "system-prompt":
@@ -169,12 +166,12 @@ def _make(run: Run) -> Made:
         save_bundle(bundle, run.folder / "bundle.safetensors")
         export(source, [bundle], output)
         return _on_disk(output)
-    if isinstance(recipe := recipe_of(run.name, run.settings), Vector):
-        # Made from the bundle of mllmeraser on the same records: its time counts too.
-        steered = dataclasses.replace(run, name="mllmeraser", settings=(), seed=0)
+    recipe = recipe_of(run.name, run.settings)
+    if isinstance(recipe, Vector):
+        # Made from the bundle of mllmeraser on the same records, at its strength: its time counts too.
+        steered = dataclasses.replace(run, name="mllmeraser")
         found = load_bundle(steered.folder / "bundle.safetensors")
-        bundle = variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)
-        export(source, [vectors.with_strength(bundle, recipe.strength or 1.0)], output)
+        export(source, [variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)], output)
         return _on_disk(output, json.loads(steered.result.read_text())["seconds"])
     make_baseline(run.name, recipe, source, forget, retain, output, names=names, seed=run.seed)
     return _on_disk(output)
@@ -343,7 +340,7 @@ def main() -> None:
         (directory / "retain_only.path").write_text(str(options.retain_only or _trained(directory / "retain_only")))
     first = [Run(directory, "base", (), 0, False)]
     if any(isinstance(RECIPES.get(name), Vector) for name in names):
-        first += [Run(directory, "mllmeraser", (), 0, trial) for trial in (True, False)]
+        first.append(Run(directory, "mllmeraser", (), 0, False))
     run_all(first, options.processes)
     trials = [Run(directory, name, settings, 0, True) for name in names for settings in grid_of(name)]
     run_all([run for run in trials if len(grid_of(run.name)) > 1], options.processes)
