@@ -1,0 +1,59 @@
+"""The table's command: equal budgets, nothing judged that was fitted, and its lines."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import baselines as command
+import pytest
+
+from mllmeraser.evaluation.baselines.recipes import RECIPES, Training, recipe_of
+
+
+def test_trained_methods_have_equal_budgets() -> None:
+    trained = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Training)}
+    made = {name: [recipe_of(name, settings) for settings in command.grid_of(name)] for name in trained}
+    assert {len(set(recipes)) for recipes in made.values()} == {4}
+    assert len({(r.epochs, r.batch_size) for recipes in made.values() for r in recipes if isinstance(r, Training)}) == 1
+
+
+def test_what_a_configuration_is_judged_by_was_not_fitted(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "data")
+    (fit_forget, fit_retain), (held_forget, held_retain) = command._split(tmp_path)
+    assert len(fit_forget) + len(held_forget) == 8 and held_forget
+    assert not {(s.image, s.question) for s in fit_forget} & {(s.image, s.question) for s in held_forget}
+    assert held_retain and not {s.subject for s in fit_retain} & {s.subject for s in held_retain}
+
+
+def test_the_best_configuration_is_taken_and_a_failed_one_never(tmp_path: Path) -> None:
+    grid = command.grid_of("ga")
+    for settings, facts in zip(
+        grid, ('"failed": "no"', *(f'"harmonic_mean": {h}' for h in (0.2, 0.7, 0.7))), strict=True
+    ):
+        run = command.Run(tmp_path, "ga", settings, 0, True)
+        run.folder.mkdir(parents=True)
+        run.result.write_text(f"{{{facts}}}")
+    assert command.chosen(tmp_path, "ga") == grid[2]
+
+
+def test_a_line_shows_the_mean_and_half_the_range() -> None:
+    row = dict.fromkeys(command.COLUMNS, 0.5) | {"seconds": 2.0, "peak_memory_bytes": 2**20, "bytes_added": 1_500}
+    rows = [{**row, "name": "ga", "kept": kept, "options": None} for kept in (0.2, 0.3, 0.6)]
+    line = command.table(rows)[-1]
+    assert line.startswith("| ga | 50.0 ± 0.0 |")
+    assert "| 36.7 ± 20.0 |" in line and "| – |" in line
+    assert line.endswith("| 2.0 | 1 MiB | 1.5 KB |")
+    failed = command.table([{"name": "ga", "failed": "the training diverged"}])[-1]
+    assert failed == "| ga | the training diverged |"
+
+
+def test_percentages_say_nothing_of_what_is_not_known() -> None:
+    assert command._percent([None, None]) == "–"
+    assert command._percent([0.125]) == "12.5"
+    assert command._percent([0.0, 1.0]) == "50.0 ± 50.0"
+
+
+@pytest.mark.parametrize(("count", "said"), [(12, "12 B"), (1_500, "1.5 KB"), (4_900_000, "4.9 MB")])
+def test_sizes(count: int, said: str) -> None:
+    assert command._size(count) == said
