@@ -34,7 +34,7 @@ def page(findings: Findings, *, include_samples: bool = False) -> Page:
             "tradeoff",
             "What was forgotten, what was kept",
             [tradeoff(findings), replies(findings)],
-            tables=_tables(_SUMMARY, findings.summary, "One line a model (1 is all, 0 none)"),
+            tables=_tables(_SUMMARY, findings.summary, "One line a model (1 is all, 0 none)") + _methods(findings),
         ),
         _section("activations", "Inside the model", activations(findings)),
         _section(
@@ -76,6 +76,14 @@ _SUMMARY = {
     "kept_identical": "kept, same",
     "score": "score",
 }
+_METHODS = {
+    "forgotten": "forgotten",
+    "refusal": "refused",
+    "options": "option known",
+    "utility": "utility",
+    "identical": "identical",
+    "harmonic_mean": "harmonic mean",
+}
 _GATE_QUALITY = {
     "model": "model",
     "request": "request",
@@ -102,6 +110,29 @@ def _tables(columns: Mapping[str, str], records: Sequence[Record], caption: str)
     rows = [[_cell(record.get(key)) for key in used] for record in records]
     words = sum(isinstance(records[0][key], str) for key in used) if records else 0
     return [Table(caption, list(used.values()), rows, words)] if rows else []
+
+
+def _methods(findings: Findings) -> list[Table]:
+    """Methods by name: the mean over their runs, and half the range; a run that failed says so."""
+    by_name: dict[str, list[Record]] = {}
+    for method in findings.methods:
+        by_name.setdefault(method["name"], []).append(method)
+    used = {
+        key: title for key, title in _METHODS.items() if any(method.get(key) is not None for method in findings.methods)
+    }
+    rows = []
+    for name, runs in by_name.items():
+        failed = sum("failed" in run for run in runs)
+        cells = [_spread([run[key] for run in runs if run.get(key) is not None]) for key in used]
+        rows.append([name, f"{len(runs)}" + (f", {failed} failed" if failed else ""), *cells])
+    return [Table("Methods, in %", ["method", "runs", *used.values()], rows)] if rows else []
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    mean, half = sum(values) / len(values), (max(values) - min(values)) / 2
+    return number(100 * mean) + (f" ± {100 * half:.1f}" if half else "")
 
 
 def _cell(value: object) -> str:

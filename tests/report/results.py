@@ -100,13 +100,14 @@ def attacked(worst: float) -> Document:
 
 
 def methods() -> Document:
-    """Two methods, one of them with two seeds."""
+    """Two methods, one of them with three seeds, of which one diverged."""
     head = {"peak_memory_bytes": 10**9, "bytes_added": 10**6}
     return {
         "schema": 1,
         "methods": [
             {"name": "GA", "seed": 0, "forgotten": 0.6, "utility": 0.4, "seconds": 90.0, **head},
             {"name": "GA", "seed": 1, "forgotten": 0.8, "utility": 0.2, "seconds": 110.0, **head},
+            {"name": "GA", "seed": 2, "failed": "the training diverged"},
             {"name": "NPO", "seed": 0, "forgotten": 0.5, "utility": 0.7, "seconds": 8000.0, **head},
         ],
     }

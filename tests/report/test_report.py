@@ -11,6 +11,7 @@ import results
 from PIL import Image
 
 from mllmeraser.errors import InputError
+from mllmeraser.evaluation.report.figures import tradeoff
 from mllmeraser.evaluation.report.numbers import number, percent, pooled, seconds, size
 from mllmeraser.evaluation.report.report import Report, report
 
@@ -69,6 +70,8 @@ def test_methods_alone_make_a_page(tmp_path: Path) -> None:
     assert [section.name for section in made.page.sections] == ["tradeoff", "cost", "provenance"]
     numbers = made.page.sections[0].figures[0].numbers.rows
     assert numbers == [["GA", "70", "30", "2"], ["NPO", "50", "70", "1"]]
+    (table,) = made.page.sections[0].tables
+    assert table.rows == [["GA", "3, 1 failed", "70 ± 10.0", "30 ± 10.0"], ["NPO", "1", "50", "70"]]
 
 
 def test_every_figure_has_its_numbers_as_a_table(tmp_path: Path) -> None:
@@ -158,6 +161,25 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     html, markdown = (_report(tmp_path, document, form=form).text for form in ("html", "md"))
     assert "<script" not in html
     assert r"\<script\>alert(1)\</script\>\|\*x\*" in markdown
+
+
+def test_names_in_the_trade_off_cover_neither_points_nor_one_another() -> None:
+    points = [
+        {"name": f"method {i}", "forgotten": x, "kept": y, "seeds": "1", "judged": i == 3}
+        for i, (x, y) in enumerate([(0, 100), (1, 99.5), (20, 95), (30, 94), (35, 96), (60, 95), (70, 90), (100, 100)])
+    ]
+    labels = tradeoff._labels(points)
+    assert sorted(label["label"] for label in labels) == sorted(
+        ["method 0, method 1", *(f"method {i}" for i in range(2, 8))]
+    )
+    assert labels[0]["label"] == "method 3"
+    boxes = [(p["forgotten"] * 2.6 - 4, 260 - p["kept"] * 2.6 - 4, 8.0, 8.0) for p in points]
+    for label in labels:
+        width = 6.2 * len(label["label"])
+        left = label["forgotten"] * 2.6 + label["dx"] - {"left": 0, "right": width, "center": width / 2}[label["align"]]
+        box = (left, 260 - label["kept"] * 2.6 + label["dy"] - 6, width, 12.0)
+        assert not any(tradeoff._meet(box, other) for other in boxes), label["label"]
+        boxes.append(box)
 
 
 @pytest.mark.parametrize(

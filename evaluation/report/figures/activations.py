@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -22,7 +23,7 @@ def activations(findings: Findings) -> list[Figure]:
     ]
 
 
-def _figure(found: Record, model: str, forgotten: list[str]) -> Figure:
+def _figure(found: Record, model: str, forgotten: Sequence[str]) -> Figure:
     after = model == found["model"]
     rows = []
     for entry in found["points"]:
@@ -40,7 +41,7 @@ def _figure(found: Record, model: str, forgotten: list[str]) -> Figure:
     )
 
 
-def _chart(found: Record, model: str, forgotten: list[str]) -> dict[str, Any]:
+def _chart(found: Record, model: str, forgotten: Sequence[str]) -> dict[str, Any]:
     points = [
         {"x": x, "y": y, "about": FORGOTTEN if entry["set"] in forgotten else OTHERS}
         for entry in found["points"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from mllmeraser.evaluation.report.figures.theme import ACCENT, INK, PLAIN, WIDTH, data, finished
+from mllmeraser.evaluation.report.figures.theme import ACCENT, INK, PLAIN, WIDTH, data, finished, is_ours
 from mllmeraser.evaluation.report.findings import Findings
 from mllmeraser.evaluation.report.numbers import seconds, size
 from mllmeraser.evaluation.report.parts import Figure, Table
@@ -26,51 +26,45 @@ def cost(findings: Findings) -> list[Figure]:
         by_name.setdefault(method["name"], []).append(method)
     made = []
     for key, title, form in _MEASURES:
-        means = {
-            name: sum(run[key] for run in runs) / len(runs)
-            for name, runs in by_name.items()
-            if all(run.get(key) is not None for run in runs)
-        }
+        known = {name: [run[key] for run in runs if run.get(key) is not None] for name, runs in by_name.items()}
+        means = {name: sum(values) / len(values) for name, values in known.items() if values}
         if means:
             made.append(_figure(key, title, form, means))
     return made
 
 
 def _figure(key: str, title: str, form: Callable[[float], str], means: dict[str, float]) -> Figure:
-    rows = [{"name": name, "value": value, "label": form(value), "ours": _ours(name)} for name, value in means.items()]
+    names = sorted(means, key=lambda name: means[name])
     least = min((value for value in means.values() if value > 0), default=1.0)
-    most = max([*means.values(), least])
+    most = max(*means.values(), least)
     logarithmic = most > 50 * least
     # A logarithmic axis has no zero: what costs nothing gets no bar, and its label says so.
     floor = least / 2 if logarithmic else 0.0
-    for row in rows:
-        row["drawn"], row["floor"] = max(row["value"], floor), floor
-    scale = alt.Scale(
-        type="log" if logarithmic else "linear", domain=[floor, most * (6 if logarithmic else 1.35)], nice=False
+    bars: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "from": floor,
+            "to": max(means[name], floor),
+            "label": form(means[name]),
+            "ours": is_ours(name),
+        }
+        for name in names
+    ]
+    domain = [floor, most * (6 if logarithmic else 1.35)]  # room for the label of the longest bar
+    scale = alt.Scale(type="log" if logarithmic else "linear", domain=domain, nice=False)
+    base = alt.Chart(data(bars)).encode(
+        y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelColor=INK, ticks=False, domain=False))
     )
-    base = alt.Chart(data(rows)).encode(
-        y=alt.Y("name:N", sort="x", title=None, axis=alt.Axis(labelColor=INK, ticks=False, domain=False))
-    )
-    bars = base.mark_bar(height=9).encode(
-        x=alt.X("floor:Q", scale=scale, axis=None),
-        x2="drawn:Q",
+    drawn = base.mark_bar(height=9).encode(
+        x=alt.X("from:Q", scale=scale, axis=None),
+        x2="to:Q",
         color=alt.condition("datum.ours", alt.value(ACCENT), alt.value(PLAIN)),
     )
-    order = [row["name"] for row in sorted(rows, key=lambda row: row["value"])]
-    text = base.mark_text(align="left", dx=5, color=INK).encode(
-        x=alt.X("drawn:Q", scale=scale), text="label:N", y=alt.Y("name:N", sort=order, title=None)
-    )
-    bars = bars.encode(
-        y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelColor=INK, ticks=False, domain=False))
-    )
+    text = base.mark_text(align="left", dx=5, color=INK).encode(x=alt.X("to:Q", scale=scale), text="label:N")
     return Figure(
         f"cost-{key}",
         title.capitalize(),
         f"{title.capitalize()} of each method{', on a logarithmic scale' if logarithmic else ''}.",
-        finished(alt.layer(bars, text).properties(width=WIDTH - 120, height=alt.Step(20))),
-        Table(title.capitalize(), ["method", title], [[name, form(means[name])] for name in order]),
+        finished(alt.layer(drawn, text).properties(width=WIDTH - 120, height=alt.Step(20))),
+        Table(title.capitalize(), ["method", title], [[name, form(means[name])] for name in names]),
     )
-
-
-def _ours(name: str) -> bool:
-    return name.lower() in ("steered", "ours", "mllmeraser")

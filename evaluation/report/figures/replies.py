@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from mllmeraser.evaluation.report.figures.theme import ACCENT, INK, LINE, MUTED, PLAIN, WIDTH, data, finished
@@ -48,7 +50,7 @@ def replies(findings: Findings) -> Figure | None:
 
 
 def _panel(title: str, models: dict[str, dict[str, float]]) -> alt.Chart:
-    bars = []
+    bars: list[dict[str, Any]] = []
     for model, of in models.items():
         start = 0.0
         for kind, _ in _KINDS:

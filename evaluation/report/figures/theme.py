@@ -44,3 +44,8 @@ def finished(chart: Any) -> dict[str, Any]:
 def data(rows: list[dict[str, Any]]) -> alt.Data:
     """Rows inside the document: nothing is fetched."""
     return alt.Data(values=rows)
+
+
+def is_ours(method: str) -> bool:
+    """Whether a method of a table is this tool's own, which stands out among the others."""
+    return method.lower() in ("steered", "ours", "mllmeraser")

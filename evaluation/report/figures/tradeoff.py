@@ -7,13 +7,24 @@ from typing import Any
 
 import altair as alt
 
-from mllmeraser.evaluation.report.figures.theme import ACCENT, INK, LINE, MUTED, PLAIN, WIDTH, data, finished
+from mllmeraser.evaluation.report.figures.theme import ACCENT, INK, LINE, MUTED, PLAIN, WIDTH, data, finished, is_ours
 from mllmeraser.evaluation.report.findings import Findings
 from mllmeraser.evaluation.report.numbers import number, pooled
 from mllmeraser.evaluation.report.parts import Figure, Table
 from mllmeraser.evaluation.report.verdict import judged_model
 
-_POINTS_PER_PERCENT = (WIDTH - 60) / 100
+SIDE = WIDTH - 60
+FONT_SIZE, CHARACTER = 11, 6.2  # and the width of a letter, on the average
+# Where a name may stand: how it is aligned, and its distance from the point.
+_PLACES = (
+    ("left", 9, 0),
+    ("right", -9, 0),
+    *(
+        (align, dx, dy)
+        for dy in (12, -12, 24, -24, 36, -36)
+        for align, dx in (("left", 5), ("right", -5), ("center", 0))
+    ),
+)
 
 
 def tradeoff(findings: Findings) -> Figure | None:
@@ -46,18 +57,14 @@ def _of_methods(findings: Findings) -> list[dict[str, Any]]:
     """A method's runs under several seeds are one point, their mean."""
     by_name: dict[str, list[Any]] = {}
     for method in findings.methods:
-        by_name.setdefault(method["name"], []).append(method)
-    shown = {model for model in findings.models if findings.rows}
+        if "forgotten" in method:  # a training that diverged has none
+            by_name.setdefault(method["name"], []).append(method)
     points = []
     for name, runs in by_name.items():
-        if name not in shown:
+        if name not in findings.models:
             gone, kept = (sum(run[key] for run in runs) / len(runs) for key in ("forgotten", "utility"))
-            points.append(_point(name, gone, kept, str(len(runs)), _is_ours(name, findings)))
+            points.append(_point(name, gone, kept, str(len(runs)), judged_model(findings) is None and is_ours(name)))
     return points
-
-
-def _is_ours(name: str, findings: Findings) -> bool:
-    return judged_model(findings) is None and name.lower() in ("steered", "ours", "mllmeraser")
 
 
 def _point(name: str, forgotten: float, kept: float, seeds: str, judged: bool) -> dict[str, Any]:
@@ -76,28 +83,48 @@ def _chart(points: list[dict[str, Any]]) -> dict[str, Any]:
     layers = [dots.encode(**where, color=colour)]
     ink = alt.condition("datum.judged", alt.value(INK), alt.value(MUTED))
     for label in _labels(points):
-        left = label["forgotten"] > 60
         text = alt.Chart(data([label])).mark_text(
-            align="right" if left else "left", dx=-9 if left else 9, dy=label["dy"], baseline="middle"
+            align=label["align"], dx=label["dx"], dy=label["dy"], baseline="middle", fontSize=FONT_SIZE
         )
         layers.append(text.encode(**where, text="label:N", color=ink))
     corner = alt.Chart(data([{"x": 100, "y": 100}])).mark_point(shape="circle", size=420, color=LINE, strokeWidth=1.5)
     aim = corner.encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=scale))
-    return finished(alt.layer(aim, *layers).properties(width=WIDTH - 60, height=WIDTH - 60))
+    return finished(alt.layer(aim, *layers).properties(width=SIDE, height=SIDE))
 
 
 def _labels(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The names of points that lie on one another in one label, and near labels below one another."""
+    """A name beside every point, in the first place where it covers no point and no other name.
+
+    Points that lie on one another share a label. Greedy, the judged ones first; if no place is free, the first it is.
+    """
     together: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for point in sorted(points, key=lambda point: -point["kept"]):
+    for point in points:
         together.setdefault((round(point["forgotten"] / 2), round(point["kept"] / 2)), []).append(point)
-    placed: list[tuple[float, float]] = []
+    scale = SIDE / 100
+    taken = [(p["forgotten"] * scale - 5, SIDE - p["kept"] * scale - 5, 10.0, 10.0) for p in points]
     labels = []
-    for group in together.values():
-        x, y, down = group[0]["forgotten"], group[0]["kept"], 0
-        while any(abs(x - at) < 30 and abs(y - down / _POINTS_PER_PERCENT - height) < 5 for at, height in placed):
-            down += 4
-        placed.append((x, y - down / _POINTS_PER_PERCENT))
+    for group in sorted(together.values(), key=lambda group: not any(point["judged"] for point in group)):
+        x, y = group[0]["forgotten"] * scale, SIDE - group[0]["kept"] * scale
         name = ", ".join(point["name"] for point in group)
-        labels.append({**group[0], "label": name, "dy": down, "judged": any(point["judged"] for point in group)})
+        width = CHARACTER * len(name)
+        boxes = {
+            place: (
+                x + place[1] - {"left": 0.0, "right": width, "center": width / 2}[place[0]],
+                y + place[2] - 6,
+                width,
+                12.0,
+            )
+            for place in _PLACES
+        }
+        inside = [place for place, box in boxes.items() if box[0] > -8 and box[0] + box[2] < SIDE + 40]
+        free = [place for place in inside if not any(_meet(boxes[place], other) for other in taken)]
+        place = (free or inside or list(_PLACES))[0]
+        taken.append(boxes[place])
+        shown = {"label": name, "judged": any(point["judged"] for point in group)}
+        labels.append({**group[0], **shown, "align": place[0], "dx": place[1], "dy": place[2]})
     return labels
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two boxes (left, top, width, height) overlap."""
+    return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (0, 1))
