@@ -102,14 +102,14 @@ def _front(
     comparisons: Sequence[Comparison],
 ) -> ModelCardData:
     """The front matter. The Hub knows four relations to a base; this is a whole checkpoint, so not an adapter."""
-    extra: dict[str, Any] = {"pipeline_tag": "image-text-to-text", "base_model": base}
+    extra: dict[str, Any] = {**licence, "pipeline_tag": "image-text-to-text", "base_model": base}
     if base is not None:
         extra["base_model_relation"] = "finetune"
     if publication is not None:
         extra |= publication.terms
     if publication is not None and comparisons:
         extra |= {"model_name": publication.repo_id.partition("/")[2], "eval_results": _results(comparisons)}
-    return ModelCardData(library_name="transformers", tags=list(_TAGS), **licence, **extra)
+    return ModelCardData(library_name="transformers", tags=list(_TAGS), **extra)
 
 
 def _results(comparisons: Sequence[Comparison]) -> list[EvalResult]:

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     FileDuplicationError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # of httpx or its successor, whichever the client uses
+    HTTPError,  # of httpx or its successor, whichever the client uses
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
 
 import mllmeraser
 from mllmeraser.console import console
@@ -296,7 +296,8 @@ def _commit(api: HfApi, steps: Sequence[Step], base: HubBase | None, repo_id: st
     try:
         return commit(base)
     except FileDuplicationError as error:  # for example between storage regions
-        console.print(f"the Hub cannot copy the base's files ({one_line(error)}); they are uploaded")
+        why = f"the Hub cannot copy the base's files ({one_line(error)}); they are uploaded"
+        console.print(why, markup=False, soft_wrap=True)
         return commit(None)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # of httpx or its successor, whichever the client uses
+    HTTPError,  # of httpx or its successor, whichever the client uses
     LocalEntryNotFoundError,
 )
 

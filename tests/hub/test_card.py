@@ -78,6 +78,8 @@ def test_no_token_leaves_in_any_body(hub: FakeHub, exported: Path) -> None:
     for request, body in hub.requests:
         assert TOKEN.encode() not in body and TOKEN not in request
         assert str(exported.parent).encode() not in body, request
+    for blob in hub.repos[NEW].files.values():  # what a commit carries is encoded
+        assert TOKEN.encode() not in blob.data and str(exported.parent).encode() not in blob.data
 
 
 @pytest.mark.parametrize(
