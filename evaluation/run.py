@@ -13,7 +13,7 @@ from mllmeraser.evaluation.items import Item, Reply, candidates, score, with_lik
 from mllmeraser.evaluation.journal import Journal, key_of
 from mllmeraser.evaluation.prepared import NamedAnswers
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
-from mllmeraser.evaluation.results import Results
+from mllmeraser.evaluation.results import TASKS, Results
 from mllmeraser.evaluation.tiers import Tier, tier_of
 from mllmeraser.inference.encoding import batches
 from mllmeraser.inference.gates import read_gates
@@ -114,7 +114,7 @@ def answer_by_batch(
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], list[Reply]]]:
     """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
-    plan = list(batches(checkpoint, prompts, batch_size * processes().count))  # a batch for each process
+    plan = _plan(checkpoint, questions, prompts, batch_size * processes().count)  # a batch for each process
     for rows in track(plan, progress) if progress else plan:
         turns = [prompts[i] for i in rows]
         said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
@@ -131,6 +131,19 @@ def answer_by_batch(
             reply = Reply(text.strip(), tuple(ids.tolist()), gates=gate)
             replies.append(with_likelihoods(questions[i].sample, reply, by_kind))
         yield rows, replies
+
+
+def _plan(
+    checkpoint: Checkpoint, questions: Sequence[Question], prompts: Sequence[Prompt], batch_size: int
+) -> list[list[int]]:
+    """Batches of prompts of like length and of one task, whose replies are of like length too: a batch takes as long as
+    its longest reply."""
+    plan = []
+    for task in TASKS:
+        rows = [i for i, question in enumerate(questions) if question.sample.task == task]
+        found = batches(checkpoint, [prompts[i] for i in rows], batch_size)
+        plan += [[rows[n] for n in batch] for batch in found]
+    return plan
 
 
 def score_replies(

@@ -113,28 +113,51 @@ def reply_likelihoods(
 ) -> list[list[Likelihood]]:
     """log p(reply | prompt) = Σ_t log p(reply_t | prompt, reply_<t), for every given reply of every prompt.
 
-    Teacher-forced; in a steered checkpoint the gate is pinned to the prompt's last token, as in generation.
+    Teacher-forced; in a steered checkpoint the gate is pinned to the prompt's last token, as in generation. Replies of
+    one prompt that differ in their last token only share a pass: what is predicted there does not depend on it.
     """
-    flat = [(i, reply) for i, given in enumerate(replies) for reply in given]
+    said = [
+        [reply_ids(checkpoint, prompt, reply) for reply in given]
+        for prompt, given in zip(prompts, replies, strict=True)
+    ]
+    flat: list[tuple[int, _Continuation]] = []
+    places: list[list[tuple[int, int]]] = []  # of each reply: its pass, and its place among that pass's last tokens
+    for i, given in enumerate(said):
+        shared: dict[tuple[int, ...], int] = {}
+        places.append([])
+        for ids in given:
+            known, last = tuple(ids[:-1].tolist()), ids[-1:].tolist()
+            if known not in shared:
+                shared[known] = len(flat)
+                flat.append((i, _Continuation(ids[:-1], [])))
+            ends = flat[shared[known]][1].ends
+            places[-1].append((shared[known], len(ends)))
+            ends += last
     asked = [prompts[i] for i, _ in flat]
-    scores = [0.0] * len(flat)
-    said = [reply_ids(checkpoint, turn, reply) for turn, (_, reply) in zip(asked, flat, strict=True)]
+    scores: list[list[float]] = [[]] * len(flat)
     found = run_passes(
         checkpoint,
         "options",
         asked,
-        lambda rows: _likelihoods(checkpoint, [asked[n] for n in rows], [said[n] for n in rows]),
-        lambda rows: [said[n].tolist() for n in rows],
+        lambda rows: _likelihoods(checkpoint, [asked[n] for n in rows], [flat[n][1] for n in rows]),
+        lambda rows: [[flat[n][1].start.tolist(), flat[n][1].ends] for n in rows],
         batch_size=batch_size,
         progress=progress,
     )
     for batch, likely in found:
-        for n, score in zip(batch, likely["scores"].tolist(), strict=True):
-            scores[n] = score
-    rows: list[list[Likelihood]] = [[] for _ in prompts]
-    for (i, _), score, ids in zip(flat, scores, said, strict=True):
-        rows[i].append(Likelihood(score, len(ids)))
-    return rows
+        for n, ends in zip(batch, likely["scores"].tolist(), strict=True):
+            scores[n] = ends
+    return [
+        [Likelihood(scores[n][place] if len(ids) else 0.0, len(ids)) for ids, (n, place) in zip(given, at, strict=True)]
+        for given, at in zip(said, places, strict=True)
+    ]
+
+
+class _Continuation(NamedTuple):
+    """What follows a prompt in one pass: tokens, and the last ones of which each may come behind them."""
+
+    start: Tensor
+    ends: list[int]
 
 
 def option_log_likelihoods(
@@ -150,17 +173,19 @@ def option_log_likelihoods(
     return [[likely.log_p for likely in row] for row in rows]
 
 
-def _likelihoods(checkpoint: Checkpoint, prompts: Sequence[Prompt], said: Sequence[Tensor]) -> dict[str, Tensor]:
-    """``scores`` (b,), fp64: log p(reply | prompt)."""
-    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), said)
+def _likelihoods(checkpoint: Checkpoint, prompts: Sequence[Prompt], said: Sequence[_Continuation]) -> dict[str, Tensor]:
+    """``scores`` (b, e), fp64: log p(start, end | prompt) of each end, 0 beyond the last."""
+    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), [spoken.start for spoken in said])
     pinned = {"steering_prompt_length": starts} if checkpoint.steered else {}
     # Only the logits that predict a reply token are computed: those from the shortest prompt's last token on.
     first = int(starts.min()) - 1
     width = inputs["input_ids"].shape[1]
     logits = checkpoint.model(**inputs, **pinned, use_cache=False, logits_to_keep=width - first).logits.float()
     log_probabilities = logits.log_softmax(dim=-1)
-    scores = torch.zeros(len(prompts), dtype=torch.float64)
-    for row, ids in enumerate(said):
-        at = torch.arange(len(ids)) + int(starts[row]) - 1 - first
-        scores[row] = float(log_probabilities[row, at, ids.to(log_probabilities.device)].sum())
+    scores = torch.zeros(len(prompts), max(len(spoken.ends) for spoken in said), dtype=torch.float64)
+    for row, (start, ends) in enumerate(said):
+        begin = int(starts[row]) - 1 - first
+        at = torch.arange(len(start)) + begin
+        known = log_probabilities[row, at, start.to(log_probabilities.device)].sum()
+        scores[row, : len(ends)] = (known + log_probabilities[row, begin + len(start), ends]).cpu()
     return {"scores": scores}
