@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card_results import Comparison
+from mllmeraser.exporter.layout import INDEX
 from mllmeraser.exporter.licence import LIMITS, read_licence
 from mllmeraser.exporter.reproduce import base_argument, reproduce
 from mllmeraser.steering.bundle_file import AnyBundle
@@ -42,9 +43,9 @@ class Publication:
     terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-def render_card(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> str:
+def render_card(base: BaseCheckpoint, bundles: Sequence[AnyBundle], thin: bool = False) -> str:
     """The text of ``README.md`` as it is exported."""
-    return _render(manifest.provenance(base, bundles), read_licence(base.root), None, ())
+    return _render(manifest.provenance(base, bundles), read_licence(base.root), None, (), thin)
 
 
 def render_published(
@@ -60,7 +61,7 @@ def render_published(
         licence: the ``license…`` keys of its card.
         comparisons: base and steered checkpoint, measured.
     """
-    return _render(provenance, licence, publication, comparisons)
+    return _render(provenance, licence, publication, comparisons, INDEX not in provenance["files"])
 
 
 def _render(
@@ -68,6 +69,7 @@ def _render(
     licence: Mapping[str, str],
     publication: Publication | None,
     comparisons: Sequence[Comparison],
+    thin: bool,
 ) -> str:
     bundles = [Metadata.model_validate(bundle) for bundle in provenance["bundles"]]
     base = dict(provenance["base"])
@@ -83,14 +85,15 @@ def _render(
         autoescape=False,  # Markdown; every value is checked or made by us
     )
     return environment.get_template("model_card.md.jinja").render(
-        front=_front(base["repo_id"], licence, publication, comparisons).to_yaml(),
+        front=_front(base["repo_id"], licence, publication, comparisons, thin).to_yaml(),
+        thin=thin,
         base=base,
         publication=publication,
         place=_PLACE if publication is None else publication.repo_id,
         comparisons=comparisons,
         requests=[_row(bundle, request) for bundle in bundles for request in bundle.requests],
         limits=LIMITS,
-        commands=reproduce(base_argument(base["repo_id"], base["revision"]), bundles),
+        commands=reproduce(base_argument(base["repo_id"], base["revision"]), bundles, thin),
         version=provenance["tool"]["version"],
     )
 
@@ -100,11 +103,12 @@ def _front(
     licence: Mapping[str, str],
     publication: Publication | None,
     comparisons: Sequence[Comparison],
+    thin: bool,
 ) -> ModelCardData:
-    """The front matter. The Hub knows four relations to a base; this is a whole checkpoint, so not an adapter."""
+    """The front matter. Of the Hub's four relations to a base: a whole checkpoint is no adapter, a thin one is."""
     extra: dict[str, Any] = {**licence, "pipeline_tag": "image-text-to-text", "base_model": base}
     if base is not None:
-        extra["base_model_relation"] = "finetune"
+        extra["base_model_relation"] = "adapter" if thin else "finetune"
     if publication is not None:
         extra |= publication.terms
     if publication is not None and comparisons:

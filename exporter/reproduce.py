@@ -15,11 +15,12 @@ def base_argument(repo_id: str | None, revision: str | None) -> str:
     return repo_id if revision is None else f"{repo_id}@{revision}"
 
 
-def reproduce(base: str, bundles: Sequence[Metadata]) -> list[str]:
+def reproduce(base: str, bundles: Sequence[Metadata], thin: bool = False) -> list[str]:
     """One command for each bundle, and the export. Whatever calibration chose is given as it was chosen."""
     ids = [bundle.requests[0].id for bundle in bundles]
     commands = [_compute(base, bundle) for bundle in bundles]
-    return [*commands, f"mllmeraser export {base} {' '.join(f'--bundle {i}.safetensors' for i in ids)} -o DIRECTORY"]
+    named = " ".join(f"--bundle {i}.safetensors" for i in ids)
+    return [*commands, f"mllmeraser export {base} {named} {'--format thin ' if thin else ''}-o DIRECTORY"]
 
 
 def _compute(base: str, bundle: Metadata) -> str:
