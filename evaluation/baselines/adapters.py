@@ -42,4 +42,4 @@ def adapted(model: PreTrainedModel, recipe: Lora) -> Any:
 
 def merged(model: Any) -> PreTrainedModel:
     """The plain model with the adapter added to its weights: W + (α/r) B A."""
-    return model.merge_and_unload()  # type: ignore[no-any-return]  # peft is not annotated
+    return model.merge_and_unload()

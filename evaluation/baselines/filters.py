@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -107,7 +106,7 @@ def image_features(checkpoint: Checkpoint, prompt: Prompt) -> Tensor:
 
 def _pictures(samples: Sequence[Sample]) -> list[Prompt]:
     """One prompt for each different picture."""
-    seen: dict[Path, Prompt] = {}
+    seen: dict[object, Prompt] = {}
     for sample in samples:
         if sample.image is not None:
             seen.setdefault(sample.image, sample.user_turn)

@@ -7,7 +7,7 @@ run line is known it is taken. Published values are for models of 7B: a small mo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,9 +24,9 @@ class _Recipe(BaseModel):
 class Lora(_Recipe):
     """A low-rank adapter on every linear layer of the language model, merged afterwards."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
 class Training(_Recipe):
@@ -37,20 +37,30 @@ class Training(_Recipe):
 
     objective: Objective
     order: Order
-    learning_rate: float = Field(1e-5, gt=0)
-    epochs: float = Field(2, gt=0)
-    batch_size: int = Field(4, ge=1)
-    beta: float = Field(0.1, gt=0)
-    max_grad_norm: float | None = Field(None, gt=0)
-    saliency_threshold: float | None = Field(None, ge=0)  # of MMUnlearner's mask; null: no mask
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    epochs: Annotated[float, Field(gt=0)] = 2
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    max_grad_norm: Annotated[float | None, Field(gt=0)] = None
     lora: Lora | None = Lora()
+
+
+class Preference(Training):
+    """NPO, with its β."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Salient(Training):
+    """MMUnlearner: the forget steps move weights whose Fisher ratio reaches the threshold."""
+
+    saliency_threshold: Annotated[float, Field(ge=0)] = 1
 
 
 class Pruning(_Recipe):
     """MANU: this share of the MLP neurons is zeroed, in percent of those a modality reaches."""
 
-    percent: float = Field(2, gt=0, le=100)
-    batch_size: int = Field(16, ge=1)
+    percent: Annotated[float, Field(gt=0, le=100)] = 2
+    batch_size: Annotated[int, Field(ge=1)] = 16
 
 
 class Vector(_Recipe):
@@ -76,15 +86,16 @@ RECIPES: dict[str, Recipe] = {
     "ga-diff-interleaved": Training(objective="ga-diff", order="interleaved"),
     "ga-diff-joint": Training(objective="ga-diff", order="joint"),
     "kl-min": Training(objective="kl-min", order="joint"),
-    "npo": Training(objective="npo", order="forget-only", beta=0.1),
-    "npo-public": Training(objective="npo-public", order="forget-only", beta=0.9),
-    "mmunlearner": Training(objective="ga-diff", order="interleaved", saliency_threshold=1, max_grad_norm=1, lora=None),
+    "npo": Preference(objective="npo", order="forget-only"),
+    "npo-public": Preference(objective="npo-public", order="forget-only", beta=0.9),
+    "mmunlearner": Salient(objective="ga-diff", order="interleaved", max_grad_norm=1, lora=None),
     "manu": Pruning(),
     "system-prompt": Words(),
     "constant-vector": Vector(),
     "random-vector": Vector(),
     "conditional-steering": Vector(),
 }
+_THE_METHOD_ITSELF = ("objective", "order", "lora")
 # They read replies or prompts and change no checkpoint: benchmarks/baselines.py shows what they do.
 FILTERS = ("input-filter", "input-filter-pictures", "output-filter")
 
@@ -100,11 +111,11 @@ def recipe_of(name: str, settings: Iterable[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"{name}: not a baseline; one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
+    keys = [key for key in type(recipe).model_fields if key not in _THE_METHOD_ITSELF]
     given: dict[str, object] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or key not in type(recipe).model_fields or key == "lora":
-            keys = [field for field in type(recipe).model_fields if field != "lora"]
+        if not equals or key not in keys:
             raise InputError(f"--set {setting}: give KEY=VALUE with one of {', '.join(keys)}")
         given[key] = value
     try:

@@ -29,7 +29,7 @@ def fisher(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor
     count = 0
     for inputs, labels in batches:
         model.zero_grad()
-        mean_nll(model(**inputs, use_cache=False).logits, labels).backward()  # type: ignore[no-untyped-call]
+        mean_nll(model(**inputs, use_cache=False).logits, labels).backward()
         count += 1
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:

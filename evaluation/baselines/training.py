@@ -23,7 +23,7 @@ from mllmeraser.evaluation.baselines.losses import (
     token_kl,
 )
 from mllmeraser.evaluation.baselines.order import Step, steps_of
-from mllmeraser.evaluation.baselines.recipes import Training
+from mllmeraser.evaluation.baselines.recipes import Preference, Salient, Training
 from mllmeraser.evaluation.baselines.saliency import fisher, saliency_mask
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.steering.samples import Sample
@@ -52,7 +52,7 @@ def train(
             seed,
         )
         mask = None
-        if recipe.saliency_threshold is not None:
+        if isinstance(recipe, Salient):
             mask = _mask(checkpoint, forget, retain, steps, recipe.saliency_threshold)
         model.train()
         _run(checkpoint, model, forget, retain, recipe, steps, mask)
@@ -80,7 +80,7 @@ def _run(
         if not is_finite(loss):
             raise MllmEraserError("the training diverged: its loss is no number; use a lower --set learning_rate=…")
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if recipe.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(learnt, recipe.max_grad_norm)
         if mask is not None and step.forget is not None:
@@ -93,7 +93,7 @@ def _run(
 
 def _forget_loss(model: Any, batch: Batch, recipe: Training) -> Tensor:
     logits = _logits(model, batch)
-    if recipe.objective not in ("npo", "npo-public"):
+    if not isinstance(recipe, Preference):
         return gradient_ascent(logits, batch.labels)
     nll = sequence_nll if recipe.objective == "npo" else mean_nll
     with _frozen(model):

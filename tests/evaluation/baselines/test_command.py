@@ -37,7 +37,9 @@ def test_a_checkpoint_and_one_document(world: Path, tmp_path: Path) -> None:
     [
         ("gradient", (), "not a baseline; one of ga, "),
         ("output-filter", (), "no checkpoint"),
-        ("ga", ("--set", "speed=2"), "with one of objective, order, learning_rate"),
+        ("ga", ("--set", "speed=2"), "with one of learning_rate, epochs, batch_size"),
+        ("ga", ("--set", "beta=0.1"), "with one of learning_rate"),
+        ("npo", ("--set", "order=joint"), "with one of learning_rate"),
         ("ga", ("--set", "epochs"), "KEY=VALUE"),
         ("ga", ("--set", "epochs=-1"), "--set epochs=-1"),
         ("system-prompt", ("--names", "nobody.txt"), "nobody.txt: no such file"),

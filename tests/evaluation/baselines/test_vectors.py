@@ -26,7 +26,7 @@ from mllmeraser.steering.gate import Gate
 
 @pytest.fixture
 def bundle(source: Source) -> Bundle:
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     return kernel_bundle(source.path, landmarks=4, steps=2)
 
 
