@@ -163,6 +163,8 @@ def export(
     overwrite: bool = False,
     dry_run: bool = False,
     hash_weights: bool = True,
+    thin: bool = False,
+    base_id: str | None = None,
 ) -> Plan:
     """A checkpoint directory that steers by itself; the base model is never loaded.
 
@@ -174,6 +176,8 @@ def export(
         dry_run: decide and check everything, write nothing.
         hash_weights: read weights whose sha256 neither the Hub nor a bundle says; else the manifest leaves it out, and
             :func:`verify` fails unless it is given the base to compare with.
+        thin: leave the weights out and point to the base on the Hub, its revision and the sha256 of its files.
+        base_id: with ``thin``: ``org/name@<40-hex revision>``, where ``base`` is neither from the Hub nor in its cache.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
@@ -194,6 +198,8 @@ def export(
         overwrite=overwrite,
         dry_run=dry_run,
         hash_weights=hash_weights,
+        thin=thin,
+        base_id=base_id,
     )
 
 

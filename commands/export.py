@@ -36,10 +36,15 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["checkpoint", "onnx"]),
+    type=click.Choice(["checkpoint", "thin", "onnx"]),
     default="checkpoint",
     show_default=True,
-    help="A checkpoint for from_pretrained, or graphs for ONNX clients.",
+    help="A checkpoint for from_pretrained, one without the base's weights, or graphs for ONNX clients.",
+)
+@click.option(
+    "--base-id",
+    metavar="ORG/NAME@REVISION",
+    help="With --format thin: where the base is on the Hub, 40-hex revision; default: where BASE came from.",
 )
 @onnx_toggle_option
 @link_option
@@ -55,7 +60,8 @@ def export(
     base: str,
     bundles: tuple[Path, ...],
     output: Path,
-    format_: Literal["checkpoint", "onnx"],
+    format_: Literal["checkpoint", "thin", "onnx"],
+    base_id: str | None,
     onnx_toggle: Literal["constant", "input"],
     link: Literal["auto", "copy", "hard", "sym"],
     hash_weights: Literal["now", "later"],
@@ -74,6 +80,10 @@ def export(
         raise InputError("give either --bundle (once or several times), or --forget and --retain")
     if format_ == "onnx" and (dry_run or link != "auto" or hash_weights != "now"):
         raise InputError("--format onnx writes every graph anew: leave out --dry-run, --link and --hash")
+    if format_ != "thin" and base_id is not None:
+        raise InputError("--base-id is about exports without weights: add --format thin")
+    if format_ == "thin" and (link != "auto" or hash_weights != "now"):
+        raise InputError("--format thin writes no weights, and needs their hashes: leave out --link and --hash")
     if format_ != "onnx" and onnx_toggle != "constant":
         raise InputError("--onnx-toggle is about graphs: add --format onnx")
     steering: Sequence[Path | Bundle] = bundles
@@ -93,6 +103,8 @@ def export(
         overwrite=overwrite,
         dry_run=dry_run,
         hash_weights=hash_weights == "now",
+        thin=format_ == "thin",
+        base_id=base_id,
     )
     report(as_json, plan.document(), plan.lines())
     if plan.unhashed:

@@ -18,10 +18,17 @@ from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.distrust import dangerous_keys
 from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, VARIANT_SINGLE, shipped_code
 from mllmeraser.exporter.manifest import sealed
+from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import tensor_names
 from mllmeraser.files import sha256_of
 from mllmeraser.hashing import sha256_of_all
-from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, check_seal, parse_requests, steered_class
+from mllmeraser.modeling_patches.modeling_mllmeraser import (
+    SteeringMixin,
+    check_seal,
+    find_base,
+    parse_requests,
+    steered_class,
+)
 
 # Left by git, the Hub's client, a signature or a file browser; no loader reads them.
 _TOLERATED = {".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store", "model.sig"}
@@ -53,7 +60,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if manifest.get("schema") != 1:
         raise CheckFailed(f"{MANIFEST}: schema {manifest.get('schema')!r} is not known to mllmeraser here")
     files = manifest.get("files")
-    if not isinstance(files, dict) or not {CONFIG, INDEX, STEERING_FILE, *CODE} <= files.keys():
+    if not isinstance(files, dict) or not {CONFIG, STEERING_FILE, *CODE} <= files.keys():
         raise CheckFailed(f"{MANIFEST}: 'files' does not list what every export holds")
     for name, entry in files.items():
         if not _is_plain(name) or not isinstance(entry, dict) or not (_is_hashed(entry) or _is_unhashed(name, entry)):
@@ -211,7 +218,7 @@ def _config(directory: Path) -> str:
 
 def _seal(directory: Path) -> str:
     names = check_seal((directory / CONFIG).read_bytes(), lambda name: (directory / name).read_bytes())
-    if absent := sorted({INDEX, *CODE} - set(names)):
+    if absent := sorted({*CODE, *(() if is_thin(directory) else (INDEX,))} - set(names)):
         raise CheckFailed(f"{CONFIG}: the seal does not name {absent[0]}")
     return f"{len(names)} files are those that were sealed; a loader checks this too"
 
@@ -270,7 +277,15 @@ def _steering(directory: Path) -> str:
     return f"{len(tensors)} tensors, fp32, finite, none zero, {path.stat().st_size:,} bytes"
 
 
+def is_thin(directory: Path) -> bool:
+    """Whether it points to its base's weights, and holds none."""
+    steering = read_object(directory / CONFIG).get("steering")
+    return isinstance(steering, dict) and "base" in steering
+
+
 def _index(directory: Path) -> str:
+    if is_thin(directory):
+        return _pointer(directory)
     weight_map = read_object(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckFailed(f"{INDEX}: no weight_map")
@@ -293,10 +308,28 @@ def _index(directory: Path) -> str:
     return f"{len(weight_map)} tensors in {len(by_file)} files, all there"
 
 
+def _pointer(directory: Path) -> str:
+    """The base that a thin export points to lies in the Hub's cache, every byte as it was exported."""
+    steering = read_object(directory / CONFIG)["steering"]
+    snapshot, stated = find_base(steering, {"local_files_only": True}), steering["base"]
+    assert snapshot is not None
+    found = sha256_of_all(snapshot / name for name in stated["files"])
+    for path, sha256 in found.items():
+        if sha256 != stated["files"][path.name]["sha256"]:
+            raise CheckFailed(f"{path.name} of the base has sha256 {sha256}, exported was another; fetch it again")
+    return f"{len(found)} files of {stated['repo_id']} at {stated['revision'][:12]} have the sha256 of {CONFIG}"
+
+
 def _base(directory: Path, base: BaseCheckpoint) -> str:
     recorded = read_manifest(directory)["base"]["config_sha256"]
     if recorded != base.config_sha256:
         raise CheckFailed(f"this base's config.json has sha256 {base.config_sha256}, exported was {recorded}")
+    if is_thin(directory):
+        stated = read_object(directory / CONFIG)["steering"]["base"]["files"]
+        found = base_pointer(base)["files"]
+        if different := sorted(name for name in {*stated, *found} if stated.get(name) != found.get(name)):
+            raise CheckFailed(f"{different[0]} of this base is not the one that was exported")
+        return f"{len(found)} files of the base are those that are pointed to"
     weight_map = read_object(directory / INDEX)["weight_map"]
     ours = {tensor: name for tensor, name in weight_map.items() if name != STEERING_FILE}
     for tensor in sorted(ours.keys() ^ base.weights.weight_map.keys()):

@@ -17,11 +17,11 @@ from transformers.utils import logging
 
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
-from mllmeraser.exporter.checks_files import family_of, read_object
+from mllmeraser.exporter.checks_files import family_of, is_thin, read_object
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.layout import CONFIG, INDEX, VARIANT
 from mllmeraser.inference import memory
-from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering
+from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering, find_base
 
 _PROBE_LENGTH = 12
 _NAMES = ("loads", "steering acts", "gates open", "off equals base")
@@ -66,8 +66,7 @@ def _quiet() -> Iterator[None]:
 
 def _load(directory: Path, models: list[Any]) -> str:
     family = family_of(read_object(directory / CONFIG))
-    shards = {directory / name for name in read_object(directory / INDEX)["weight_map"].values()}
-    needed, available = sum(path.stat().st_size for path in shards), memory.available_bytes()
+    needed, available = _weight_bytes(directory), memory.available_bytes()
     if needed > available:
         raise CheckFailed(f"{needed:,} bytes of memory are needed and {available:,} are available; verify elsewhere")
     config = family.config_class.from_pretrained(directory, local_files_only=True)
@@ -75,6 +74,14 @@ def _load(directory: Path, models: list[Any]) -> str:
     models.append(model)
     steering = sum(parameter.numel() for parameter in _parameters(model))
     return f"{family.__name__}, every weight found, {steering:,} steering values"
+
+
+def _weight_bytes(directory: Path) -> int:
+    if is_thin(directory):
+        files: dict[str, Any] = read_object(directory / CONFIG)["steering"]["base"]["files"]
+        return sum(int(entry["bytes"]) for entry in files.values())
+    shards = {directory / name for name in read_object(directory / INDEX)["weight_map"].values()}
+    return sum(path.stat().st_size for path in shards)
 
 
 def _modules(model: nn.Module) -> list[RequestSteering]:
@@ -103,17 +110,17 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
 
 @contextmanager
 def _gates_forced_open(model: nn.Module) -> Iterator[None]:
-    def ones(hidden: Tensor, plan: Any) -> Tensor:
-        return torch.ones(hidden.shape[0], device=hidden.device)
+    def ones(states: Tensor) -> Tensor:
+        return torch.ones(states.shape[0], device=states.device)
 
     modules = _modules(model)
     try:
         for module in modules:
-            vars(module)["read"] = ones
+            vars(module)["value"] = ones
         yield
     finally:
         for module in modules:
-            vars(module).pop("read", None)
+            vars(module).pop("value", None)
 
 
 def _off_logits(model: Any, ids: Tensor) -> Tensor:
@@ -182,7 +189,8 @@ def _equals_base(directory: Path, base: BaseCheckpoint | None, ids: Tensor, off:
         ours = ("auto_map", "steering", "steering_enabled", "steering_strength")
         settings = {key: value for key, value in config.items() if key not in ours}
         settings |= {"model_type": native.config_class.model_type, "architectures": [native.__name__]}
-        where, variant = directory, VARIANT
+        snapshot = find_base(config["steering"], {"local_files_only": True})
+        where, variant = (directory, VARIANT) if snapshot is None else (snapshot, None)
     model = native.from_pretrained(
         where,
         config=native.config_class.from_dict(settings),
@@ -195,5 +203,5 @@ def _equals_base(directory: Path, base: BaseCheckpoint | None, ids: Tensor, off:
     if not torch.equal(logits, off):
         difference = float((logits.double() - off.double()).abs().max())
         raise CheckFailed(f"with the steering off, logits differ from the native {native.__name__} by {difference:.3g}")
-    source = "the base" if base is not None else "the linked shards"
+    source = "the linked shards" if where == directory else "the base"
     return f"bit for bit, against {native.__name__} on {source}"

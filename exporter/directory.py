@@ -13,6 +13,7 @@ from mllmeraser.exporter.layout import MANIFEST
 from mllmeraser.exporter.link import link_or_copy
 from mllmeraser.exporter.plan import Link, Plan, make_plan
 from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
+from mllmeraser.exporter.thin import pinned
 from mllmeraser.hashing import sha256_of_all
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.bundle_file import AnyBundle
@@ -29,6 +30,8 @@ def export(
     overwrite: bool = False,
     dry_run: bool = False,
     hash_weights: bool = True,
+    thin: bool = False,
+    base_id: str | None = None,
 ) -> Plan:
     """Make a checkpoint directory of a base and one or more bundles; the base model is never loaded.
 
@@ -40,13 +43,15 @@ def export(
         dry_run: decide and check everything, write nothing.
         hash_weights: read the weights whose sha256 is not known; else the manifest leaves it out, and ``verify`` asks
             for the base.
+        thin: leave the weights out and point to the base on the Hub.
+        base_id: with ``thin``: ``org/name@<40-hex revision>`` of the base, where ``source`` does not say it.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
         MllmEraserError: the disk is full or fails, or a file cannot be linked; nothing is left behind.
     """
     try:
-        return _export(source, bundles, output.absolute(), link, overwrite, dry_run, hash_weights)
+        return _export(source, bundles, output.absolute(), link, overwrite, dry_run, hash_weights, thin, base_id)
     except OSError as error:
         where = output if error.filename is None else error.filename
         raise MllmEraserError(f"{where}: {error.strerror}; the export failed, mend that and run it again") from error
@@ -60,10 +65,13 @@ def _export(
     overwrite: bool,
     dry_run: bool,
     hash_weights: bool,
+    thin: bool,
+    base_id: str | None,
 ) -> Plan:
     base = read_base(source, bundles[0].metadata.base if bundles else None)
+    base = pinned(base, base_id) if thin else base
     output = _usable_target(output, base, overwrite)
-    plan = make_plan(base, bundles, output, link, hash_weights, dry_run)
+    plan = make_plan(base, bundles, output, link, hash_weights, dry_run, thin)
     _check_room(plan)
     if not dry_run:
         remove_stale(output)

@@ -15,6 +15,7 @@ from mllmeraser.exporter.layout import CARD, CODE, CONFIG, INDEX, MANIFEST, STEE
 from mllmeraser.exporter.merge import merge, steered_config
 from mllmeraser.exporter.seal import with_seal
 from mllmeraser.exporter.sidecars import READ_BY_LOADERS, as_json, read_sidecars
+from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import variant_index
 from mllmeraser.steering.bundle_file import AnyBundle
 
@@ -88,25 +89,35 @@ class Plan:
 
 
 def make_plan(
-    base: BaseCheckpoint, bundles: Sequence[AnyBundle], output: Path, link: Link, hash_weights: bool, dry_run: bool
+    base: BaseCheckpoint,
+    bundles: Sequence[AnyBundle],
+    output: Path,
+    link: Link,
+    hash_weights: bool,
+    dry_run: bool,
+    thin: bool = False,
 ) -> Plan:
     """Decide every file of an export, and its bytes.
+
+    Args:
+        thin: without weights, and so without an index; ``base`` is pinned (:func:`mllmeraser.exporter.thin.pinned`).
 
     Raises:
         InputError: the bundles do not fit the base or each other, or a file of the base cannot be used.
     """
     steering = merge(base, bundles)
+    section = {**steering.section, "base": base_pointer(base)} if thin else steering.section
     copied, changed = read_sidecars(base.root, base.model_type)
     written = {
         **changed,
         **shipped_code(),
-        INDEX: variant_index(base.weights, steering.tensor_bytes),
+        **({} if thin else {INDEX: variant_index(base.weights, steering.tensor_bytes)}),
         STEERING_FILE: steering.content,
-        CARD: render_card(base, bundles).encode(),
+        CARD: render_card(base, bundles, thin).encode(),
     }
     # A tokenizer or template that changed moves the token that the gate is read at, so a loader is to refuse it too.
     sealed = {n: data for n, data in {**copied, **written}.items() if n in (INDEX, *CODE, *READ_BY_LOADERS)}
-    written[CONFIG] = as_json(with_seal(steered_config(base, steering.section), sealed))
+    written[CONFIG] = as_json(with_seal(steered_config(base, section), sealed))
     # os.link works within one file system only; a reflink too.
     same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
     action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"
@@ -120,7 +131,7 @@ def make_plan(
             known_sha256=shard.known_sha256 if action == "link" else None,  # a copy can go wrong
             hashed=hash_weights or (action == "link" and shard.known_sha256 is not None),
         )
-        for shard in base.weights.shards
+        for shard in (() if thin else base.weights.shards)
     ]
     files += [PlannedFile(name, "copy", len(data), "base", content=data) for name, data in copied.items()]
     files += [PlannedFile(name, "write", len(data), "tool", content=data) for name, data in written.items()]

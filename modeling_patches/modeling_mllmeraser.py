@@ -32,7 +32,12 @@ must have the sha256, names and shapes in ``config.steering``, and every weight 
 that no un-erased model is ever returned by accident. This is suppression at inference: the knowledge stays in the
 weights, and whoever holds the files can switch it off.
 
-Parts: requests · plan (what a forward has to move) · modules · seal · steering file · the mixin · families.
+A *thin* checkpoint holds no weights but the steering: ``config.steering["base"]`` names the base on the Hub, its 40-hex
+revision, and the bytes and sha256 of its files. They are found in the Hub's cache or fetched into it, as transformers
+would, and are compared before they are loaded.
+
+Parts: requests · plan (what a forward has to move) · modules · seal · steering file · the base of a thin checkpoint ·
+the mixin · base models · families.
 """
 
 import copy
@@ -687,6 +692,52 @@ def _replace(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+# -------------------------------------------------------------------------------------- the base of a thin checkpoint
+
+
+def find_base(steering: dict[str, Any], hub: dict[str, Any]) -> Path | None:
+    """The snapshot of the base that a thin checkpoint names, each file the one that was exported; None: not thin.
+
+    In the Hub's cache a large file is named by the sha256 it was fetched with, so its bytes are not read again: that is
+    what ``mllmeraser verify DIR`` does. Where a cache does not name them (no symlinks), only their size is compared.
+
+    Args:
+        steering: ``config.steering``.
+        hub: keywords of ``cached_file``: cache directory, token and the like.
+
+    Raises:
+        SteeringError: a file is neither in the cache nor can be fetched, or is not the one that was exported.
+    """
+    if "base" not in steering:
+        return None
+    try:
+        repo_id, revision, files = (steering["base"][key] for key in ("repo_id", "revision", "files"))
+        stated = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
+        plain = all(Path(name).name == name and name.endswith((".safetensors", ".json")) for name in files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SteeringError(f"{CONFIG}: steering.base is damaged ({error!r}); fetch it or export again") from error
+    # A local directory of that name must not be taken for the repository: a revision says nothing about it.
+    pinned = re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", f"{repo_id}@{revision}") and not Path(repo_id).exists()
+    if not pinned or not plain or not stated:
+        raise SteeringError(f"{CONFIG}: steering.base names no pinned repository of the Hub; export again")
+    where, folders = f"the base {repo_id}@{revision}", set()
+    for name, size, sha256 in stated:
+        try:
+            path = Path(cached_file(repo_id, name, **{**hub, "revision": revision, "subfolder": ""}))
+        except OSError as error:
+            mend = f"hf download {repo_id} --revision {revision}"
+            raise SteeringError(f"{name} of {where} is neither in the cache nor can be fetched; {mend}") from error
+        blob = path.resolve().name
+        if not name.endswith(".safetensors"):
+            blob = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.stat().st_size != size or (re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256):
+            raise SteeringError(f"{name} of {where} is not the file that was exported; remove it and fetch it again")
+        folders.add(path.parent)
+    if len(folders) != 1:
+        raise SteeringError(f"the files of {where} lie apart; fetch them into one cache")
+    return folders.pop()
+
+
 # --------------------------------------------------------------------------------------------------------- the mixin
 
 
@@ -844,7 +895,8 @@ class SteeringMixin(PreTrainedModel):
         ``mllmeraser verify DIR`` does.
 
         Raises:
-            SteeringError: a sealed file or the steering file is missing or was changed, or a weight is missing.
+            SteeringError: a sealed file, the steering file or a file of a thin checkpoint's base is missing or was
+                changed, or a weight is missing.
         """
         name, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
@@ -857,14 +909,31 @@ class SteeringMixin(PreTrainedModel):
             kwargs |= kept
         tensors = cls._read_steering(name, config, hub)
         with_info = kwargs.pop("output_loading_info", False)
-        kwargs = {**kwargs, "variant": kwargs.get("variant") or VARIANT, "use_safetensors": True}
-        model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
+        base = find_base(config.steering, hub)
+        if base is None:
+            source, kwargs["variant"] = name, kwargs.get("variant") or VARIANT
+        else:
+            source, kwargs = (
+                base,
+                {key: value for key, value in kwargs.items() if key not in (*_HUB_ARGUMENTS, "variant")},
+            )
+        verified = _verified.set(True)
+        try:
+            model, info = super().from_pretrained(
+                source, *args, config=config, output_loading_info=True, use_safetensors=True, **kwargs
+            )
+        finally:
+            _verified.reset(verified)
         for what in ("missing_keys", "mismatched_keys", "error_msgs", "unexpected_keys"):
-            # Published checkpoints hold leftovers that transformers ignores; a steering tensor is never one.
-            names = [str(n) for n in info[what] if what != "unexpected_keys" or ".steering." in str(n)]
+            # Published checkpoints hold leftovers that transformers ignores; a steering tensor is never one. The base
+            # of a thin checkpoint has none of them: they are filled in below, from the file that was checked above.
+            one_of_ours = {"unexpected_keys": True, "missing_keys": False if base is not None else None}.get(what)
+            names = [str(n) for n in info[what] if one_of_ours in (None, ".steering." in str(n))]
             if names:
                 raise SteeringError(f"loading the weights left {what} ({min(names)}); fetch it or export again")
         model._fill_steering(tensors)
+        if base is not None:
+            model.name_or_path = model.config.name_or_path = str(name)
         return (model, info) if with_info else model
 
     @classmethod
@@ -899,7 +968,8 @@ class SteeringMixin(PreTrainedModel):
         data = save(tensors, metadata={"format": "pt"})
         sha256 = hashlib.sha256(data).hexdigest()
         self.config.steering = {**self.config.steering, "file": STEERING_FILE, "sha256": sha256}
-        self.config.steering.pop("seal", None)  # of the files it was loaded from
+        for key in ("seal", "base"):  # of the files it was loaded from
+            self.config.steering.pop(key, None)
         state = kwargs.pop("state_dict", None) or self.state_dict()
         state = {key: value for key, value in state.items() if ".steering." not in key}
         super().save_pretrained(save_directory, state_dict=state, **{**kwargs, "variant": VARIANT})
@@ -948,6 +1018,8 @@ def _computes_on(module: nn.Module) -> Any:
     return vars(owner)["_hf_hook"].execution_device if weight.is_meta else weight.device
 
 
+# Whether the files of the model that is being made have been compared with the seal.
+_verified: ContextVar[bool] = ContextVar("mllmeraser_verified", default=False)
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
@@ -984,10 +1056,11 @@ class SteeredBaseModel(SteeringMixin):
                 "this checkpoint's gate is read at the last prompt token, which is not known here: load it with "
                 "AutoModelForImageTextToText, or compute and export again with --gate-scope token"
             )
-        name, commit = config.name_or_path, getattr(config, "_commit_hash", None)
-        hub = {} if commit is None else {"revision": commit}
-        check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
-        self._read_steering(name, config, hub)
+        if not _verified.get():
+            name, commit = config.name_or_path, getattr(config, "_commit_hash", None)
+            hub = {} if commit is None else {"revision": commit}
+            check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
+            self._read_steering(name, config, hub)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Raises a SteeringError: a checkpoint is of the whole model."""

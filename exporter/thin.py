@@ -1,0 +1,72 @@
+"""A thin export: everything but the base's weights, which it names by repository, 40-hex revision and sha256.
+
+It is as large as the steering and the tokenizer. Whoever loads it needs the base in the Hub's cache, or fetches it; the
+shipped code does both and compares the files (``find_base`` in ``modeling_mllmeraser.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.base import BaseCheckpoint
+from mllmeraser.exporter.distrust import file_inside
+from mllmeraser.exporter.weights import DEFAULT_INDEX, SINGLE
+from mllmeraser.hashing import sha256_of_all
+
+_PINNED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+
+
+def pinned(base: BaseCheckpoint, base_id: str | None) -> BaseCheckpoint:
+    """The base with the repository and revision that it is at on the Hub.
+
+    Args:
+        base_id: ``org/name@<40-hex revision>``; by default where it came from: the Hub, or a snapshot in its cache.
+
+    Raises:
+        InputError: it is not known, or not pinned.
+    """
+    source = base.source
+    if base_id is not None:
+        known = base_id
+    elif source.repo_id is not None:
+        known = f"{source.repo_id}@{source.revision}"
+    else:
+        known = _cached_id(base.root)
+    match = _PINNED.fullmatch(known)
+    if match is None:
+        raise InputError(
+            f"{base_id or source.path}: a thin export points to a base on the Hub: give that by its id, or add "
+            "--base-id org/name@<40-hex revision>"
+        )
+    return replace(base, source=replace(source, repo_id=match[1], revision=match[2]))
+
+
+def _cached_id(root: Path) -> str:
+    """``org/name@revision`` of a snapshot in the Hub's cache; else nothing that is an id."""
+    folder = root.parent.parent.name
+    if root.parent.name != "snapshots" or not folder.startswith("models--"):
+        return ""
+    return f"{folder.removeprefix('models--').replace('--', '/')}@{root.name}"
+
+
+def base_pointer(base: BaseCheckpoint) -> dict[str, Any]:
+    """``steering.base`` of ``config.json``: repository, revision, and bytes and sha256 of every file that is loaded."""
+    single = (base.root / SINGLE).exists()  # then a loader looks at no index
+    shards = {SINGLE if single else shard.name: shard for shard in base.weights.shards}
+    known = {name: shard.known_sha256 for name, shard in shards.items()}
+    beside = ("generation_config.json",) if single else ("generation_config.json", DEFAULT_INDEX)
+    paths = {name: shard.path for name, shard in shards.items()}
+    paths |= {name: file_inside(base.root, name) for name in beside if (base.root / name).is_file()}
+    read = sha256_of_all(path for name, path in paths.items() if known.get(name) is None)
+    return {
+        "repo_id": base.source.repo_id,
+        "revision": base.source.revision,
+        "files": {
+            name: {"bytes": path.stat().st_size, "sha256": known.get(name) or read[path]}
+            for name, path in sorted(paths.items())
+        },
+    }
