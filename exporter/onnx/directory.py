@@ -24,7 +24,7 @@ from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read
 from mllmeraser.exporter.onnx.insert import Inserted, Toggle, insert_steering
 from mllmeraser.exporter.onnx.requests import GraphRequest
 from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_size, read_settings
-from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph, write_split
+from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph
 from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.files import sha256_of
 
@@ -179,7 +179,7 @@ class _Job:
             self._link(graph.beside(data))
         if must_split(graph):
             data = Path(graph.name).name + "_data"
-            write_split(model, self._target(twin), data)
+            write_graph(model, self._target(twin), data)
             self._origin |= {twin: "tool", graph.beside(data): "tool"}
             self._split.append(Path(graph.name).name)
             model = load_graph(self.staged / twin)  # its weights are now mapped, not held

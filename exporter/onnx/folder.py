@@ -6,6 +6,7 @@ pickles are not. A data file must lie beside its graph, and no file may be a lin
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -98,8 +99,8 @@ def _graph(root: Path, name: str) -> Graph:
     model = load_graph(root / name)
     locations = _locations(model)
     for location in sorted(locations):
-        if PurePosixPath(location).name != location or "\\" in location or location.startswith("."):
-            raise InputError(f"{root / name}: names a data file elsewhere, '{location}'; it cannot be trusted")
+        if PurePosixPath(location).name != location or "\\" in location or location.startswith(".") or not location:
+            raise InputError(f"{root / name}: names a data file elsewhere, {location!r}; it cannot be trusted")
         real_file(root, str(PurePosixPath(name).with_name(location)))
     return Graph(name, path, model, tuple(sorted(locations)))
 
@@ -122,11 +123,20 @@ def load_graph(path: Path) -> ir.Model:
     Raises:
         InputError: the file is no ONNX graph.
     """
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it warns of is refused here
     try:
         model = ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (DecodeError, ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         lines = str(error).splitlines() or ["damaged"]
         raise InputError(f"{path}: not an ONNX graph ({lines[0]}); download it again") from None
+    finally:
+        logger.setLevel(level)
     if not model.graph.outputs:
         raise InputError(f"{path}: not an ONNX graph (it gives nothing); download it again")
+    used = [value for node in model.graph.all_nodes() for value in node.inputs if value is not None]
+    for value in (*used, *model.graph.outputs):
+        if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
+            raise InputError(f"{path}: damaged, nothing gives {value.name!r}; download it again")
     return model

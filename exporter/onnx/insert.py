@@ -63,7 +63,7 @@ def insert_steering(
     Raises:
         InputError: the graph is not understood, or the requests do not fit it; the model is then not usable any more.
     """
-    plain_graph(model)
+    plain_graph(model, where)
     signature = read_signature(model, where)
     nodes = find_residuals(model.graph, signature, where)
     _check_fit(requests, signature, nodes, where)
@@ -96,11 +96,14 @@ def insert_steering(
     return Inserted(signature.num_layers, steps, tuple(warnings))
 
 
-def plain_graph(model: ir.Model) -> None:
+def plain_graph(model: ir.Model, where: str) -> None:
     """Without local functions, and in topological order, which converters to half precision do not keep."""
     if model.functions:
         InlinePass()(model)
-    model.graph.sort()
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise InputError(f"{where}: damaged ({error}); download it again") from None
 
 
 def _check_fit(requests: Sequence[GraphRequest], signature: Signature, nodes: list[ir.Node], where: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.folder import Graph
 
 # Below this a graph with its weights inside is simply written twice.
@@ -28,11 +29,13 @@ def must_split(graph: Graph) -> bool:
     return not graph.data and inline_bytes(graph.model) > _WORTH_SHARING
 
 
-def write_split(model: ir.Model, path: Path, data_name: str) -> None:
-    """Write a graph to ``path`` and its weights beside it to ``data_name``."""
-    ir.save(model, path, external_data=data_name)
+def write_graph(model: ir.Model, path: Path, data_name: str | None = None) -> None:
+    """Write a graph to ``path``; with ``data_name`` its weights beside it, else they stay where they are.
 
-
-def write_graph(model: ir.Model, path: Path) -> None:
-    """Write a graph whose external weights stay where they are, in a file beside it."""
-    ir.save(model, path)
+    Raises:
+        InputError: the graph is damaged.
+    """
+    try:
+        ir.save(model, path, external_data=data_name)
+    except (ir.serde.SerdeError, UnicodeEncodeError) as error:
+        raise InputError(f"{path.name}: damaged ({error.__cause__ or error}); download it again") from None

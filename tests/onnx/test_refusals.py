@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mllmeraser.exporter.onnx.folder import read_folder
 from mllmeraser.exporter.onnx.insert import insert_steering
 from mllmeraser.exporter.onnx.signature import read_signature
 from mllmeraser.exporter.onnx.spine import find_residuals, residual_value
+from mllmeraser.exporter.onnx.weights import write_graph
 
 Part = graphs.Part
 
@@ -164,7 +167,7 @@ def _in_a_branch(location: str) -> ir.Model:
 
 
 @pytest.mark.parametrize("make", [_external, _in_a_branch])
-@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/secret", ".hidden", "..\\secret"])
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/secret", ".hidden", "..\\secret", ""])
 def test_weights_outside_the_directory(tmp_path: Path, location: str, make: Callable[[str], ir.Model]) -> None:
     (tmp_path / "secret").write_bytes(bytes(16))
     (tmp_path / "model").mkdir()
@@ -197,3 +200,24 @@ def test_a_directory_without_graphs(tmp_path: Path) -> None:
         read_folder(tmp_path)
     with pytest.raises(InputError, match="no such directory"):
         read_folder(tmp_path / "nowhere")
+
+
+def test_a_damaged_graph_is_refused_in_one_line_or_still_a_graph(
+    exported_decoders: dict[str, Path], part: Part, tmp_path: Path
+) -> None:
+    whole, generator = exported_decoders["llava"].read_bytes(), random.Random(3)
+    shutil.copy(f"{exported_decoders['llava']}_data", tmp_path)
+    refused = 0
+    for number in range(30):
+        broken = bytearray(whole if number % 4 else whole[: generator.randrange(len(whole))])
+        for _ in range(number % 4):
+            broken[generator.randrange(len(broken))] ^= 1 << generator.randrange(8)
+        (tmp_path / exported_decoders["llava"].name).write_bytes(broken)
+        try:
+            (graph,) = read_folder(tmp_path).graphs
+            insert_steering(graph.model, graph_requests([graphs.bundle(part)]))
+            write_graph(graph.model, tmp_path / "steered")
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 10
