@@ -7,9 +7,9 @@ plain grey picture, whatever is to be forgotten (as in the paper). Or the user's
 A direction towards refusing can only be read from a model that refuses, so that is measured: pairs of which the base
 answers the erasure side, or refuses the recall side, are left out, and too few of them are an error.
 
-A model may refuse in several wordings. A direction along the reply is a mean by position, and a mean of sentences that
-say different words at the same place is no sentence: so one wording, the model's most frequent, is put behind every
-erasure prompt (the states are teacher-forced anyway). What either does to replies: ``benchmarks/ablations.py``.
+A model may refuse in several wordings, and a direction along the reply is a mean by position. So one wording, the
+model's most frequent, is put behind every erasure prompt (the states are teacher-forced anyway): no position then
+averages different words. On the demo model the mean over three wordings was as fluent (``benchmarks/ablations.py``).
 Source: MLLMEraser, arXiv 2510.04217, stage 1; ``matched`` is ours.
 """
 
