@@ -194,7 +194,7 @@ def _config(directory: Path) -> str:
         "architectures": [family.__name__],
         "auto_map": {
             "AutoConfig": f"configuration_mllmeraser.{family.config_class.__name__}",
-            **({"AutoModel": f"modeling_mllmeraser.{family.base_class.__name__}"} if per_token else {}),
+            "AutoModel": f"modeling_mllmeraser.{(family.base_class if per_token else family).__name__}",
             "AutoModelForImageTextToText": f"modeling_mllmeraser.{family.__name__}",
         },
     }

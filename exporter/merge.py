@@ -97,8 +97,10 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
     """``config.json`` of the export: the base's, with our classes and the steering, without dangerous keys."""
     configuration, modeling = (name.removesuffix(".py") for name in CODE)
     config = _without_native_type(without_dangerous_keys(base.config), base.model_type)
-    # By AutoModel a server builds the model its own way and runs it so: only gates that need no prompt's end bear that.
+    # By AutoModel servers (vLLM) build, fill and run a model their own way: only gates without a prompt's end bear it.
+    # Else it names the whole model, for clients that load by AutoModel (lmms-eval), and which refuses to be built so.
     per_token = section["requests"][0]["gate"]["scope"] == "token"
+    whole = f"{modeling}.{base.names.steered}"
     for key in ("_name_or_path", "_commit_hash"):
         config.pop(key, None)
     return {
@@ -107,8 +109,8 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
         "architectures": [base.names.steered],
         "auto_map": {
             "AutoConfig": f"{configuration}.{base.names.configuration}",
-            **({"AutoModel": f"{modeling}.{base.names.steered_base}"} if per_token else {}),
-            "AutoModelForImageTextToText": f"{modeling}.{base.names.steered}",
+            "AutoModel": f"{modeling}.{base.names.steered_base}" if per_token else whole,
+            "AutoModelForImageTextToText": whole,
         },
         "steering_enabled": True,
         "steering_strength": 1.0,

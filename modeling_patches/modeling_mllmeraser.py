@@ -937,6 +937,14 @@ class SteeringMixin(PreTrainedModel):
         return (model, info) if with_info else model
 
     @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """Raises a SteeringError: ``from_config`` reads no steering, and whoever fills the model leaves it out."""
+        raise SteeringError(
+            "a model made of its configuration alone has no steering: load it with from_pretrained; for a server that "
+            "fills the weights itself, compute and export again with --gate-scope token"
+        )
+
+    @classmethod
     def _read_steering(cls, name: Any, config: Any, hub: dict[str, Any]) -> dict[TensorKey, Tensor]:
         """The verified tensors of the steering file that the configuration names."""
         text = config.get_text_config()
@@ -1061,6 +1069,10 @@ class SteeredBaseModel(SteeringMixin):
             hub = {} if commit is None else {"revision": commit}
             check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
             self._read_steering(name, config, hub)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        return super(SteeringMixin, cls)._from_config(config, **kwargs)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Raises a SteeringError: a checkpoint is of the whole model."""

@@ -95,6 +95,7 @@ def test_the_configuration_is_the_bases_with_our_classes(base: Path, tmp_path: P
     assert after["architectures"] == ["MllmEraserLlavaForConditionalGeneration"]
     assert after["auto_map"] == {
         "AutoConfig": "configuration_mllmeraser.MllmEraserLlavaConfig",
+        "AutoModel": "modeling_mllmeraser.MllmEraserLlavaForConditionalGeneration",
         "AutoModelForImageTextToText": "modeling_mllmeraser.MllmEraserLlavaForConditionalGeneration",
     }
     assert (after["steering_enabled"], after["steering_strength"]) == (True, 1.0)

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
 
 from mllmeraser.modeling_patches.modeling_mllmeraser import STEERING_FILE, VARIANT, SteeringError, steered_class
 
@@ -60,6 +60,25 @@ def test_a_loaded_model_is_the_one_in_process(
     for model in (AutoModelForImageTextToText.from_pretrained(exported, trust_remote_code=True), load(exported)):
         assert torch.equal(model(**batch).logits, expected)
         assert not model.training
+
+
+@torch.no_grad()
+def test_by_auto_model_it_is_the_whole_model_and_never_made_without_its_steering(
+    base: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None
+) -> None:
+    """lmms-eval loads by AutoModel; vLLM builds by it, and fills the weights by a loader that knows nothing of ours."""
+    whole = steered_class(family)
+    config = json.loads((exported / "config.json").read_text())
+    classes = config["auto_map"] | {"AutoModel": config["auto_map"]["AutoModelForImageTextToText"]}
+    edit_config(exported, auto_map=classes)
+    batch = tiny.prompt(family, 9, 7)
+    loaded = AutoModel.from_pretrained(exported, trust_remote_code=True)
+    assert type(loaded).__name__ == whole.__name__
+    assert torch.equal(loaded(**batch).logits, tiny.steered(base, part_of(base, family))(**batch).logits)
+    with pytest.raises(ValueError, match="load it with from_pretrained"):
+        AutoModel.from_config(loaded.config, trust_remote_code=True)
+    with pytest.raises(SteeringError, match="load it with from_pretrained"):
+        whole._from_config(whole.config_class.from_pretrained(exported))
 
 
 def test_no_weight_is_random_or_changed(base: PreTrainedModel, exported: Path) -> None:
