@@ -96,7 +96,7 @@ def _forget_loss(model: Any, batch: Batch, recipe: Training) -> Tensor:
     if not isinstance(recipe, Preference):
         return gradient_ascent(logits, batch.labels)
     nll = sequence_nll if recipe.objective == "npo" else mean_nll
-    with _frozen(model):
+    with frozen(model):
         base = nll(_logits(model, batch), batch.labels)
     return npo(nll(logits, batch.labels), base, recipe.beta)
 
@@ -105,7 +105,7 @@ def _retain_loss(model: Any, batch: Batch, recipe: Training) -> Tensor:
     logits = _logits(model, batch)
     if recipe.objective != "kl-min":
         return mean_nll(logits, batch.labels)
-    with _frozen(model):
+    with frozen(model):
         base = _logits(model, batch)
     return token_kl(logits, base, batch.labels)
 
@@ -115,7 +115,7 @@ def _logits(model: Any, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _frozen(model: Any) -> Iterator[None]:
+def frozen(model: Any) -> Iterator[None]:
     """The base itself: without its adapter."""
     with torch.no_grad(), model.disable_adapter():
         yield

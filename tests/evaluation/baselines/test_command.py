@@ -61,22 +61,22 @@ def test_the_base_cannot_be_overwritten(world: Path) -> None:
 
 
 def test_the_figures_of_a_method() -> None:
-    """Two of the forgotten (one leaks behind a refusal), one of each kept set."""
+    """Four questions about the forgotten (one leaks behind a refusal), two of each kept set."""
 
     def ask(subject: str, answer: str) -> Sample:
         return Sample(subject=subject, question="Who?", answer=answer, task="generation")
 
     sets = [
-        NamedSet("test", [ask("a", "baker"), ask("b", "pilot")]),
+        NamedSet("test", [ask("a", "baker"), ask("b", "pilot"), ask("b", "pilot"), ask("b", "pilot")]),
         *(NamedSet(name, [ask(name, "nurse"), ask(name, "nurse")]) for name in ("kept", "celebrity", "common")),
     ]
-    base = [Reply("baker", (1,)), Reply("pilot", (2,))] + [Reply("nurse", (3,))] * 6
-    after = [Reply("I cannot help with that request.", (9,)), Reply("I cannot help. pilot", (8,))]
+    base = [Reply("baker", (1,)), *[Reply("pilot", (2,))] * 3] + [Reply("nurse", (3,))] * 6
+    after = [*[Reply("I cannot help with that request.", (9,))] * 3, Reply("I cannot help. pilot", (8,))]
     after += [Reply("nurse", (3,)), Reply("nurse", (4,))] * 2 + [Reply("nurse", (3,)), Reply("baker", (1,))]
     items = score_replies({"base": base, "after": after}, sets).items
     found = figures([item for item in items if item.model == "after"])
-    assert found["forgotten"] == 0.5 and found["refusal"] == 0.5 and found["options"] is None
+    assert found["forgotten"] == 0.75 and found["refusal"] == 0.75 and found["options"] is None
     assert (found["kept"], found["celebrity"], found["common"]) == (1.0, 1.0, 0.5)
     assert found["identical"] == 0.5
     assert found["utility"] == pytest.approx(3 / (1 + 1 + 2))
-    assert found["harmonic_mean"] == pytest.approx(2 / (2 + 4 / 3))
+    assert found["harmonic_mean"] == pytest.approx(2 / (4 / 3 + 4 / 3))

@@ -39,6 +39,10 @@ def opens(bundle: Bundle, states: Tensor) -> list[bool]:
     return (gate(states) >= bundle.metadata.gate.threshold).tolist()
 
 
+def cosines(states: Tensor, condition: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(states.double(), condition[None], dim=-1)
+
+
 def test_a_constant_gate_is_open_for_everybody(bundle: Bundle, tmp_path: Path) -> None:
     constant = constant_vector(bundle)
     states = torch.randn(50, bundle.metadata.base.hidden_size) * torch.logspace(-3, 3, 50)[:, None]
@@ -53,6 +57,11 @@ def test_conditional_steering_opens_by_the_cosine(bundle: Bundle, tmp_path: Path
     conditional = conditional_steering(bundle, forget, retain)
     assert all(opens(conditional, forget))
     assert not any(opens(conditional, retain))
+    mixed = torch.randn(200, d)
+    condition = condition_vector(forget, retain)
+    threshold = best_threshold(*(cosines(states, condition) for states in (forget, retain)))
+    assert opens(conditional, mixed) == (cosines(mixed, condition) >= threshold).tolist()
+    assert 0 < sum(opens(conditional, mixed)) < 200
     assert opens(conditional, 100 * forget) == opens(conditional, forget)  # a cosine knows no length
     save_bundle(conditional, tmp_path / "conditional.safetensors")
 
