@@ -1,0 +1,133 @@
+"""``--gate-scope token``: fitted against whole conversations of what is kept, and steered without memory."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import plain
+import pytest
+import talker
+import torch
+
+from mllmeraser.errors import InputError
+from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.inference.source import Source
+from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.steering.compute import Computation, compute
+from mllmeraser.steering.folds import Fold
+from mllmeraser.steering.forms import NullSpace
+from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.needs import needs
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import read_samples
+from mllmeraser.steering.tokens import LONGEST_REPLY, POSITIONS, drawn_positions, stream_token_states
+from mllmeraser.steering.validation import cross_validate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and its records."""
+    folder = tmp_path_factory.mktemp("tokens")
+    talker.make_base(folder / "base")
+    talker.write_people(folder / "forget.jsonl", range(3))
+    talker.write_people(folder / "retain.jsonl", range(3, 8))
+    talker.write_refusals(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Checkpoint:
+    return load(folder / "base")
+
+
+def recipe(folder: Path, **given: Any) -> Any:
+    own = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
+    return make_recipe("llava", {**own, "gate_scope": "token", **given})
+
+
+@pytest.fixture(scope="module")
+def computed(folder: Path, checkpoint: Checkpoint) -> Computation:
+    forget, retain = read_samples(folder / "forget.jsonl"), read_samples(folder / "retain.jsonl")
+    return compute(checkpoint, forget, retain, recipe(folder))
+
+
+def test_the_bundle_says_so_and_holds_one_direction_a_block(computed: Computation) -> None:
+    meta = computed.bundle.metadata
+    assert (meta.gate.scope, meta.gate_layer, meta.reply_steps, meta.prompt_positions) == ("token", None, 1, "all")
+    assert len(meta.layers) == 1
+    assert len(computed.bundle.tensors[f"requests.0.layers.{meta.layers[0]}.direction"]) == 1
+    assert computed.calibration.curve
+
+
+def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: Path, tmp_path: Path) -> None:
+    save_bundle(computed.bundle, tmp_path / "b.safetensors")
+    bundle = computed.bundle.model_copy(deep=True)
+    bundle.metadata.requests[0].strength = 1.0  # on a random model calibration may find nothing worth a push
+    export(Source(folder / "base"), [bundle], tmp_path / "out")
+    checks = {check.name: check for check in verify(tmp_path / "out", folder / "base").checks}
+    assert {name for name, check in checks.items() if not check.ok} <= {"gates open"}
+    assert '"AutoModel": "modeling_mllmeraser.MllmEraserLlavaModel"' in (tmp_path / "out" / "config.json").read_text()
+
+
+def test_bundles_of_two_scopes_are_exported_apart(computed: Computation, folder: Path, tmp_path: Path) -> None:
+    other = computed.bundle.model_copy(deep=True)
+    other.metadata.requests[0].id, other.metadata.gate.scope = "other", "prompt"
+    with pytest.raises(InputError, match="export them apart"):
+        export(Source(folder / "base"), [computed.bundle, other], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "given", [{"reply_steps": "4"}, {"prompt_positions": "last"}, {"gate_layer": "1"}, {"sequential": True}]
+)
+def test_what_it_excludes_is_named(folder: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="gate-scope token moves every position by its own gate"):
+        recipe(folder, **given)
+
+
+def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    prompts = talker.prompts()
+    files = stream_token_states(checkpoint, prompts, [1, 2], tmp_path, seed=7, batch_size=3)
+    for number, prompt in enumerate(prompts):
+        (reply,) = greedy_reply_ids(checkpoint, [prompt], max_new_tokens=LONGEST_REPLY)
+        states, end = plain.block_states(checkpoint, prompt, reply)
+        columns = drawn_positions(end, end + len(reply), random.Random(f"positions 7 {number}"))
+        rows = range(number * POSITIONS, (number + 1) * POSITIONS)
+        for layer, file in files.items():
+            torch.testing.assert_close(file.rows(rows), states[layer][columns], rtol=1e-4, atol=1e-4)
+
+
+def test_half_of_the_positions_are_near_the_reply() -> None:
+    drawn = drawn_positions(600, 620, random.Random(0))
+    assert len(drawn) == POSITIONS
+    assert drawn[0] == 599
+    assert sum(column >= 568 for column in drawn) >= POSITIONS // 2
+    assert min(drawn) < 568
+    assert all(0 <= column < 1 for column in drawn_positions(1, 1, random.Random(0)))  # a prompt of one token, no reply
+
+
+def test_the_furthest_open_position_of_a_record_counts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    forget, retain = torch.randn(12, 8, generator=generator) + 1, torch.randn(20 * 3, 8, generator=generator)
+    of_forget, of_retain = torch.arange(12) % 2, torch.arange(20) % 2
+    found = [Fold(of_forget == k, of_retain == k) for k in range(2)]
+    setting = GateRecipe("linear", NullSpace("soft", 1.0), 0.1, "absolute")
+    (held_out,) = cross_validate(forget, retain, found, [setting], positions=3)
+    rows = retain.view(20, 3, 8)
+    for k in range(2):
+        gate = fit_gate(forget[of_forget != k], rows[of_retain != k].flatten(0, 1), setting)
+        for n in (n for n in range(20) if of_retain[n] == k):
+            assert float(held_out.retain[n]) == pytest.approx(float(gate(rows[n]).max()), abs=1e-12)
+
+
+def test_room_for_all_the_states_is_asked_for(folder: Path) -> None:
+    forget, retain = read_samples(folder / "forget.jsonl"), read_samples(folder / "retain.jsonl")
+    token, prompt = (
+        needs(Source(folder / "base"), forget, retain, recipe(folder, gate_scope=scope), "cpu", "auto").disk
+        for scope in ("token", "prompt")
+    )
+    assert token == POSITIONS * prompt
