@@ -14,7 +14,7 @@ from mllmeraser.errors import InputError, MllmEraserError, VerificationError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.hub import push
 from mllmeraser.exporter.verify import verify
-from mllmeraser.inference.source import Source
+from mllmeraser.inference.source import Source, resolve
 
 # The client hands uploads to httpx in a way that httpx deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
@@ -204,6 +204,17 @@ def test_a_local_base_is_uploaded_in_full(hub: FakeHub, base_directory: Path, tm
     assert "base_model" not in hub.repos[NEW].files["README.md"].data.decode().split("---")[1]
     assert hub.repos[NEW].files["LICENSE"].data == (base_directory / "LICENSE").read_bytes()
     assert ModelCard(hub.repos[NEW].files["README.md"].data.decode()).data.license == "llama2"
+
+
+def test_a_thin_checkpoint_is_pushed_without_weights(hub: FakeHub, published: str, tmp_path: Path) -> None:
+    source = resolve(f"{BASE}@{published}")  # into the cache, where a verification looks for it
+    export(source, [make_bundle(source.path)], tmp_path / "thin", thin=True)
+    pushed = push(tmp_path / "thin", NEW)
+    assert pushed.size("copy") == 0 and len(hub.uploaded()) == 1  # the steering file
+    assert not any(name.startswith("model-") for name in hub.repos[NEW].files)
+    card = ModelCard(hub.repos[NEW].files["README.md"].data.decode())
+    assert card.data.base_model_relation == "adapter" and f"`{BASE}` at revision\n`{published}`" in card.text
+    assert verify(Path(snapshot_download(NEW, revision=pushed.tag))).ok
 
 
 def test_a_signed_directory_travels_byte_for_byte(hub: FakeHub, exported: Path, tmp_path: Path) -> None:
