@@ -331,6 +331,7 @@ def _calibration_facts(chosen: Calibration, pairs: Pairs, recipe: Recipe) -> dic
         "augment": recipe.augment,
         "sequential": recipe.sequential,
         "bandwidth": chosen.gates[chosen.push.plan.read[0]].setting.bandwidth,
+        "landmarks": recipe.landmarks,  # at most; how many there are is said of the gate
         "pairs": len(pairs.erasure),
         "base_refusal_rate": pairs.refusal_rate,
         "trials": len(chosen.curve),
