@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 from mllmeraser.errors import InputError, MllmEraserError
 
 if TYPE_CHECKING:
-    from mllmeraser.exporter.onnx.bundles import AnyBundle
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
     from mllmeraser.steering.bundle import Bundle
+    from mllmeraser.steering.bundle_file import AnyBundle
 
 _PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import mllmeraser
 from mllmeraser.exporter.licence import LIMITS
-from mllmeraser.exporter.onnx.bundles import AnyBundle
+from mllmeraser.steering.bundle_file import AnyBundle
 
 
 def render_card(bundles: Sequence[AnyBundle], graphs: Mapping[str, str], licence: Mapping[str, str], notes: str) -> str:

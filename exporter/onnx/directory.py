@@ -18,7 +18,7 @@ from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.link import link_or_copy, reflink
 from mllmeraser.exporter.listing import CARD, MANIFEST
 from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render
-from mllmeraser.exporter.onnx.bundles import AnyBundle, graph_requests
+from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.card import render_card
 from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read_folder, real_file
 from mllmeraser.exporter.onnx.insert import Inserted, Toggle, insert_steering
@@ -27,6 +27,7 @@ from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_siz
 from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph
 from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.files import sha256_of
+from mllmeraser.steering.bundle_file import AnyBundle
 
 if TYPE_CHECKING:
     from mllmeraser.exporter.plan import Link
