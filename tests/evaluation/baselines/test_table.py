@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,37 @@ def test_what_a_configuration_is_judged_by_was_not_fitted(world: Path, tmp_path:
     assert len(fit_forget) + len(held_forget) == 8 and held_forget
     assert not {(s.image, s.question) for s in fit_forget} & {(s.image, s.question) for s in held_forget}
     assert held_retain and not {s.subject for s in fit_retain} & {s.subject for s in held_retain}
+
+
+def test_a_run_leaves_its_figures_and_what_it_cost(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a random base: a trial and a run of a trained method, and filters; ``refuse-all`` has nothing kept."""
+    monkeypatch.setattr(command, "BASE", world / "base")
+    monkeypatch.setattr(command, "SETS", dict.fromkeys(command.SETS, "retain") | {"test": "forget"})
+    shutil.copytree(world, tmp_path / "data")
+    settings = command.grid_of("ga")[1]
+    runs = [
+        command.Run(tmp_path, "base", (), 0, False),
+        command.Run(tmp_path, "ga", settings, 0, True),
+        command.Run(tmp_path, "ga", settings, 1, False),
+        *(command.Run(tmp_path, name, (), 0, False) for name in command.FILTERS),
+    ]
+    found = {}
+    for run in runs:
+        command.work(run)
+        found[run.folder.name] = json.loads(run.result.read_text())
+    assert found["base.0.0"]["identical"] == 1.0 and found["base.0.0"]["bytes_added"] == 0
+    trained, filters = found["ga.1.1"], [found[f"{name}.0.0"] for name in command.FILTERS]
+    assert trained["seconds"] > 0 and trained["bytes_added"] > 0 and trained["checkpoint"]
+    assert trained["settings"] == list(settings) and trained["seed"] == 1
+    assert all(command.COLUMNS.keys() <= row.keys() and not row["checkpoint"] for row in filters)
+    refusing = found["refuse-all.0.0"]
+    assert (refusing["forgotten"], refusing["refusal"], refusing["identical"]) == (1.0, 1.0, 0.0)
+    assert refusing["utility"] == refusing["harmonic_mean"] == 0.0
+    assert (tmp_path / "runs" / "ga.1.1" / "checkpoint").is_dir()
+    assert not (tmp_path / "trials" / "ga.1.0" / "checkpoint").exists()
+    assert len(command.table([trained, *filters])) == 2 + 1 + len(filters)
 
 
 def test_the_best_configuration_is_taken_and_a_failed_one_never(tmp_path: Path) -> None:
