@@ -71,6 +71,7 @@ def evaluate(
     from mllmeraser.evaluation.harnesses import HARNESS_WARNING
     from mllmeraser.evaluation.inputs import NamedModel, models_from, sets_from
     from mllmeraser.evaluation.protocols import protocol_named
+    from mllmeraser.evaluation.provenance import provenance
     from mllmeraser.evaluation.run import evaluate
     from mllmeraser.evaluation.table import plain_text
     from mllmeraser.files import refuse_existing, write_atomically
@@ -97,16 +98,18 @@ def evaluate(
         items=items,
         overwrite=overwrite,
     )
+    assault = attack(asked, sets, victims, protocol=wording, batch_size=batch_size, seed=seed) if victims else None
+    maps = activation_maps(asked, sets, protocol=wording, batch_size=batch_size) if activations else []
     if not processes().leads:
         return
     document = results.document(None if output is None else str(output))
+    document["provenance"] = provenance(asked, sets, seed=seed, dtype=dtype, device=device)
     lines = plain_text(document["rows"]).splitlines()
-    if victims:
-        assault = attack(asked, sets, victims, protocol=wording, batch_size=batch_size, seed=seed)
+    if assault is not None:
         document |= assault.document()
         lines += ["", *attack_lines(assault)]
-    if activations:
-        document["activations"] = activation_maps(asked, sets, protocol=wording, batch_size=batch_size)
+    if maps:
+        document["activations"] = maps
     if output is not None:
         write_atomically(output, f"{json.dumps(document, indent=2)}\n".encode())
     report(as_json, document, lines)

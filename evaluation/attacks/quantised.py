@@ -69,6 +69,9 @@ def quantised(rounding: Callable[[Tensor], Tensor], scene: Scene) -> list[Readin
     """The plain questions, asked of a rounded copy of the model."""
     copy = scene.load()
     quantise(copy.model, rounding)
+    # Passes that are remembered are those of the model as it was.
+    passes = replace(copy.passes, identity=f"{copy.passes.identity} {rounding.__name__}")
+    copy = replace(copy, passes=passes)
     return plain(replace(scene, checkpoint=copy))
 
 

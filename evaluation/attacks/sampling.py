@@ -30,12 +30,11 @@ def _sampled(scene: Scene, prompts: Sequence[Prompt]) -> list[str]:
     said = [""] * len(prompts)
     tokenizer = scene.checkpoint.processor.tokenizer
     with torch.random.fork_rng():
-        torch.manual_seed(scene.seed)
         found = run_passes(
             scene.checkpoint,
             "samples",
             prompts,
-            lambda rows: _batch(scene, [prompts[i] for i in rows]),
+            lambda rows: _batch(scene, [prompts[i] for i in rows], rows[0]),
             lambda rows: [scene.max_new_tokens, scene.seed, rows],
             batch_size=scene.batch_size,
         )
@@ -46,8 +45,12 @@ def _sampled(scene: Scene, prompts: Sequence[Prompt]) -> list[str]:
     return said
 
 
-def _batch(scene: Scene, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """``ids`` (b, t), padded with the end-of-sequence or padding token."""
+def _batch(scene: Scene, prompts: Sequence[Prompt], first: int) -> dict[str, Tensor]:
+    """``ids`` (b, t), padded with the end-of-sequence or padding token.
+
+    Every batch has a seed of its own, so that it is the same whichever process draws it.
+    """
+    torch.manual_seed(1_000_003 * scene.seed + first)
     inputs = encode(scene.checkpoint, prompts, padding_side="left")
     tokenizer = scene.checkpoint.processor.tokenizer
     ids = scene.checkpoint.model.generate(

@@ -25,6 +25,19 @@ _LISTS = (
     "methods",
     "activations",
 )
+_ROW_KEYS = (
+    "model",
+    "set",
+    "task",
+    "modality",
+    "n",
+    "accuracy",
+    "refusal",
+    "identical_to_base",
+    "intervals",
+    "outcomes",
+)
+_ITEM_KEYS = ("model", "set", "index", "prompt", "reply", "outcome")
 
 
 @dataclass(frozen=True)
@@ -140,22 +153,27 @@ def _read(path: Path, key: str | None = None) -> dict[str, Any]:
 def _read_lines(path: Path) -> list[Record]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.strip()]
+        items = [json.loads(line) for line in lines if line.strip()]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give what `mllmeraser evaluate --items` wrote") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: cannot be read as JSON Lines ({error})") from None
+    for number, item in enumerate(items, 1):
+        missing = [key for key in _ITEM_KEYS if not isinstance(item, dict) or key not in item]
+        if missing:
+            raise InputError(
+                f"{path}, line {number}: {missing[0]}: missing; give what `mllmeraser evaluate --items` wrote"
+            )
+    return items
 
 
 def _refuse_repeated(rows: Sequence[Record]) -> None:
     seen: set[tuple[str, ...]] = set()
     for row in rows:
-        try:
-            cell = tuple(str(row[key]) for key in ("model", "set", "task", "modality"))
-        except (KeyError, TypeError):
-            raise InputError(
-                "a row without model, set, task or modality: this is no results file (docs/json.md)"
-            ) from None
+        missing = [key for key in _ROW_KEYS if not isinstance(row, dict) or key not in row]
+        if missing:
+            raise InputError(f"a row without {missing[0]}: this is not what `mllmeraser evaluate -o` wrote")
+        cell = tuple(str(row[key]) for key in _ROW_KEYS[:4])
         if cell in seen:
             raise InputError(f"two rows for {' · '.join(cell)}: give results of one model and set once")
         seen.add(cell)
@@ -166,8 +184,8 @@ def _made(path: Path, document: Record) -> list[tuple[str, str]]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = [(f"sha256 of results with {_holds(document)}", digest)]
     known += [(key, str(document[key])) for key in ("protocol", "reference", "tier") if document.get(key) is not None]
-    for key, value in document.get("provenance", {}).items():
-        known.append((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    for what, entries in document.get("provenance", {}).items():
+        known += [(f"{what}: {key}", str(value)) for key, value in entries.items()]
     return known
 
 

@@ -189,13 +189,31 @@ def test_names_in_the_trade_off_cover_neither_points_nor_one_another() -> None:
         ("[]", "not a document of schema 1"),
         ('{"schema": 2}', "not a document of schema 1"),
         ('{"schema": 1}', "holds neither rows nor methods"),
-        ('{"schema": 1, "rows": [{"model": "m"}]}', "a row without model, set, task or modality"),
+        (
+            '{"schema": 1, "rows": [{"model": "m"}]}',
+            "a row without set: this is not what `mllmeraser evaluate -o` wrote",
+        ),
     ],
 )
 def test_a_file_that_is_no_results_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(InputError, match=message):
         report([tmp_path / "file.json"])
+
+
+def test_items_that_are_none_are_one_line(tmp_path: Path) -> None:
+    paths, items = results.written(tmp_path, results.evaluated()), tmp_path / "items.jsonl"
+    for text, message in (('{"model": "m"}', "line 1: set: missing"), ("1", "line 1: model"), ("{", "JSON Lines")):
+        items.write_text(text)
+        with pytest.raises(InputError, match=message):
+            report(paths, items=items, include_samples=True)
+
+
+def test_provenance_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    made = {**results.evaluated(), "protocol": "mllmeraser", "provenance": {"versions": {"torch": "9.9"}}}
+    table = _report(tmp_path, made, form="md").page.sections[-1].tables[0]
+    assert ["versions: torch", "9.9"] in table.rows and ["protocol", "mllmeraser"] in table.rows
+    assert ["sets about the forgotten", "forget"] in table.rows
 
 
 def test_the_same_rows_twice_are_refused(tmp_path: Path) -> None:

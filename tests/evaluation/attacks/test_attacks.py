@@ -20,8 +20,10 @@ from mllmeraser.evaluation.attacks.attack import NotApplicableError, Reading, Sc
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
 from mllmeraser.evaluation.attacks.few_shot import few_shot
 from mllmeraser.evaluation.attacks.other_modality import own_picture
+from mllmeraser.evaluation.attacks.plain import PLAIN
 from mllmeraser.evaluation.attacks.typographic import with_label, with_text_below
 from mllmeraser.evaluation.protocols import PROTOCOLS
+from mllmeraser.inference.cache import PassCache
 from mllmeraser.inference.encoding import render
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.prompts import Prompt
@@ -268,6 +270,27 @@ def test_only_linear_layers_of_a_copy_are_rounded() -> None:
     changed = {name for name, tensor in copy.model.state_dict().items() if not torch.equal(tensor, before[name])}
     linear = {f"{name}.weight" for name, module in copy.model.named_modules() if isinstance(module, nn.Linear)}
     assert changed and changed <= linear and not any("lm_head" in name for name in changed)
+
+
+def test_passes_that_are_remembered_are_not_taken_for_those_of_the_rounded_copy(tmp_path: Path) -> None:
+    def load() -> Checkpoint:
+        return replace(tiny_chat.checkpoint(), passes=PassCache(tmp_path, "the same"))
+
+    def never(weight: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(weight)
+
+    said: list[list[str]] = []
+
+    def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Reading]:
+        said.append(list(replies))
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacks, "judged", judged)
+        scene = replace(_scene(PEOPLE[:2]), checkpoint=load(), load=load)
+        PLAIN.run(scene)
+        quantised.quantised(never, scene)
+    assert said[0] != said[1]
 
 
 def test_sampled_replies_are_eight_and_follow_the_seed() -> None:
