@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,58 @@ def test_a_manifest_cannot_point_outside(exported: Path, name: str) -> None:
     checks = {check.name: check for check in verify(exported).checks}
     assert not checks["manifest"].ok
     assert "secret" not in "".join(check.detail for check in checks.values()).replace("../secret", "")
+
+
+def _logits(out: Path) -> torch.Tensor:
+    model = tiny.modeling.steered_class("llava").from_pretrained(out, local_files_only=True).eval()
+    with torch.no_grad():
+        result: torch.Tensor = model(**tiny.prompt("llava", 5, 6, 7, 8)).logits
+    return result
+
+
+ADDED: dict[str, Callable[[Path], object]] = {
+    "a default index": lambda out: shutil.copy(out / INDEX, out / "model.safetensors.index.json"),
+    "weights of another variant": lambda out: shutil.copy(out / SHARD, out / "model.fp16.safetensors"),
+    "another template": lambda out: (out / "chat_template.json").write_text('{"chat_template": "x"}'),
+    "code": lambda out: (out / "processing_x.py").write_text("raise SystemExit"),
+    "a generate of its own": lambda out: (out / "custom_generate").mkdir(),
+    "a pipe": lambda out: os.mkfifo(out / "pipe"),
+    "a link": lambda out: (out / "link").symlink_to("/etc/passwd"),
+    "a hidden file": lambda out: (out / ".hidden").touch(),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_what_is_added_is_reported_and_steers_no_less(exported: Path, what: str) -> None:
+    expected = _logits(exported)
+    ADDED[what](exported)
+    assert not {check.name: check.ok for check in verify(exported).checks}["unlisted files"]
+    assert torch.equal(_logits(exported), expected)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("config.json", "steering_strength", "0.0"), (INDEX, "weight_map", "{}"), ("mllmeraser.json", "files", "{}")],
+)
+def test_a_key_that_comes_twice_never_counts(exported: Path, name: str, key: str, value: str, last: bool) -> None:
+    """Of two, Python takes the last; whoever takes the first must not be told something else either."""
+    expected, text = _logits(exported), (exported / name).read_text().strip()
+    more = f'"{key}": {value}'
+    (exported / name).write_text(f"{text[:-1]}, {more}}}" if last else f"{{{more}, {text[1:]}")
+    assert not verify(exported).ok
+    try:
+        found = _logits(exported)
+    except DAMAGE:
+        return
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["modeling_mllmeraser.py", "configuration_mllmeraser.py", "config.json"])
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\n"], ids=["byte order mark", "line"])
+def test_bytes_before_code_or_configuration_are_seen(exported: Path, name: str, mark: bytes) -> None:
+    (exported / name).write_bytes(mark + (exported / name).read_bytes())
+    assert not verify(exported).ok
+    if (name, mark) != ("config.json", b"\n"):  # the same configuration
+        with pytest.raises(DAMAGE):
+            _logits(exported)
