@@ -11,8 +11,9 @@ quartiles. ``of 32`` is the ratio for a model of 32 such layers: what one steere
 takes.
 
 With --load instead: the native class on the base's directory against ours on its export, in turns, beside a tokenizer
-file of LLaVA's size, which ours hashes. A layer is 405 MB in bfloat16: --layers 8 makes a checkpoint of 3.2 GB. What
-ours takes more does not grow with the number of layers.
+file of LLaVA's size, which ours hashes. Two checkpoints: all of LLaVA-1.5-7B over files of holes, which are mapped and
+never read, so that nothing hides what ours does more; and --layers real layers (405 MB each in bfloat16), of which
+every weight is then read once, as any use of it does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from export_7b import llava_1_5_7b, write_sparse
 from random_bundle import kernel_bundle
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.utils import logging
@@ -35,6 +37,7 @@ from transformers.utils import logging
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import MllmEraserLlavaForConditionalGeneration
+from mllmeraser.steering.bundle import Bundle
 
 FULL = 32  # decoder layers of a 7B
 clock = time.perf_counter
@@ -106,12 +109,6 @@ def quartiles(values: list[float], reference: list[float]) -> tuple[float, float
     return low, middle, high
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    start = clock()
-    call()
-    return clock() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=640, help="of the prompt")
@@ -135,13 +132,13 @@ def main() -> None:
         folder = Path(name)
         base = base_model(options.layers, dtype)
         base.save_pretrained(folder / "base")
-        (folder / "base" / "tokenizer.json").write_text(f'{{"as large as": "{"x" * 3_600_000}"}}')
-        bundle = kernel_bundle(folder / "base")
-        bundle.metadata.gate.threshold = -1e9  # always open: nothing is saved by a closed gate
-        export(Source(folder / "base"), [bundle], folder / "steered")
+        bundle = make_export(folder)
         if options.load:
             del base
-            compare_loading(folder, options.rounds)
+            write_sparse(folder / "7b" / "base", *llava_1_5_7b(), shards=3)
+            make_export(folder / "7b")
+            compare_loading("LLaVA-1.5-7B over holes", folder / "7b", options.rounds, read=False)
+            compare_loading(f"{options.layers} layers, every weight read", folder, options.rounds, read=True)
         else:
             ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), bundle.tensors)
             compare_inference(base, ours, ids, options)
@@ -178,27 +175,43 @@ def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse
             print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  of 32: {whole:.4f}", flush=True)
 
 
-def compare_loading(folder: Path, rounds: int) -> None:
-    """Print the ratio of loading the export and the base."""
-    native, steered = LlavaForConditionalGeneration, MllmEraserLlavaForConditionalGeneration
+def read_every_weight(model: Any) -> None:
+    """Touch every page of the files that the weights are mapped from."""
+    for parameter in model.parameters():
+        parameter.flatten()[::1024].sum()  # pages are of 4096 bytes, weights of 2 or 4
 
-    def of_base() -> float:
-        return seconds(lambda: native.from_pretrained(folder / "base", dtype="auto"))
 
-    found = in_turns(
-        rounds,
-        {
-            "base": of_base,
-            "base again": of_base,
-            "ours": lambda: seconds(lambda: steered.from_pretrained(folder / "steered", dtype="auto")),
-        },
-    )
+def compare_loading(title: str, folder: Path, rounds: int, read: bool) -> None:
+    """Print the ratio of loading the export and the base of a folder."""
+
+    def load(family: Any, name: str) -> Callable[[], float]:
+        def run() -> float:
+            start = clock()
+            model = family.from_pretrained(folder / name, dtype="auto")
+            if read:
+                read_every_weight(model)
+            return clock() - start
+
+        return run
+
+    of_base = load(LlavaForConditionalGeneration, "base")
+    ours = load(MllmEraserLlavaForConditionalGeneration, "steered")
+    found = in_turns(rounds, {"base": of_base, "base again": of_base, "ours": ours})
     size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors")) / 1e9
-    print(f"load     base       {1e3 * statistics.median(found['base']):8.1f} ms, {size:.2f} GB")
+    print(f"load     base       {1e3 * statistics.median(found['base']):8.1f} ms, {size:.2f} GB, {title}")
     for who in ("base again", "ours"):
         low, ratio, high = quartiles(found[who], found["base"])
         more = 1e3 * statistics.median(v - b for v, b in zip(found[who], found["base"], strict=True))
         print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  {more:+.1f} ms", flush=True)
+
+
+def make_export(folder: Path) -> Bundle:
+    """The export of ``folder/base``, with a gate that is always open, beside a tokenizer as large as LLaVA's."""
+    (folder / "base" / "tokenizer.json").write_text(f'{{"as large as": "{"x" * 3_600_000}"}}')
+    bundle = kernel_bundle(folder / "base")
+    bundle.metadata.gate.threshold = -1e9  # always open: nothing is saved by a closed gate
+    export(Source(folder / "base"), [bundle], folder / "steered", hash_weights=False)
+    return bundle
 
 
 if __name__ == "__main__":
