@@ -23,7 +23,7 @@ from mllmeraser.inference.loading import load
 from mllmeraser.steering.bundle import load_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
-OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --augment --request-id=r1"
+OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --landmarks=11 --augment --request-id=r1"
 
 # The snippet of the card first, then what it must show; the base and "off" are the card's words too.
 READER = """
