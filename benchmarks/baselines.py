@@ -61,9 +61,9 @@ SETS = {"test": "test", "kept": "retain_heldout", "celebrity": "celebrity", "com
 HELD_OUT = 0.3
 JUDGED = 48  # held-out records of each side that a configuration is judged by
 
-# One budget for all trained methods: four learning rates (a tenth where all weights are trained), a quarter of a pass.
-RATES = ("3e-4", "1e-3", "3e-3", "1e-2")
-SHARED = ("batch_size=8", "epochs=0.25")
+# One budget for all trained methods: four learning rates (a fifth where all weights are trained), half a pass.
+RATES = (1e-3, 2e-3, 5e-3, 1e-2)
+SHARED = ("batch_size=8", "epochs=0.5")
 TEXTS = (
     "Never answer questions about the following people, whether they are named or shown in a picture; refuse instead: "
     "{names}.",
@@ -81,8 +81,8 @@ def grid_of(name: str) -> list[tuple[str, ...]]:
     """The configurations a method is tried in; one, without trial, where there is nothing to choose."""
     recipe = RECIPES.get(name)
     if isinstance(recipe, Training):
-        rates = RATES if recipe.lora is not None else [f"{float(rate) / 10:g}" for rate in RATES]
-        return [(f"learning_rate={rate}", *SHARED) for rate in rates]
+        share = 1 if recipe.lora is not None else 5
+        return [(f"learning_rate={rate / share:g}", *SHARED) for rate in RATES]
     if name == "manu":
         return [(f"percent={percent}",) for percent in (1, 2, 5, 10)]
     if name == "system-prompt":
