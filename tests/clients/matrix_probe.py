@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForImageTextToText
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
 
@@ -174,6 +174,39 @@ def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def thin_equals_the_whole(c: Checkpoint) -> None:
+    directory, cache = c.directory / "thin", c.directory / "cache"
+    model = c.load(directory, cache_dir=cache)
+    for name in ("text", "picture"):
+        batch = c.prompt(name)
+        assert torch.equal(model(**batch).logits, c.steered(**batch).logits), name
+    assert torch.equal(c.reply(model, c.prompt("text"), **GREEDY), c.reply(c.steered, c.prompt("text"), **GREEDY))
+    blob = max(cache.rglob("blobs/*"), key=lambda path: path.stat().st_size)
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1])
+    raises(ValueError, lambda: c.load(directory, cache_dir=cache))
+    blob.write_bytes(content)
+    raises(ValueError, lambda: c.load(directory, cache_dir=c.directory / "no-cache"))
+    raises(OSError, lambda: type(c.base).from_pretrained(directory))
+
+
+def every_token_by_its_own_gate(c: Checkpoint) -> None:
+    directory, batch = c.directory / "token", c.prompt("text")
+    model = c.load(directory)
+    assert not torch.equal(model(**batch).logits, c.base(**batch).logits), "not steered"
+    reply = c.reply(model, batch, **GREEDY)
+    assert torch.equal(c.reply(model, batch, use_cache=False, **GREEDY), reply), "no cache"
+    _, native = AutoModel.from_pretrained(c.directory / "base", output_loading_info=True)
+    if native["missing_keys"]:  # 5.8 itself cannot load a published LLaVA below the head; ours must not either
+        return raises(ValueError, lambda: AutoModel.from_pretrained(directory, trust_remote_code=True))
+    below = AutoModel.from_pretrained(directory, trust_remote_code=True).eval()
+    for on in (True, False):
+        model.config.steering_enabled = below.config.steering_enabled = on
+        hidden = model.model(**batch).last_hidden_state
+        assert torch.equal(below(**batch).last_hidden_state, hidden), "below the head"
+    assert torch.equal(hidden, c.base.model(**batch).last_hidden_state), "off"
+
+
 def raises(kind: type[Exception], call: Callable[[], object]) -> None:
     """``call`` must raise this, and so give no model."""
     try:
@@ -194,6 +227,8 @@ CHECKS = (
     saved_and_loaded_again,
     offloaded_to_disk_in_bf16,
     fails_closed,
+    thin_equals_the_whole,
+    every_token_by_its_own_gate,
 )
 
 

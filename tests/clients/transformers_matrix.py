@@ -31,6 +31,7 @@ sys.path[:0] = [str(HERE.parent / "exporter"), str(HERE.parent / "modeling")]
 
 import tiny  # noqa: E402
 from checkpoints import make_bundle  # noqa: E402
+from hub_cache import BASE_ID, make_cache  # noqa: E402
 
 from mllmeraser.exporter.directory import export  # noqa: E402
 from mllmeraser.inference.source import Source  # noqa: E402
@@ -51,10 +52,21 @@ def make_checkpoint(family: tiny.Family, directory: Path) -> None:
     _, tensors = tiny.steering(model, prompts["text"], **how)
     bundle = Bundle(metadata=make_bundle(base, family=family, **how).metadata, tensors=tensors)
     export(Source(base), [bundle], directory / "export")
+    make_cache(base, directory / "cache")
+    export(Source(base), [bundle], directory / "thin", thin=True, base_id=BASE_ID)
+    export(Source(base), [per_token(bundle)], directory / "token")
     (directory / "steering.json").write_text(json.dumps(bundle.steering()))
     save_file(bundle.tensors, directory / "bundle.safetensors")
     for name, batch in prompts.items():
         save_file(batch, directory / f"{name}.safetensors")
+
+
+def per_token(bundle: Bundle) -> Bundle:
+    """The same gates, read at every position, with one direction."""
+    metadata = bundle.metadata.model_copy(deep=True)
+    metadata.gate.scope, metadata.reply_steps, metadata.prompt_positions = "token", 1, "all"
+    one = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
+    return Bundle(metadata=metadata, tensors=one)
 
 
 def as_published(base: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import tiny
 import torch
 from checkpoints import edit_json, make_base, make_bundle
+from hub_cache import BASE_ID, REVISION, make_cache
 from torch import Tensor
 
 from mllmeraser.errors import InputError
@@ -18,24 +18,6 @@ from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, steered_class
-
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-BASE_ID = f"some-org/a-base@{REVISION}"
-
-
-def make_cache(base: Path, cache: Path) -> Path:
-    """``base`` as ``hf download`` would leave it in the Hub's cache: links into blobs; returns the snapshot."""
-    repository = cache / "models--some-org--a-base"
-    snapshot = repository / "snapshots" / REVISION
-    snapshot.mkdir(parents=True)
-    (repository / "blobs").mkdir()
-    for file in base.iterdir():
-        data = file.read_bytes()
-        large = file.suffix == ".safetensors"
-        blob = hashlib.sha256(data).hexdigest() if large else hashlib.sha1(data, usedforsecurity=False).hexdigest()
-        (repository / "blobs" / blob).write_bytes(data)
-        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / blob)
-    return snapshot
 
 
 @pytest.fixture
