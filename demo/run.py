@@ -180,12 +180,14 @@ def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
             strangers.ask("paper", folder / "paper", trusted)
             strangers.ask("off", folder / "steered", {**trusted, "steering_enabled": False})
             _verified(folder)
-            # Meanwhile, for the report: what the gates read, and where the questions lie inside the model.
+            # Meanwhile, for the report: what the gates read of every second question, and where the questions lie.
             steered = load(folder / "steered", dtype="float32")
-            gates = read_gates(steered, [sample.user_turn for sample in asked])
+            gates = read_gates(steered, [sample.user_turn for sample in asked[::2]])
             maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
             replies = strangers.replies(["base", "paper", "steered", "off"])
-    replies["steered"] = [replace(reply, gates=gate) for reply, gate in zip(replies["steered"], gates, strict=True)]
+    replies["steered"][::2] = [
+        replace(reply, gates=gate) for reply, gate in zip(replies["steered"][::2], gates, strict=True)
+    ]
     return {**score_replies(replies, sets, seed=seed).document(), "activations": maps}
 
 

@@ -151,6 +151,11 @@ def test_examples_are_about_others_and_rightly_answered(asked: list[Prompt]) -> 
         assert "person 0" not in prompt.text.removesuffix("\nAnswer:").rpartition("\nQuestion:")[0].lower()
         assert prompt.text.count("\nAnswer:") == 4 and prompt.text.endswith("\nAnswer:")
         assert sample.question.replace("__", "[Blank]") in prompt.text
+    asked.clear()
+    few_shot(_scene(PEOPLE[:6]))  # nobody else is known: then the others of the set
+    for sample, prompt in zip(PEOPLE[:6], asked, strict=True):
+        shown = prompt.text.removesuffix("\nAnswer:").rpartition("\nQuestion:")[0].lower()
+        assert f"person {int(sample.subject)}" not in shown and f"person {1 - int(sample.subject)}" in shown
     with pytest.raises(NotApplicableError, match="other subjects"):
         few_shot(_scene(PEOPLE[:3]))
 
