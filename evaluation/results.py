@@ -67,23 +67,22 @@ class Results:
         yield from map(item_line, self.items)
 
 
+# Means of fractions, not shares of items: these have no binomial interval.
+_NO_SHARES = ("rouge_l", "rouge_l_recall", "bleu", "probability", "truth_ratio")
+
+
 def _row(items: Sequence[Item], seed: int) -> Row:
     first, n = items[0], len(items)
-    who = [item.subject for item in items]
-    measures = {
-        "accuracy": [float(item.correct) for item in items],
+    measures: dict[str, list[float | None]] = {
+        "accuracy": [item.correct for item in items],
         "rouge_l": [item.rouge_l for item in items],
-        "refusal": [float(item.refusal) for item in items],
-        "identical_to_base": [float(item.identical_to_base) for item in items],
-    }
-    rates = {name: math.fsum(values) / n for name, values in measures.items()}
-    intervals = {
-        name: {
-            # ROUGE-L is a mean of fractions, not a share of items: it has no binomial interval.
-            "wilson": None if name == "rouge_l" else list(wilson(rates[name], n)),
-            "by_subject": list(by_subject(values, who, seed=seed)),
-        }
-        for name, values in measures.items()
+        "refusal": [item.refusal for item in items],
+        "identical_to_base": [item.identical_to_base for item in items],
+        "rouge_l_recall": [item.rouge_l_recall for item in items],
+        "bleu": [item.bleu for item in items],
+        "accuracy_substring": [item.substring for item in items],
+        "probability": [item.probability for item in items],
+        "truth_ratio": [None if item.truth_ratio is None else prefers_truth(item.truth_ratio) for item in items],
     }
     return {
         "model": first.model,
@@ -91,16 +90,23 @@ def _row(items: Sequence[Item], seed: int) -> Row:
         "task": first.task,
         "modality": first.modality,
         "n": n,
-        "subjects": len(set(who)),
-        **rates,
-        "intervals": intervals,
+        "subjects": len({item.subject for item in items}),
+        **{name: _mean(values) for name, values in measures.items()},
+        "intervals": {name: _intervals(name, values, items, seed) for name, values in measures.items()},
         "outcomes": {outcome: sum(item.outcome == outcome for item in items) / n for outcome in OUTCOMES},
         "choice": _choice(items),
-        "rouge_l_recall": _mean([item.rouge_l_recall for item in items]),
-        "bleu": _mean([item.bleu for item in items]),
-        "accuracy_substring": _mean([item.substring for item in items]),
-        "probability": _mean([item.probability for item in items]),
-        "truth_ratio": _mean([None if item.truth_ratio is None else prefers_truth(item.truth_ratio) for item in items]),
+    }
+
+
+def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item], seed: int) -> Row | None:
+    """Over the items that have a value; null if none has."""
+    known = [(float(value), item.subject) for value, item in zip(values, items, strict=True) if value is not None]
+    if not known:
+        return None
+    numbers, who = [value for value, _ in known], [subject for _, subject in known]
+    return {
+        "wilson": None if name in _NO_SHARES else list(wilson(math.fsum(numbers) / len(numbers), len(numbers))),
+        "by_subject": list(by_subject(numbers, who, seed=seed)),
     }
 
 

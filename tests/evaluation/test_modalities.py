@@ -40,9 +40,12 @@ def test_pairs_are_counted_by_what_is_known_in_either() -> None:
         assert found["rouge_l_aligned"] == (0.75 if name == "forget" else 0.25)
 
 
-def test_the_gap_has_a_side() -> None:
-    samples = [cloze("1", "job", False), cloze("1", "job", True)]  # in whatever order
-    (found,) = score_replies({"m": [reply("no"), reply("pilot")]}, [NamedSet("s", samples)]).document()["modalities"]
+@pytest.mark.parametrize("shown_first", [True, False])
+def test_the_gap_has_a_side(shown_first: bool) -> None:
+    """Known beside the picture only, in whatever order the two are asked."""
+    samples = [cloze("1", "job", shown) for shown in (shown_first, not shown_first)]
+    said = [reply("pilot" if sample.image else "no") for sample in samples]
+    (found,) = score_replies({"m": said}, [NamedSet("s", samples)]).document()["modalities"]
     assert found["gap"] == 1.0
 
 

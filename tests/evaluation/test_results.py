@@ -105,7 +105,11 @@ def test_the_document_has_the_promised_keys(results: Results) -> None:
         assert set(found) == promised | {"subjects", "intervals", "outcomes", "choice"} | others
         assert sum(found["outcomes"].values()) == pytest.approx(1.0)
         assert found["n"] == found["subjects"] == 8
+        assert set(found["intervals"]) == {"accuracy", "rouge_l", "refusal", "identical_to_base"} | others
         for name, intervals in found["intervals"].items():
+            if found[name] is None:
+                assert intervals is None
+                continue
             assert set(intervals) == {"wilson", "by_subject"}
             low, high = intervals["by_subject"]
             assert low - 1e-12 <= found[name] <= high + 1e-12
