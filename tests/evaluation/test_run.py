@@ -9,9 +9,13 @@ import tiny_chat
 from fixtures import records
 from PIL import Image
 
+from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.evaluation.results import Results
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import answer, evaluate
+from mllmeraser.inference.encoding import encode
+from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import option_log_likelihoods
 
 SAMPLES = records(3)
@@ -61,3 +65,46 @@ def test_log_likelihoods_stand_in_the_order_of_the_options(results: Results) -> 
     prompt = SAMPLES[item.index].user_turn
     alone = [option_log_likelihoods(checkpoint, [prompt], [[letter]])[0][0] for letter in "ABCD"]
     assert item.log_likelihoods == pytest.approx(alone, abs=1e-4)
+
+
+def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
+    """`official` on a model that marks pictures as LLaVA does: a picture for every mark, in the order of the text."""
+    colours = dict(zip("0123", ("red", "green", "blue", "white"), strict=True))
+    records_shown = []
+    for sample in records(4):
+        path = tmp_path / f"{sample.subject}.png"
+        Image.new("RGB", (16, 16), colours[sample.subject[-1]]).save(path)
+        records_shown.append(sample.model_copy(update={"image": path}))
+    official, checkpoint = PROTOCOLS["official"], tiny_chat.checkpoint()
+    questions = official.questions(records_shown, records_shown, "0 forget")  # as seed 0 draws for this set
+    prompts = [official.prompt(question, "llava") for question in questions]
+    assert {len(prompt.pictures) for prompt in prompts} == {1, 2, 3}  # open questions, choice, cloze
+    for question, prompt in zip(questions, prompts, strict=True):
+        inputs = encode(checkpoint, [prompt], "right")
+        assert len(inputs["pixel_values"]) == prompt.text.count("<image>") == len(question.examples) + 1
+        assert prompt.pictures[-1] == question.sample.image
+    results = evaluate(
+        [NamedModel("base", tiny_chat.checkpoint)],
+        [NamedSet("forget", records_shown)],
+        protocol=official,
+        examples=records_shown,
+        max_new_tokens=2,
+    )
+    assert [(item.index, item.subject) for item in results.items] == [(q.index, q.sample.subject) for q in questions]
+
+
+def test_a_raw_prompt_is_refused_where_pictures_are_marked_otherwise() -> None:
+    checkpoint = tiny_chat.checkpoint()
+    checkpoint.processor.image_token = "<|image_pad|>"
+    prompt = Prompt("USER: <image>\nWho?\nASSISTANT:", Image.new("RGB", (16, 16)), raw=True)
+    with pytest.raises(InputError, match="use a protocol that goes by the chat template") as error:
+        encode(checkpoint, [prompt], "right")
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_is_of_one_task_and_modality_and_each_is_one_call() -> None:
+    checkpoint, calls = tiny_chat.checkpoint(), []
+    generate = checkpoint.model.generate
+    checkpoint.model.generate = lambda **inputs: calls.append(len(inputs["input_ids"])) or generate(**inputs)
+    answer(checkpoint, records(8), max_new_tokens=2)
+    assert calls == [8, 8, 8]
