@@ -12,7 +12,9 @@ from PIL import Image
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.report.figures import tradeoff
+from mllmeraser.evaluation.report.findings import read_findings
 from mllmeraser.evaluation.report.numbers import number, percent, pooled, seconds, size
+from mllmeraser.evaluation.report.page import page
 from mllmeraser.evaluation.report.report import Report, report
 
 
@@ -117,6 +119,8 @@ def test_samples_stand_side_by_side_only_if_asked_for(tmp_path: Path) -> None:
         assert f"Where does {results.CANARY} live?" in text and "I cannot help" in text
     html = report(paths, items=tmp_path / "items.jsonl", include_samples=True).text
     assert "In &lt;Graz&gt; &amp; Linz." in html and "<Graz>" not in html
+    found = read_findings(paths, items=tmp_path / "items.jsonl")
+    assert page(found, include_samples=True).answers and not page(found).answers
     for given in ({"items": tmp_path / "items.jsonl"}, {"include_samples": True}):
         with pytest.raises(InputError, match="give both, or neither"):
             report(paths, **given)  # type: ignore[arg-type]
