@@ -92,7 +92,7 @@ class Push:
         verb = "would be pushed" if self.dry_run else f"pushed as {self.revision}, tag {self.tag}"
         return [
             *rows,
-            f"{self.size('upload'):,} bytes to upload, {self.size('copy'):,} copied from {self.base or 'no base'}",
+            f"{self.size('upload'):,} bytes uploaded, {self.size('copy'):,} copied by the Hub from {self.base or 'no base'}",
             f"{self.repo_id}: {verb}; {'private' if self.private else 'PUBLIC'}{gate}",
         ]
 
@@ -234,7 +234,7 @@ def _files(
     if onnx:
         written = _with_terms((directory / CARD).read_text(encoding="utf-8"), publication.terms)
     else:
-        written = render_published(manifest, read_licence(directory), publication, comparisons)
+        written = render_published(manifest, read_licence(directory.resolve()), publication, comparisons)
     card = _held(CARD, written.encode())
     listed = {**manifest["files"][CARD], "bytes": card.size, "sha256": card.sha256}
     rewritten = manifests.sealed({**manifest, "files": {**manifest["files"], CARD: listed}})
@@ -318,8 +318,8 @@ def _hub_errors(repo_id: str, left: str) -> Iterator[None]:
         hint = {401: "log in with 'hf auth login'", 403: "is your token allowed to write there?"}.get(status, left)
         raise MllmEraserError(f"{repo_id}: the Hub answered: {_plain(error)}; {hint}") from error
     except (HTTPError, FileDuplicationError, OSError, RuntimeError, ValueError) as error:
-        why = "" if error.__cause__ is None else f" ({_plain(error.__cause__)})"
-        raise MllmEraserError(f"{repo_id}: {_plain(error)}{why}; {left}") from error
+        causes = dict.fromkeys(_plain(part) for part in (error, error.__cause__) if part is not None)
+        raise MllmEraserError(f"{repo_id}: {': '.join(causes)}; {left}") from error
 
 
 def _plain(error: BaseException) -> str:

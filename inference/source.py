@@ -13,7 +13,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HTTPError,  # of httpx or its successor, whichever the client uses
     LocalEntryNotFoundError,
 )
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
+from mllmeraser.console import console
 from mllmeraser.errors import InputError, MllmEraserError
 
 
@@ -60,6 +62,8 @@ def _from_hub(source: str) -> Source:
     repo_id, _, revision = source.partition("@")
     if repo_id.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InputError(f"{source}: no such directory, and not a Hub id of the form org/name[@revision]")
+    if console.quiet or not console.is_terminal:
+        disable_progress_bars()  # the client draws its own even where stderr is no terminal
     try:
         path = Path(snapshot_download(repo_id, revision=revision or None, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
     except HFValidationError as error:

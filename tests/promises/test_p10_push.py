@@ -37,15 +37,18 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-def test_a_push_keeps_its_promises(hub: FakeHub, of_a_hub_base: Path, published: str, run: object) -> None:
+def test_a_push_keeps_its_promises(
+    hub: FakeHub, of_a_hub_base: Path, published: str, run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(of_a_hub_base.parent)
     hub.repos[BASE].gated = "auto"
-    code, out, err = run(of_a_hub_base, NEW, "--dry-run")
+    code, out, err = run(of_a_hub_base.name, NEW, "--dry-run")
     assert code == 0 and NEW not in hub.repos
     listed = {line.split()[2]: int(line.split()[1].replace(",", "")) for line in out.splitlines()[:-2]}
     assert err.splitlines()[-1] == "next: the same without --dry-run"
 
     before = contents(of_a_hub_base)
-    code, out, err = run(of_a_hub_base, NEW, "--json")
+    code, out, err = run(of_a_hub_base.name, NEW, "--json")
     document, repo = json.loads(out), hub.repos[NEW]
     assert code == 0 and contents(of_a_hub_base) == before
     assert repo.private and document["private"] and "PUBLIC" not in out
