@@ -17,7 +17,13 @@ from mllmeraser.errors import InputError
 
 @click.command(short_help="What is forgotten, and what is kept.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", multiple=True, required=True, metavar="NAME=FILE", help="Records to ask; may be repeated.")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    metavar="NAME=FILE",
+    help="Records to ask, or a benchmark's folder; may be repeated.",
+)
 @click.option("--protocol", default="mllmeraser", show_default=True, help="The wording of records without a prompt.")
 @click.option("--examples", type=PATH, help="Where --protocol official takes its worked examples from.")
 @click.option("--reference", metavar="NAME", help="The MODEL that never saw the forgotten, to compare the others with.")
