@@ -45,7 +45,7 @@ from mllmeraser.errors import InputError
     help="Write every question and reply here (JSON Lines); sensitive. A killed run goes on from there.",
 )
 @click.option("--output", "-o", type=PATH, help="Write the results here (JSON).")
-@overwrite_option("output files that are there")
+@overwrite_option("results that are there")
 @model_options
 @output_options
 def evaluate(
@@ -102,7 +102,6 @@ def evaluate(
         fit=[sample for path in fit for sample in read_samples(path)],
         tier=tier,
         items=items,
-        overwrite=overwrite,
     )
     assault = attack(asked, sets, victims, protocol=wording, batch_size=batch_size, seed=seed) if victims else None
     maps = activation_maps(asked, sets, protocol=wording, batch_size=batch_size) if activations else []

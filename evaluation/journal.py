@@ -46,8 +46,8 @@ class Journal:
     known: dict[str, Reply] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path | None, *, fresh: bool = False) -> Journal:
-        """Read what a file holds, unless it is to be begun ``fresh``.
+    def open(cls, path: Path | None) -> Journal:
+        """Read what a file holds; it need not be there.
 
         Raises:
             InputError: the file is there and holds something else than items.
@@ -57,7 +57,7 @@ class Journal:
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
         known: dict[str, Reply] = {}
-        lines = [] if fresh or not path.exists() else path.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
         kept = []
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -71,7 +71,7 @@ class Journal:
             except (ValueError, KeyError, TypeError) as error:
                 if number < len(lines) or not kept:  # only the last line may have been cut off
                     raise InputError(
-                        f"{path}, line {number}: no item of an evaluation; name another, or replace it with --overwrite"
+                        f"{path}, line {number}: no item of an evaluation; name another file, or remove this one"
                     ) from error
         if processes().leads:
             write_atomically(path, b"".join(line + b"\n" for line in kept))

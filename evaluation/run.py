@@ -45,7 +45,6 @@ def evaluate(
     fit: Sequence[Sample] = (),
     tier: Tier | None = None,
     items: Path | None = None,
-    overwrite: bool = False,
 ) -> Results:
     """Every model on every set. Greedy decoding; models are loaded one after another.
 
@@ -61,7 +60,6 @@ def evaluate(
         fit: what the models were fitted on, forgotten and kept.
         tier: the leakage tier asked for (:mod:`mllmeraser.evaluation.tiers`).
         items: keep every item here, and ask nothing again that an earlier run left here.
-        overwrite: begin that file anew.
 
     Raises:
         InputError: nothing to run or to run on, a name given twice or unknown, records that were fitted on, or what
@@ -70,7 +68,7 @@ def evaluate(
     _check(models, sets, reference)
     tier = tier_of(sets, fit, tier, protocol)
     places = _places(sets, protocol, examples, seed)
-    journal = Journal.open(items, fresh=overwrite)
+    journal = Journal.open(items)
     scored: list[Item] = []
     for named in models:
         # No variable keeps the checkpoint: the last one must be gone before the next is loaded.

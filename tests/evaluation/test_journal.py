@@ -114,14 +114,6 @@ def test_what_is_asked_is_part_of_the_key(tmp_path: Path, counted: Counted, chan
     assert counted.asked == 1
 
 
-def test_overwriting_begins_anew(tmp_path: Path, counted: Counted) -> None:
-    items = tmp_path / "items.jsonl"
-    counted.run(items)
-    counted.asked = 0
-    counted.run(items, overwrite=True)
-    assert counted.asked == 2 * len(SAMPLES)
-
-
 def test_a_model_in_memory_has_no_digest_and_is_asked_again(tmp_path: Path, counted: Counted) -> None:
     items = tmp_path / "items.jsonl"
     for _ in range(2):
