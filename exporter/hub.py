@@ -90,9 +90,10 @@ class Push:
         rows = [f"{step.action:6}  {step.size:>15,}  {step.name}" for step in self.steps]
         gate = "" if not self.gated else f", asks for access ({self.gated})"
         verb = "would be pushed" if self.dry_run else f"pushed as {self.revision}, tag {self.tag}"
+        copied = f"{self.size('copy'):,} copied by the Hub from {self.base or 'no base'}"
         return [
             *rows,
-            f"{self.size('upload'):,} bytes uploaded, {self.size('copy'):,} copied by the Hub from {self.base or 'no base'}",
+            f"{self.size('upload'):,} bytes uploaded, {copied}",
             f"{self.repo_id}: {verb}; {'private' if self.private else 'PUBLIC'}{gate}",
         ]
 
