@@ -23,7 +23,7 @@ from mllmeraser.inference.loading import load
 from mllmeraser.steering.bundle import load_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
-OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --landmarks=11 --augment --request-id=r1"
+OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --landmarks=11 --augment"
 
 # The snippet of the card first, then what it must show; the base and "off" are the card's words too.
 READER = """
@@ -85,7 +85,7 @@ def test_from_the_hub_to_the_hub(
     base, bundle, out = f"{BASE}@{commit}", people / "r1.safetensors", people / "out"
     own = ["--recall", people / "recall.jsonl", "--erasure", people / "erasure.jsonl"]
     records = ["--forget", people / "forget.jsonl", "--retain", people / "retain.jsonl"]
-    run("compute", base, *records, *own, *OPTIONS.split(), "-o", bundle)
+    run("compute", base, *records, *own, *OPTIONS.split(), "--request-id=r1", "-o", bundle)
     meta = load_bundle(bundle).metadata
     assert (meta.base.repo_id, meta.base.revision) == (BASE, commit)
     assert run("export", base, "--bundle", bundle, "-o", out)["base"] == {"repo_id": BASE, "revision": commit}
