@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
 
@@ -207,6 +208,22 @@ def every_token_by_its_own_gate(c: Checkpoint) -> None:
     assert torch.equal(hidden, c.base.model(**batch).last_hidden_state), "off"
 
 
+def processor_gives_the_bases_inputs(c: Checkpoint) -> None:
+    if not (c.directory / "base" / "tokenizer.json").exists():
+        return  # only some families are given one
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "w30 w41"}]}]
+    made = []
+    for name in ("base", "export"):
+        # Without trust the tokenizer's loader, which looks at the configuration, would ask at the terminal.
+        processor = AutoProcessor.from_pretrained(c.directory / name, trust_remote_code=name == "export")
+        text = processor.apply_chat_template(turn, add_generation_prompt=True)
+        shown = Image.radial_gradient("L").resize((16, 16)).convert("RGB")
+        made.append(dict(processor(text=[text], images=[shown], return_tensors="pt").items()))
+    assert made[0].keys() == made[1].keys() >= {"input_ids", "attention_mask", "pixel_values"}
+    for name, value in made[0].items():
+        assert torch.equal(value, made[1][name]), name
+
+
 def raises(kind: type[Exception], call: Callable[[], object]) -> None:
     """``call`` must raise this, and so give no model."""
     try:
@@ -229,6 +246,7 @@ CHECKS = (
     fails_closed,
     thin_equals_the_whole,
     every_token_by_its_own_gate,
+    processor_gives_the_bases_inputs,
 )
 
 

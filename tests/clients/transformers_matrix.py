@@ -32,6 +32,7 @@ sys.path[:0] = [str(HERE.parent / "exporter"), str(HERE.parent / "modeling")]
 import tiny  # noqa: E402
 from checkpoints import make_bundle  # noqa: E402
 from hub_cache import BASE_ID, make_cache  # noqa: E402
+from tiny_processor import processor  # noqa: E402
 
 from mllmeraser.exporter.directory import export  # noqa: E402
 from mllmeraser.inference.source import Source  # noqa: E402
@@ -46,6 +47,8 @@ def make_checkpoint(family: tiny.Family, directory: Path) -> None:
     base, model = directory / "base", tiny.model(family)
     model.save_pretrained(base)
     as_published(base)
+    if family == "llava":
+        write_processor(base)
     prompts = {name: tiny.prompt(family, 15, 13, image=image) for name, image in (("text", False), ("picture", True))}
     how: dict[str, Any] = {"steps": 3, "positions": "last", "layers": (1, 2)}
     # Gates that are open on these prompts.
@@ -87,6 +90,18 @@ def as_published(base: Path) -> None:
         named = load_file(shard)
         named = {name.replace("vision_tower.", "vision_tower.vision_model.", 1): named[name] for name in named}
         save_file(named, shard, metadata={"format": "pt"})
+
+
+def write_processor(base: Path) -> None:
+    """Processor and tokenizer as published, in the form of transformers 4, which 5 reads too."""
+    whole = processor()
+    whole.save_pretrained(base)
+    whole.image_processor.save_pretrained(base)  # transformers 5 leaves it out (#44623)
+    settings = base / "tokenizer_config.json"
+    content = json.loads(settings.read_text())
+    # By transformers 5 a list, and a class that 4 does not have.
+    content |= {"extra_special_tokens": {"image_token": "<image>"}, "tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.write_text(json.dumps(content))
 
 
 def python_of(version: str, work: Path, share_torch: bool) -> Path:
