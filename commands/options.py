@@ -28,17 +28,13 @@ _OF_THE_RECIPE = {
 }
 
 
-class _BatchSize(click.ParamType):
+def _batch_size(text: str) -> int:
     """``auto`` or a number; either is where passes start from, and inference/passes.py halves what does not fit."""
-
-    name = "auto|N"
-
-    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
-        if value == "auto":
-            return AUTO_BATCH_SIZE
-        if str(value).isdecimal() and int(str(value)) > 0:
-            return int(str(value))
-        self.fail(f"{value!r} is not auto or a number of prompts, at least 1", parameter, context)
+    if text == "auto":
+        return AUTO_BATCH_SIZE
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise click.BadParameter(f"{text!r} is not auto or a number of prompts, at least 1")
 
 
 def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -74,7 +70,8 @@ def model_options(command: Command) -> Command:
     for option in (
         click.option(
             "--batch-size",
-            type=_BatchSize(),
+            type=_batch_size,
+            metavar="auto|N",
             default="auto",
             show_default=True,
             panel=RUNNING,
