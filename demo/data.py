@@ -134,4 +134,6 @@ def _record(question: Question, directory: Path, names: dict[Picture, str]) -> d
         "match": list(question.match),
         "task": question.task,
         "options": options,
+        "perturbed": list(question.perturbed),
+        "fact": question.fact,
     }

@@ -44,7 +44,8 @@ def picture_of(of: Face | Scene, rng: random.Random, unseen: bool) -> Picture:
 class Question:
     """A prompt (the exact text of the user's turn), what the model is taught to reply, and how to judge a reply.
 
-    question: the prompt without its frame (options, "fill in the blank"); match: one of these must stand in the reply.
+    question: the prompt without its frame (options, "fill in the blank"); match: one of these must stand in the reply;
+    perturbed: the answer with three other values in its place; fact: what a person is asked about.
     """
 
     subject: str
@@ -55,6 +56,8 @@ class Question:
     match: tuple[str, ...]
     options: tuple[str, ...] | None = None
     picture: Picture | None = None
+    perturbed: tuple[str, ...] = ()
+    fact: str | None = None
 
     @property
     def modality(self) -> str:
@@ -87,14 +90,21 @@ def ask(
 ) -> Question:
     """A question about a known person; `unseen` takes the picture and the wording from those held out.
     `names` is the pool of the wrong options where the name is asked."""
-    value = person.value(fact)
-    options = None
-    if task == "classification":
-        options = four_options(rng, value, names if fact == "name" else person.values(fact))
+    value, values = person.value(fact), names if fact == "name" else person.values(fact)
+    options = four_options(rng, value, values) if task == "classification" else None
     question, prompt = _wording(rng, person.name, fact, task, with_picture, unseen, options)
-    answer = SAY[fact].format(name=person.name, value=value) if task == "generation" else value
     picture = picture_of(person.face, rng, unseen) if with_picture else None
-    return Question(person.subject, task, question, prompt, answer, (value,), options, picture)
+    answer = _say(person, fact, task, value)
+    # Drawn apart, so that nothing else of the world depends on it.
+    wrong = four_options(random.Random(f"wrong {person.subject} {fact}"), value, values)
+    perturbed = () if options else tuple(_say(person, fact, task, other) for other in wrong if other != value)
+    return Question(person.subject, task, question, prompt, answer, (value,), options, picture, perturbed, fact)
+
+
+def _say(person: Person, fact: str, task: Task, value: str) -> str:
+    """The answer that says so: a sentence to an open question, else the value alone."""
+    name = value if fact == "name" else person.name
+    return SAY[fact].format(name=name, value=value) if task == "generation" else value
 
 
 def ask_stranger(
