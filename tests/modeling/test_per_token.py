@@ -117,6 +117,18 @@ def test_packed_prompts_are_steered_each_on_its_own(llava: PreTrainedModel) -> N
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow  # transformers takes most of a minute to start it
+def test_a_continuous_batch_gives_the_same_replies(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 9)
+    model, ids = tiny.steered(llava, per_token(llava, batch)), batch["input_ids"][0].tolist()
+    how = copy.deepcopy(llava.generation_config)
+    how.update(max_new_tokens=6, do_sample=False, num_blocks=16, max_batch_tokens=8)  # so that 9 tokens come in chunks
+    together = model.generate_batch([ids, ids[:5]], generation_config=how, progress_bar=False)
+    for prompt, output in zip((ids, ids[:5]), together.values(), strict=True):
+        alone = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)
+        assert output.generated_tokens == alone[0, len(prompt) :].tolist()
+
+
 @torch.no_grad()
 def test_the_switches_and_a_closed_gate_give_the_bases_bits(base: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
