@@ -28,8 +28,6 @@ def inline_svg(figure: Figure, key: str) -> str:
     found = re.search(r"<svg\b[^>]*\bviewBox=\"0 0 ([\d.]+) ([\d.]+)\"[^>]*>(.*)</svg>", svg(figure.spec), re.S)
     assert found is not None
     width, height, body = found[1], found[2], found[3]
-    # Ids are the page's now: the drawing's own clip paths must not meet those of another.
-    body = re.sub(r'id="(?=\w)', f'id="{key}-', body).replace("url(#", f"url(#{key}-")
     return (
         f'<svg viewBox="0 0 {width} {height}" style="max-width:{1.25 * float(width):.0f}px" role="img" '
         f'aria-labelledby="{key}-title {key}-description"><title id="{key}-title">{escape(figure.title)}</title>'
