@@ -120,9 +120,11 @@ def work(run: Run) -> None:
     torch.set_num_threads(1)
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
+    forget, retain = _records(run)
+    names = [person.name for person in world().circle("forget")]
     before, started = _resident(), time.process_time()
     try:
-        made = _make(run)
+        made = _make(run, forget, retain, names)
     except MllmEraserError as error:
         found: dict[str, Any] = {"failed": str(error)}
     else:
@@ -149,11 +151,8 @@ class Made:
     earlier_seconds: float = 0.0
 
 
-def _make(run: Run) -> Made:
-    forget, retain = _records(run)
-    output = run.folder / "checkpoint"
-    names = [person.name for person in world().circle("forget")]
-    source = Source(BASE)
+def _make(run: Run, forget: Sequence[Sample], retain: Sequence[Sample], names: Sequence[str]) -> Made:
+    output, source = run.folder / "checkpoint", Source(BASE)
     if run.name in REFERENCES:
         path = BASE if run.name == "base" else _retain_only(run.directory)
         return _on_disk(path)
