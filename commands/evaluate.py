@@ -79,7 +79,7 @@ def evaluate(
     from mllmeraser.evaluation.protocols import protocol_named
     from mllmeraser.evaluation.provenance import provenance
     from mllmeraser.evaluation.run import evaluate
-    from mllmeraser.evaluation.table import plain_text
+    from mllmeraser.evaluation.table import plain_text, summary_lines
     from mllmeraser.files import refuse_existing, write_atomically
     from mllmeraser.inference.processes import processes
     from mllmeraser.steering.samples import read_samples
@@ -109,7 +109,7 @@ def evaluate(
         return
     document = results.document(None if output is None else str(output))
     document["provenance"] = provenance(asked, sets, seed=seed, dtype=dtype, device=device)
-    lines = plain_text(document["rows"]).splitlines()
+    lines = [*plain_text(document["rows"]).splitlines(), *summary_lines(document["summary"])]
     if assault is not None:
         document |= assault.document()
         lines += ["", *attack_lines(assault)]

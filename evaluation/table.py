@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -83,3 +84,29 @@ def _percent(rate: float) -> str:
     if rate in (0, 1):
         return f"{100 * rate:.0f}"
     return f"{min(max(100 * rate, 0.1), 99.9):.1f}"
+
+
+_SUMMARY = (
+    ("utility_harmonic_mean", "utility"),
+    ("forget_knowledge", "knows"),
+    ("forget_gap_to_reference", "gap"),
+    ("kept_identical", "same"),
+    ("score", "score"),
+)
+SUMMARY_LEGEND = (
+    "in %: utility what is kept, harmonic mean; knows what is still told of the forgotten; gap that minus the "
+    "reference's; same kept replies token-identical; KS p of the truth ratios against the reference's"
+)
+
+
+def summary_lines(summary: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a model for a person; nothing where no set asks about the forgotten."""
+    if all(line["forget_knowledge"] is None for line in summary):
+        return []
+    wide = max(len("model"), *(len(_short(line["model"], 24)) for line in summary))
+    lines = ["model".ljust(wide) + "".join(heading.rjust(9) for _, heading in _SUMMARY) + "KS p".rjust(10)]
+    for line in summary:
+        values = ["–" if line[key] is None else f"{100 * line[key]:.1f}" for key, _ in _SUMMARY]
+        p = "–" if line["forget_quality_ks_p"] is None else f"{line['forget_quality_ks_p']:.1g}"
+        lines.append(_short(line["model"], 24).ljust(wide) + "".join(v.rjust(9) for v in values) + p.rjust(10))
+    return ["", *lines, "", SUMMARY_LEGEND]

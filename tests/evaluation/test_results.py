@@ -14,7 +14,7 @@ from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets
 from mllmeraser.evaluation.items import OUTCOMES, Reply, is_readable
 from mllmeraser.evaluation.results import Results, Row
 from mllmeraser.evaluation.run import evaluate, score_replies
-from mllmeraser.evaluation.table import WIDTH, plain_text
+from mllmeraser.evaluation.table import WIDTH, plain_text, summary_lines
 
 SAMPLES = records()
 FORGET = NamedSet("forget", SAMPLES)
@@ -146,6 +146,18 @@ def test_the_table_is_plain_and_narrow(results: Results) -> None:
         assert model in text
     assert "25" in text
     assert plain_text([]) == ""
+
+
+def test_the_summary_is_a_line_a_model() -> None:
+    sets = [NamedSet("forget", SAMPLES[:12]), NamedSet("retain", SAMPLES[12:])]
+    summary = score_replies(REPLIES, sets, reference="stranger").document()["summary"]
+    found = summary_lines(summary)
+    assert max(map(len, found[:-1])) <= WIDTH
+    (vanilla,) = [line.split() for line in found if line.startswith("vanilla")]
+    assert vanilla[1:3] == ["100.0", "100.0"]
+    assert vanilla[-1] == "–"  # nothing was weighed that a truth ratio could be made of
+    kept_only = score_replies(REPLIES, [NamedSet("retain", SAMPLES)]).document()["summary"]
+    assert summary_lines(kept_only) == []
 
 
 def fail() -> NoReturn:
