@@ -141,12 +141,13 @@ def _row(meta: Metadata, request: Request) -> dict[str, str]:
     gate = meta.gate
     threshold = "" if gate.threshold is None else f" {gate.threshold:g}"
     where = "each block" if meta.gate_layer is None else f"block {meta.gate_layer}"
+    positions = f"{meta.prompt_positions} prompt, {meta.reply_steps - 1} reply"
     return {
         "id": request.id,
         "layers": ", ".join(str(layer) for layer in meta.layers),
         "gate": f"{gate.kind}, {gate.shape}{threshold}, read at {where}",
         "strength": f"{request.strength:g}" + ("" if request.enabled else " (off)"),
-        "positions": f"{meta.prompt_positions} prompt, {meta.reply_steps - 1} reply",
+        "positions": "every token, by its own gate" if gate.scope == "token" else positions,
         "auroc": _range([s.auroc_heldout for s in request.statistics.values()], "{:.3f}"),
         "true_fire": _range([s.true_fire_heldout for s in request.statistics.values()], "{:.1%}"),
         "false_fire": _range([s.false_fire_heldout for s in request.statistics.values()], "{:.1%}"),

@@ -34,6 +34,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "seed": bundle.seed,
         "layers": ",".join(map(str, bundle.layers)),
         "gate": gate.kind,
+        "gate-scope": None if gate.scope == "prompt" else gate.scope,
         "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
         "landmarks": facts.get("landmarks"),

@@ -71,6 +71,9 @@ def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: 
     export(Source(folder / "base"), [bundle], tmp_path / "out")
     checks = {check.name: check for check in verify(tmp_path / "out", folder / "base").checks}
     assert {name for name, check in checks.items() if not check.ok} <= {"gates open"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "--gate-scope token" in card
+    assert "every token, by its own gate" in card
     assert '"AutoModel": "modeling_mllmeraser.MllmEraserLlavaModel"' in (tmp_path / "out" / "config.json").read_text()
 
 
