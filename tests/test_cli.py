@@ -644,7 +644,7 @@ def test_in_a_process_of_its_own_an_error_is_one_line_too(made: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("words", "completed"),
-    [("ver", ["verify"]), ("compute --gate-s", ["--gate-shape"]), ("export --link ", ["auto", "copy", "hard", "sym"])],
+    [("ver", ["verify"]), ("compute --gate-sh", ["--gate-shape"]), ("export --link ", ["auto", "copy", "hard", "sym"])],
 )
 def test_the_shell_completes_commands_options_and_choices(
     words: str, completed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
