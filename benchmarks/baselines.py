@@ -37,6 +37,7 @@ from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.people import world
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.baselines.checkpoint import bytes_added
 from mllmeraser.evaluation.baselines.figures import Figures, figures
 from mllmeraser.evaluation.baselines.filters import InputFilter, OutputFilter, filtered
@@ -44,7 +45,7 @@ from mllmeraser.evaluation.baselines.methods import make_baseline, variant
 from mllmeraser.evaluation.baselines.recipes import RECIPES, Training, Vector, recipe_of
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.items import Reply
-from mllmeraser.evaluation.run import answer, score_replies
+from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
 from mllmeraser.files import write_atomically
 from mllmeraser.inference.loading import Checkpoint, load

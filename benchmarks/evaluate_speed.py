@@ -9,7 +9,7 @@ the demo model.
   do_sample=False)``, decode;
 * replies: the same greedy replies by batches (``inference.replies.greedy_reply_ids``);
 * weighing loop: the loop, and after it for every record the likelihoods of its options or of its answer, one by one;
-* evaluate: the same by batches, which is what ``mllmeraser evaluate`` does (``evaluation.run.answer``).
+* evaluate: the same by batches, which is what ``mllmeraser evaluate`` does (``evaluation.answering``).
 
 Each round runs all of them in turn, in this process; printed are the median throughputs, the medians of the rounds'
 ratios, each of a batched way to the loop that does the same, and how many replies have the same tokens.
@@ -30,8 +30,8 @@ from transformers.utils import logging
 
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT, SETS
+from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.items import candidates
-from mllmeraser.evaluation.run import answer
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids, reply_ids

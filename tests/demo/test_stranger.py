@@ -14,9 +14,9 @@ from mllmeraser.demo import stranger
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.demo.strangers import Strangers
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.items import Reply
 from mllmeraser.evaluation.protocols import protocol_named
-from mllmeraser.evaluation.run import answer
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source

@@ -10,10 +10,11 @@ from fixtures import records
 from PIL import Image
 
 from mllmeraser.errors import InputError
+from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.evaluation.results import Results
-from mllmeraser.evaluation.run import answer, evaluate
+from mllmeraser.evaluation.run import evaluate
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import option_log_likelihoods

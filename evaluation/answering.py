@@ -1,0 +1,80 @@
+"""What one model says to questions: free replies, likelihoods of given ones, and gates, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mllmeraser.console import track
+from mllmeraser.evaluation.items import Reply, candidates, with_likelihoods
+from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
+from mllmeraser.evaluation.results import TASKS
+from mllmeraser.inference.encoding import batches
+from mllmeraser.inference.gates import read_gates
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.processes import processes
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.inference.replies import greedy_reply_ids, reply_likelihoods
+from mllmeraser.steering.samples import Sample
+
+
+def answer(
+    checkpoint: Checkpoint,
+    samples: Sequence[Sample],
+    protocol: Protocol = PROTOCOLS["mllmeraser"],
+    *,
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[Reply]:
+    """The replies of one model in a protocol without worked examples, in the order of the samples."""
+    questions = protocol.questions(samples)
+    prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
+    limits = [max_new_tokens or protocol.limit(sample) for sample in samples]
+    said: dict[int, Reply] = {}
+    for rows, replies in answer_by_batch(
+        checkpoint, questions, prompts, limits, batch_size=batch_size, progress=progress
+    ):
+        said |= zip(rows, replies, strict=True)
+    return [said[i] for i in range(len(samples))]
+
+
+def answer_by_batch(
+    checkpoint: Checkpoint,
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    limits: Sequence[int],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> Iterator[tuple[list[int], list[Reply]]]:
+    """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
+    plan = _plan(checkpoint, questions, prompts, batch_size * processes().count)  # a batch for each process
+    for rows in track(plan, progress) if progress else plan:
+        turns = [prompts[i] for i in rows]
+        said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
+        said = [ids[: limits[i]] for i, ids in zip(rows, said, strict=True)]
+        texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+        asked = [candidates(questions[i].sample, questions[i].turn) for i in rows]
+        flat = [[reply for replies in weighed.values() for reply in replies] for weighed in asked]
+        found = reply_likelihoods(checkpoint, turns, flat, batch_size=batch_size)
+        gates = read_gates(checkpoint, turns, batch_size=batch_size)
+        replies = []
+        for i, ids, text, weighed, likely, gate in zip(rows, said, texts, asked, found, gates, strict=True):
+            rest = iter(likely)
+            by_kind = {what: tuple(next(rest) for _ in strings) for what, strings in weighed.items()}
+            reply = Reply(text.strip(), tuple(ids.tolist()), gates=gate)
+            replies.append(with_likelihoods(questions[i].sample, reply, by_kind))
+        yield rows, replies
+
+
+def _plan(
+    checkpoint: Checkpoint, questions: Sequence[Question], prompts: Sequence[Prompt], batch_size: int
+) -> list[list[int]]:
+    """Batches of prompts of like length and of one task, whose replies are of like length too: a batch takes as long as
+    its longest reply."""
+    plan = []
+    for task in TASKS:
+        rows = [i for i, question in enumerate(questions) if question.sample.task == task]
+        found = batches(checkpoint, [prompts[i] for i in rows], batch_size)
+        plan += [[rows[n] for n in batch] for batch in found]
+    return plan
