@@ -29,7 +29,8 @@ class GateValue(NamedTuple):
 def read_gates(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], *, batch_size: int = 64
 ) -> list[tuple[GateValue, ...]]:
-    """For each prompt, g at its last token, of every request that is on and every block where it reads a gate.
+    """For each prompt, g at its last token, of every request that is on and every block where it reads a gate; with
+    gates of scope ``token`` the highest g of its tokens.
 
     One prefill a batch. A gate is read as the checkpoint reads it: after the blocks before it have been steered. A
     base, or a checkpoint that is switched off, has none.
@@ -58,20 +59,26 @@ def read_gates(
 def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """By "request.block", g (b,)."""
     seen: dict[str, Tensor] = {}
+    inputs = encode(checkpoint, prompts, "right")
 
-    def watch(module: RequestSteering, inputs: tuple[Tensor, Plan], output: object) -> None:
-        hidden, plan = inputs
-        if not module.reads or plan.scales[module.request.index] == 0:
+    def watch(module: RequestSteering, given: tuple[Tensor, Plan | float], output: object) -> None:
+        (hidden, plan), shaped = given, module.request
+        scale = plan.scales[shaped.index] if isinstance(plan, Plan) else plan  # λ alone: a gate of scope token
+        if not module.reads or scale == 0:
             return
-        shaped = module.request
         module.request = replace(shaped, shape="identity")
-        seen[f"{shaped.index}.{module.layer}"] = module.read(hidden, plan).cpu()
+        if isinstance(plan, Plan):
+            g = module.read(hidden, plan)
+        else:
+            g = module.value(hidden.float().flatten(0, 1)).unflatten(0, hidden.shape[:2])
+            g = g.masked_fill(inputs["attention_mask"].to(g.device) == 0, -torch.inf).amax(dim=1)
+        seen[f"{shaped.index}.{module.layer}"] = g.cpu()
         module.request = shaped
 
     modules = [module for module in checkpoint.model.modules() if isinstance(module, RequestSteering)]
     hooks = [module.register_forward_hook(watch) for module in modules]
     try:
-        checkpoint.model(**encode(checkpoint, prompts, "right"), use_cache=False, logits_to_keep=1)
+        checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.steering.bundle import save_bundle
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.folds import Fold
@@ -102,6 +105,20 @@ def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint:
         rows = range(number * POSITIONS, (number + 1) * POSITIONS)
         for layer, file in files.items():
             torch.testing.assert_close(file.rows(rows), states[layer][columns], rtol=1e-4, atol=1e-4)
+
+
+def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, checkpoint: Checkpoint) -> None:
+    bundle = computed.bundle
+    (layer,) = bundle.metadata.layers
+    model = steered_class("llava").from_base(checkpoint.model, bundle.steering(), bundle.tensors)
+    found = read_gates(replace(checkpoint, model=model, steered=True), talker.prompts(), batch_size=3)
+    tensors = {name.rpartition(".")[2]: tensor for name, tensor in bundle.tensors.items()}
+    for prompt, gates in zip(talker.prompts(), found, strict=True):
+        states, _ = plain.block_states(checkpoint, prompt)
+        unit = torch.nn.functional.normalize(states[layer], dim=-1)
+        squared = (unit[:, None] - tensors["landmarks"]).square().sum(-1)
+        g = (torch.exp(-2 * squared / tensors["bandwidth"]) * tensors["weights"]).sum(-1)
+        assert [gate.value for gate in gates] == pytest.approx([float(g.max())], abs=1e-3)
 
 
 def test_half_of_the_positions_are_near_the_reply() -> None:
