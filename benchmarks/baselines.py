@@ -38,7 +38,6 @@ from mllmeraser.demo.data import write_data
 from mllmeraser.demo.people import world
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.evaluation.answering import answer
-from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.baselines.checkpoint import bytes_added
 from mllmeraser.evaluation.baselines.figures import Figures, figures
 from mllmeraser.evaluation.baselines.filters import InputFilter, OutputFilter, filtered
