@@ -53,9 +53,9 @@ def test_a_changed_picture_has_the_size_of_the_picture_and_differs(change: objec
     assert changed.tobytes() != picture.tobytes()
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-def test_a_rewording_holds_the_question_word_for_word(frame: str) -> None:
-    assert "{q}" in frame and frame != "{q}"
+def test_a_rewording_holds_the_question_word_for_word() -> None:
+    assert all(frame.count("{q}") == 1 and frame != "{q}" for frame in FRAMES)
+    assert len(set(FRAMES)) == len(FRAMES)
 
 
 def test_variants_keep_the_words_of_the_question(retain: list[Sample]) -> None:
@@ -71,13 +71,15 @@ def test_turns_come_first_and_a_variant_of_each_after_them(retain: list[Sample])
     assert list(samples) == [*retain, *retain]
     assert len(list(found)) == len(found) == 2 * len(retain)
     assert found[: len(retain)] == list(turns(retain))
-    for i, sample in enumerate(retain, len(retain)):
-        assert sample.user_turn.text in found[i].text
+    for i in range(len(retain), len(samples)):
+        assert samples[i].user_turn.text in found[i].text
         assert found[i].text == again[i].text
 
 
 def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint) -> None:
-    plain, augmented = (computed(folder, checkpoint, layers="2", augment=augment) for augment in (False, True))
+    plain, augmented = (
+        computed(folder, checkpoint, layers="2", gate_layer="own", augment=augment) for augment in (False, True)
+    )
     (name,) = (name for name in plain.bundle.tensors if name.endswith("weights"))
     assert not torch.equal(plain.bundle.tensors[name][:1], augmented.bundle.tensors[name][:1])
     held_out = next(iter(augmented.calibration.gates.values())).held_out
