@@ -15,6 +15,8 @@ import argparse
 import base64
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,12 @@ def by_vllm(directory: Path, asked: list[tuple[str, Path | None]], **engine: Any
     for text, picture in asked:
         shown = [{"type": "image_url", "image_url": {"url": data_url(picture)}}] if picture else []
         conversations.append([{"role": "user", "content": [*shown, {"type": "text", "text": text}]}])
-    outputs = llm.chat(conversations, SamplingParams(temperature=0, max_tokens=NEW), use_tqdm=False)
+    # vLLM leaves the beginning-of-sequence token to the template; transformers writes it where the template does not.
+    tokenizer = llm.get_tokenizer()
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    whole = {"add_special_tokens": not rendered.startswith(tokenizer.bos_token or "\0")}
+    said = SamplingParams(temperature=0, max_tokens=NEW)
+    outputs = llm.chat(conversations, said, use_tqdm=False, tokenization_kwargs=whole)
     return [output.outputs[0].text for output in outputs]
 
 
@@ -77,12 +84,11 @@ def data_url(picture: Path) -> str:
 
 
 def refusal(directory: Path) -> str | None:
-    """The error vLLM gives instead of a model; null if it serves one."""
-    try:
-        by_vllm(directory, [("Hello?", None)])
-    except Exception as error:  # of whatever kind: nothing is served
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    return None
+    """Our error, for which vLLM gives no model; null if it serves one, or fails for another reason."""
+    call = f"import pathlib, vllm_probe as v; v.by_vllm(pathlib.Path({str(directory.resolve())!r}), [('Hello?', None)])"
+    done = subprocess.run([sys.executable, "-c", call], cwd=Path(__file__).parent, capture_output=True, text=True)
+    said = re.findall(r"SteeringError: (.*)", done.stdout + done.stderr)  # its workers write to both
+    return said[0] if said and done.returncode else None
 
 
 def main() -> int:
