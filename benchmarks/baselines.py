@@ -4,8 +4,9 @@
 
 Each method with something to tune is tried in four configurations, fitted on 70 % of the records and judged on the rest
 (other people to keep, other questions about the forgotten), never on what the table shows; then the best one is made
-from all records, trained methods with several seeds. Every run has a process and a thread of its own: seconds are
-processor time from records to checkpoint, peak memory is what the process took above its imports.
+from all records, trained methods in as many updates as in the trial and with several seeds. Every run has a process and
+a thread of its own: seconds are processor time from records to checkpoint, peak memory is what the process took above
+its imports.
 
 Finished runs are kept in DIR; a command that was killed goes on. The table goes to stdout, everything to
 DIR/baselines.json (docs/json.md). Without --retain-only the model that never saw the forgotten is trained first.
@@ -173,6 +174,9 @@ def _make(run: Run, forget: Sequence[Sample], retain: Sequence[Sample], names: S
         found = load_bundle(steered.folder / "bundle.safetensors")
         export(source, [variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)], output)
         return _on_disk(output, json.loads(steered.result.read_text())["seconds"])
+    if isinstance(recipe, Training) and not run.trial:
+        # As many updates as in the trial: of all records so much less of a pass.
+        recipe = recipe.model_copy(update={"epochs": recipe.epochs * (1 - HELD_OUT)})
     make_baseline(run.name, recipe, source, forget, retain, output, names=names, seed=run.seed)
     return _on_disk(output)
 
