@@ -111,7 +111,12 @@ def test_it_leaves_what_it_says(finished: tuple[Path, dict[str, Any]]) -> None:
         assert (directory / name / "config.json").is_file()
     assert (directory / "data" / "forget.jsonl").is_file()
     report = (directory / "report.html").read_text()
-    for part in ("no longer answers about the forgotten", "Gate at block", "behind block", "Blocks and strengths tried"):
+    for part in (
+        "no longer answers about the forgotten",
+        "Gate at block",
+        "behind block",
+        "Blocks and strengths tried",
+    ):
         assert part in report
     assert str(directory) not in report
     for record in map(json.loads, (directory / "data" / "forget.jsonl").read_text().splitlines()):
