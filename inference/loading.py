@@ -16,7 +16,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 from transformers.utils import logging
 
 from mllmeraser.console import console
-from mllmeraser.errors import InputError
+from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.inference import memory
 from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.processor import load_processor
@@ -72,6 +73,7 @@ def load(
 
     Raises:
         InputError: not a checkpoint, an unknown family, or damaged files.
+        MllmEraserError: the weights do not fit in memory.
     """
     found = source if isinstance(source, Source) else resolve(source)
     model_type = str(read_config(found.path)["model_type"])
@@ -79,6 +81,8 @@ def load(
     if steering_enabled is not None and not steered:
         raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
     _check_device(device)
+    if device == "cpu":
+        refuse_too_large(weight_bytes(found.path, dtype), memory.available_bytes())
     options: dict[str, Any] = {"dtype": dtype}
     if device == "auto":
         options["device_map"] = "auto"
@@ -100,6 +104,28 @@ def load(
     precision = f"{model.dtype} {steering_enabled}"
     passes = NO_CACHE if work_dir is None else PassCache.of(work_dir, found.path, precision)
     return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
+
+
+def weight_bytes(directory: Path, dtype: str) -> int:
+    """Of the safetensors files in a directory, as large as ``dtype`` makes them."""
+    stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    config = read_config(directory)
+    kept_as = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), torch.float32)
+    wanted = kept_as if dtype == "auto" else getattr(torch, dtype)
+    return stored * wanted.itemsize // kept_as.itemsize
+
+
+def refuse_too_large(needed: int, available: int) -> None:
+    """Refuse to load weights of ``needed`` bytes where ``available`` are.
+
+    Raises:
+        MllmEraserError: they do not fit; the message holds the numbers.
+    """
+    if needed > available:
+        raise MllmEraserError(
+            f"{needed:,} bytes of memory are needed for the weights and {available:,} are available; "
+            "use a smaller --dtype, or --device auto to spread the model over memory and disk"
+        )
 
 
 def _check_device(device: str) -> None:

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference import memory
-from mllmeraser.inference.loading import STEERED_PREFIX
+from mllmeraser.inference.loading import STEERED_PREFIX, refuse_too_large, weight_bytes
 from mllmeraser.inference.source import Source, read_config
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
@@ -80,11 +79,7 @@ class Needs:
         Raises:
             MllmEraserError: memory or disk does not suffice; the message holds the numbers.
         """
-        if self.memory > self.memory_available:
-            raise MllmEraserError(
-                f"{self.memory:,} bytes of memory are needed for the weights and {self.memory_available:,} are "
-                "available; use a smaller --dtype, or --device auto to spread the model over memory and disk"
-            )
+        refuse_too_large(self.memory, self.memory_available)
         if self.disk > self.disk_free:
             raise MllmEraserError(
                 f"{tempfile.gettempdir()}: {self.disk:,} bytes are needed for states and {self.disk_free:,} are free; "
@@ -117,7 +112,7 @@ def needs(
         gate_blocks=tuple(read),
         moved_blocks=tuple(moved),
         calibrated=recipe.left_open if recipe.calibration_share else (),
-        memory=_weight_bytes(source.path, dtype) if device == "cpu" else 0,
+        memory=weight_bytes(source.path, dtype) if device == "cpu" else 0,
         memory_available=memory.available_bytes(),
         disk=rows * config.hidden_size * _STATE_BYTES * len(read),
         disk_free=shutil.disk_usage(tempfile.gettempdir()).free,
@@ -129,15 +124,6 @@ def _text_config(base: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
     except (ValueError, OSError, KeyError) as error:
         raise InputError(f"{base}: the configuration cannot be read ({' '.join(str(error).split())[:200]})") from None
-
-
-def _weight_bytes(base: Path, dtype: str) -> int:
-    """Of the safetensors files in the directory, as large as ``dtype`` makes them."""
-    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    config = read_config(base)
-    kept_as = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), torch.float32)
-    wanted = kept_as if dtype == "auto" else getattr(torch, dtype)
-    return stored * wanted.itemsize // kept_as.itemsize
 
 
 def _listed(blocks: Sequence[int]) -> str:

@@ -10,8 +10,9 @@ import talker
 import torch
 import transformers
 
-from mllmeraser.errors import InputError
+from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
+from mllmeraser.inference import memory
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
 
@@ -71,3 +72,14 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, damage: str) -> None:
         load(base)
     assert str(caught.value).startswith(f"{base}: cannot be loaded: ")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_in_memory_are_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = folder / "base"
+    size = (base / "model.safetensors").stat().st_size
+    monkeypatch.setattr(memory, "available_bytes", lambda: size - 1)
+    with pytest.raises(
+        MllmEraserError, match=rf"^{size:,} bytes of memory are needed .* and {size - 1:,} are available"
+    ):
+        load(base)
+    load(base, dtype="bfloat16")
