@@ -20,6 +20,7 @@ from mllmeraser.commands.import_official import import_official
 from mllmeraser.commands.inspect import inspect
 from mllmeraser.commands.interference import interference
 from mllmeraser.commands.onnx_steer import onnx_steer
+from mllmeraser.commands.options import HELP
 from mllmeraser.commands.push import push
 from mllmeraser.commands.report import report
 from mllmeraser.commands.sign import sign
@@ -80,7 +81,7 @@ COMMANDS = {
 }
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EXIT_CODES, context_settings=HELP)
 @click.version_option(mllmeraser.__version__, prog_name="mllmeraser")
 def cli() -> None:
     """Make a multimodal language model stop knowing somebody, at inference time, and ship it as a checkpoint."""

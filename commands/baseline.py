@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, RUNNING, output_options, overwrite_option
+from mllmeraser.commands.options import HELP, PATH, RUNNING, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="Another way to forget, for comparison.")
+@click.command(short_help="Another way to forget, for comparison.", context_settings=HELP)
 @click.argument("name")
 @click.argument("base")
 @click.option("--forget", type=PATH, required=True, help="Records of whom to forget (JSON Lines).")

@@ -7,14 +7,22 @@ from typing import Any
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, compute_options, given, model_options, output_options, overwrite_option
+from mllmeraser.commands.options import (
+    HELP,
+    PATH,
+    compute_options,
+    given,
+    model_options,
+    output_options,
+    overwrite_option,
+)
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 _OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "seed")
 
 
-@click.command(short_help="The steering bundle of one removal request.")
+@click.command(short_help="The steering bundle of one removal request.", context_settings=HELP)
 @click.argument("base")
 @click.option("--forget", type=PATH, required=True, help="Records of whom to forget (JSON Lines).")
 @click.option("--retain", type=PATH, required=True, help="Records of what to keep: other people, other knowledge.")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, output_options, overwrite_option
+from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="All of it, on a small model.")
+@click.command(short_help="All of it, on a small model.", context_settings=HELP)
 @click.argument("directory", type=PATH, default=Path("mllmeraser-demo"))
 @overwrite_option("a directory that is not empty")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions, the folds and the landmarks.")

@@ -8,12 +8,12 @@ from typing import Any
 import rich_click as click
 from rich.markup import escape
 
-from mllmeraser.commands.options import CAREFUL, PATH, model_options, output_options, overwrite_option
+from mllmeraser.commands.options import CAREFUL, HELP, PATH, model_options, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 
-@click.command(short_help="What is forgotten, and what is kept.")
+@click.command(short_help="What is forgotten, and what is kept.", context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--data",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import rich_click as click
 
 from mllmeraser.commands.options import (
+    HELP,
     PATH,
     compute_options,
     given,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mllmeraser.steering.bundle import Bundle
 
 
-@click.command(short_help="A checkpoint that steers by itself.")
+@click.command(short_help="A checkpoint that steers by itself.", context_settings=HELP)
 @click.argument("base")
 @click.option("--bundle", "bundles", type=PATH, multiple=True, help="A bundle; several become several requests.")
 @click.option("--forget", type=PATH, help="Instead of a bundle: compute one first, with the options of `compute`.")

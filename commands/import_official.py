@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, output_options, overwrite_option
+from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command("import-official", short_help="The authors' dense matrices as a bundle.")
+@click.command("import-official", short_help="The authors' dense matrices as a bundle.", context_settings=HELP)
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--base", required=True, metavar="BASE", help="The model they were made for.")
 @click.option("--output", "-o", type=PATH, required=True, help="The bundle, a .safetensors file.")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, output_options
+from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report
 
 
-@click.command(short_help="What is in a bundle or a checkpoint.")
+@click.command(short_help="What is in a bundle or a checkpoint.", context_settings=HELP)
 @click.argument("path", type=PATH)
 @output_options
 def inspect(path: Path, as_json: bool) -> None:

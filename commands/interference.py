@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, model_options, output_options
+from mllmeraser.commands.options import HELP, PATH, model_options, output_options
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="What requests do to each other.")
+@click.command(short_help="What requests do to each other.", context_settings=HELP)
 @click.argument("base")
 @click.option("--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle; give all of them.")
 @click.option("--forget", type=PATH, multiple=True, required=True, help="Its forget set; in the order of the bundles.")

@@ -7,11 +7,11 @@ from typing import Literal
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, link_option, onnx_toggle_option, output_options, overwrite_option
+from mllmeraser.commands.options import HELP, PATH, link_option, onnx_toggle_option, output_options, overwrite_option
 from mllmeraser.commands.reporting import report_graphs
 
 
-@click.command("onnx-steer", short_help="Steering for ONNX graphs that exist.")
+@click.command("onnx-steer", short_help="Steering for ONNX graphs that exist.", context_settings=HELP)
 @click.argument("model_dir", type=PATH)
 @click.option("--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle; may be repeated.")
 @click.option("--output", "-o", type=PATH, required=True, help="The directory of the steered graphs.")

@@ -13,6 +13,7 @@ from mllmeraser.steering.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+HELP = {"help_option_names": ["-h", "--help"]}  # context settings of a command
 
 AUTO_BATCH_SIZE = 64
 

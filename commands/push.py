@@ -7,12 +7,12 @@ from pathlib import Path
 import rich_click as click
 from rich.markup import escape
 
-from mllmeraser.commands.options import CAREFUL, PATH, output_options
+from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 
-@click.command(short_help="One private commit on the Hub.")
+@click.command(short_help="One private commit on the Hub.", context_settings=HELP)
 @click.argument("directory", type=PATH)
 @click.argument("repo_id")
 @click.option("--results", type=PATH, metavar="FILE", help="A results.json of evaluate, for the card: numbers only.")

@@ -7,11 +7,11 @@ from typing import Literal
 
 import rich_click as click
 
-from mllmeraser.commands.options import CAREFUL, PATH, output_options, overwrite_option
+from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report as say
 
 
-@click.command(short_help="One page that says what was found.")
+@click.command(short_help="One page that says what was found.", context_settings=HELP)
 @click.argument("results", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
 @click.option("--output", "-o", type=PATH, help="The page; without it md and json go to stdout.")
 @click.option(

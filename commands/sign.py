@@ -6,11 +6,11 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, output_options
+from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="An OpenSSF signature of a checkpoint.")
+@click.command(short_help="An OpenSSF signature of a checkpoint.", context_settings=HELP)
 @click.argument("directory", type=PATH)
 @click.option("--private-key", type=PATH, required=True, metavar="FILE", help="An elliptic-curve key, PEM.")
 @output_options

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import rich_click as click
 
-from mllmeraser.commands.options import PATH, output_options
+from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.errors import VerificationError
 
 
-@click.command(short_help="Every promise of a checkpoint, checked.")
+@click.command(short_help="Every promise of a checkpoint, checked.", context_settings=HELP)
 @click.argument("directory", type=PATH)
 @click.option("--base", help="Also check that every base tensor is this base's.")
 @click.option("--public-key", type=PATH, metavar="FILE", help="Also check the signature, with the signer's PEM key.")

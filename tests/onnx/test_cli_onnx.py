@@ -123,10 +123,10 @@ def test_export(run: Run, checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--format", "onnx", "--dry-run"], "leave out --dry-run and --link"),
-        (["--format", "onnx", "--link", "copy"], "leave out --dry-run and --link"),
+        (["--format", "onnx", "--dry-run"], "leave out --dry-run, --link and --hash"),
+        (["--format", "onnx", "--link", "copy"], "leave out --dry-run, --link and --hash"),
         (["--onnx-toggle", "input"], "add --format onnx"),
-        (["--format", "gguf"], "'gguf' is not one of 'checkpoint', 'onnx'"),
+        (["--format", "gguf"], "'gguf' is not one of 'checkpoint', 'thin', 'onnx'"),
     ],
 )
 def test_options_that_do_not_go_together(
