@@ -22,9 +22,11 @@ from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.processor import load_processor
 from mllmeraser.inference.source import Source, read_config, resolve
+from mllmeraser.inference.weight_files import weight_bytes
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
 STEERED_PREFIX = "mllmeraser_"
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def load(
         raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
     _check_device(device)
     if device == "cpu":
-        refuse_too_large(weight_bytes(found.path, dtype), memory.available_bytes())
+        refuse_too_large(needed_bytes(found.path, dtype), memory.available_bytes())
     options: dict[str, Any] = {"dtype": dtype}
     if device == "auto":
         options["device_map"] = "auto"
@@ -106,13 +108,11 @@ def load(
     return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
 
 
-def weight_bytes(directory: Path, dtype: str) -> int:
-    """Of the safetensors files in a directory, as large as ``dtype`` makes them."""
-    stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+def needed_bytes(directory: Path, dtype: str) -> int:
+    """The memory that the weights of a directory take in ``dtype``."""
     config = read_config(directory)
-    kept_as = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), torch.float32)
-    wanted = kept_as if dtype == "auto" else getattr(torch, dtype)
-    return stored * wanted.itemsize // kept_as.itemsize
+    kept_as = _BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 4)
+    return weight_bytes(directory) * _BYTES.get(dtype, kept_as) // kept_as
 
 
 def refuse_too_large(needed: int, available: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mllmeraser.hashing import sha256_by_the_hub, sha256_of_all
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_STEERED_INDEX = "model.safetensors.index.mllmeraser.json"
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,19 @@ class WeightFile:
 
     size: int
     sha256: str
+
+
+def weight_bytes(directory: Path) -> int:
+    """Size of the safetensors files that a loader reads, of a base or of an export; others may lie beside them."""
+    index = next((directory / name for name in (_INDEX, _STEERED_INDEX) if (directory / name).is_file()), None)
+    if (directory / _SINGLE).is_file() or index is None:
+        names = {_SINGLE}
+    else:
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return 0  # the loader says what is wrong with it
+    return sum(path.stat().st_size for name in names if (path := directory / str(name)).is_file())
 
 
 def weight_files(directory: Path) -> dict[str, WeightFile]:

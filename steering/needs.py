@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference import memory
-from mllmeraser.inference.loading import STEERED_PREFIX, refuse_too_large, weight_bytes
+from mllmeraser.inference.loading import STEERED_PREFIX, needed_bytes, refuse_too_large
 from mllmeraser.inference.source import Source, read_config
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
@@ -112,7 +112,7 @@ def needs(
         gate_blocks=tuple(read),
         moved_blocks=tuple(moved),
         calibrated=recipe.left_open if recipe.calibration_share else (),
-        memory=weight_bytes(source.path, dtype) if device == "cpu" else 0,
+        memory=needed_bytes(source.path, dtype) if device == "cpu" else 0,
         memory_available=memory.available_bytes(),
         disk=rows * config.hidden_size * _STATE_BYTES * len(read),
         disk_free=shutil.disk_usage(tempfile.gettempdir()).free,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import checkpoints
@@ -13,7 +14,7 @@ import transformers
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference import memory
-from mllmeraser.inference.loading import load
+from mllmeraser.inference.loading import load, needed_bytes
 from mllmeraser.inference.source import Source
 
 
@@ -83,3 +84,12 @@ def test_weights_that_do_not_fit_in_memory_are_not_loaded(folder: Path, monkeypa
     ):
         load(base)
     load(base, dtype="bfloat16")
+
+
+def test_only_the_weights_that_are_read_count(folder: Path, tmp_path: Path) -> None:
+    """Published checkpoints hold others beside them, such as a ``consolidated.safetensors``."""
+    twice = tmp_path / "twice"
+    shutil.copytree(folder / "base", twice)
+    shutil.copy(twice / "model.safetensors", twice / "consolidated.safetensors")
+    assert needed_bytes(twice, "auto") == needed_bytes(folder / "base", "auto") > 0
+    assert needed_bytes(folder / "out", "auto") > needed_bytes(folder / "base", "auto")
