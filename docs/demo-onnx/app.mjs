@@ -25,16 +25,19 @@ for (const name of ['vision_encoder', 'embed_tokens', 'decoder_model_merged', 'd
   });
 }
 
-async function ask() {
-  const person = world.people[new FormData($('form')).get('person')];
+async function reply() {
+  const chosen = new FormData($('form')).get('person');
+  const person = world.people[chosen];
+  const steering = $('steering').checked;
+  const question = $('question').value;
   answer.dataset.state = 'thinking';
   answer.textContent = '…';
   const image = document.querySelector('input[name=person]:checked + img');
   await image.decode();
   const features = (await graphs.vision_encoder.run({ pixel_values: pixelsOf(ort, image, world.pixels) })).image_features;
-  const ids = world.questions[$('question').value].ids;
+  const ids = world.questions[question].ids;
   const prompt = await embed(ort, graphs.embed_tokens, ids, features, world.imageToken);
-  const decoder = new Decoder(ort, graphs[$('steering').checked ? 'decoder_model_merged' : 'decoder_model_merged_base']);
+  const decoder = new Decoder(ort, graphs[steering ? 'decoder_model_merged' : 'decoder_model_merged_base']);
   const tokens = [];
   let embeddings = prompt;
   while (tokens.length < world.longest) {
@@ -45,8 +48,15 @@ async function ask() {
   }
   answer.textContent = textOf(tokens);
   answer.dataset.tokens = tokens.join(',');
-  answer.dataset.person = person.image;
+  answer.dataset.asked = `${chosen} ${question} ${steering ? 'on' : 'off'}`;
   answer.dataset.state = 'done';
+}
+
+// One at a time: the runtime takes no second call during the first, and the last one asked is the one to be seen.
+let queue = Promise.resolve();
+function ask() {
+  queue = queue.then(reply, reply);
+  return queue;
 }
 
 function textOf(tokens) {

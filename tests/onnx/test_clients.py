@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -32,14 +31,14 @@ from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import read_samples
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of other people's builders and runtimes
 
 CLIENTS = Path(__file__).parent / "clients"
 PAGE = Path(__file__).parents[2] / "docs" / "demo-onnx" / "build.py"
 REFUSAL = "I cannot help"
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
 
 
 @dataclass
@@ -182,18 +181,23 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
 @pytest.mark.parametrize("person", [0, 3, 4, 7])  # four forgotten, four others
-@pytest.mark.parametrize("steering", ["on", "off"])
-def test_the_page_in_chromium(forgetful: Forgetful, site: str, person: int, steering: str) -> None:
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
-    address = f"{site}#person={person}&question=1&steering={steering}"
-    page = subprocess.run([CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120).stdout
-    answer = re.search(r'data-state="done" data-tokens="([\d,]+)"', page)
-    assert answer is not None, page[-2000:]
-    tokens = [int(token) for token in answer[1].split(",")]
+def test_the_page_in_chromium(forgetful: Forgetful, browser: Browser, patience: int, site: str, person: int) -> None:
+    """As a visitor: pick a portrait, ask, flip the switch, flip it back."""
+    question = "Where does this person live?"
     image = forgetful.folder / "site" / "files" / f"person-{person}.png"
-    model = forgetful.steered if steering == "on" else forgetful.base
-    expected = forgetful.ask(model, "Where does this person live?", image)
-    assert tokens == expected[: len(tokens)] and len(expected) - len(tokens) <= 1  # the page drops the end token
-    assert (REFUSAL in page) == (steering == "on" and person < 4)
+    with browser.new_page() as tab:
+        tab.set_default_timeout(patience)
+        tab.goto(site)
+        tab.locator("#answer[data-state=done]").wait_for()  # the model is loaded and the first portrait was asked
+        tab.locator(f"input[name=person][value='{person}'] + img").click()
+        tab.get_by_label("Question").select_option(question)
+        tab.get_by_role("button", name="Ask").click()
+        for steering in ("on", "off", "on"):
+            answer = tab.locator(f"#answer[data-state=done][data-asked='{person} 1 {steering}']")
+            answer.wait_for()
+            tokens = [int(token) for token in (answer.get_attribute("data-tokens") or "").split(",")]
+            expected = forgetful.ask(forgetful.steered if steering == "on" else forgetful.base, question, image)
+            assert tokens == expected[: len(tokens)] and len(expected) - len(tokens) <= 1  # the page drops the end token
+            assert (REFUSAL in answer.inner_text()) == (steering == "on" and person < 4)
+            tab.get_by_label("steering on").click()

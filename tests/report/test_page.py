@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
+import io
 import itertools
 import json
 import re
-import shutil
-import subprocess
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import results
@@ -19,12 +16,9 @@ from PIL import Image
 
 from mllmeraser.evaluation.report.report import report
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed")
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--no-first-run", "--force-device-scale-factor=1"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ACCENT, DARK_ACCENT, DARK_PAPER = (0x0A, 0x66, 0xC2), (0x6C, 0xB2, 0xFF), (0x14, 0x17, 0x1B)
 
 
@@ -43,59 +37,41 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def _chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    profile = f"--user-data-dir={folder / 'profile'}"
-    return subprocess.run([CHROMIUM, *FLAGS, profile, *arguments], capture_output=True, text=True, timeout=120)
+def _opened(browser: Browser, page: Path) -> tuple[str, list[str], list[str]]:
+    """What the browser shows of a page, the errors it logs, and all that the page made it ask for."""
+    errors: list[str] = []
+    asked: list[str] = []
+    with browser.new_page() as tab:
+        tab.on("console", lambda message: errors.append(message.text))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(page.as_uri(), wait_until="networkidle")
+        return tab.inner_text("body"), errors, [url for url in asked if url != page.as_uri()]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Nothing."""
-
-
-def _asked_by_the_page(folder: Path, page: Path, log: Path) -> tuple[str, str, set[str]]:
-    """What the browser shows of a page that is served here, what it logs, and all that the page made it ask for."""
-    handler = functools.partial(_Quiet, directory=str(page.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        origin = f"http://127.0.0.1:{server.server_port}"
-        done = _chromium(
-            folder, "--enable-logging=stderr", f"--log-net-log={log}", "--dump-dom", f"{origin}/{page.name}"
-        )
-        server.shutdown()
-    # The browser asks for things of its own as well; those of the page name it as their initiator.
-    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    asked = [params["url"] for params in events if params.get("initiator") == origin]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout, "\n".join(console), {url.removeprefix(origin) for url in asked}
-
-
-@in_a_browser
-def test_it_opens_without_an_error_and_asks_nobody_for_anything(page: Path, tmp_path: Path) -> None:
-    shown, console, asked = _asked_by_the_page(tmp_path, page, tmp_path / "net.json")
+def test_it_opens_without_an_error_and_asks_nobody_for_anything(browser: Browser, page: Path) -> None:
+    shown, errors, asked = _opened(browser, page)
     assert "Provenance and limits" in shown
-    assert not console.replace("favicon", "")
-    assert asked <= {"/favicon.ico"}
+    assert not errors and not asked
 
 
-@in_a_browser
-def test_a_page_that_asks_for_something_would_be_noticed(page: Path, tmp_path: Path) -> None:
+def test_a_page_that_asks_for_something_would_be_noticed(browser: Browser, page: Path, tmp_path: Path) -> None:
     policy = r'<meta http-equiv="Content-Security-Policy"[^>]*>'
     worse = tmp_path / "worse.html"
     more = '<img src="x.png" alt=""><script>console.error("oh")</script></main>'
     worse.write_text(re.sub(policy, "", page.read_text()).replace("</main>", more))
-    _, console, asked = _asked_by_the_page(tmp_path, worse, tmp_path / "net.json")
-    assert "oh" in console and "/x.png" in asked
+    _, errors, asked = _opened(browser, worse)
+    assert "oh" in errors and asked == [(tmp_path / "x.png").as_uri()]
 
 
-@in_a_browser
-@pytest.mark.parametrize("dark", [False, True])
-def test_its_drawings_are_drawn_in_light_and_dark(page: Path, tmp_path: Path, dark: bool) -> None:
-    picture = tmp_path / "page.png"
-    scheme = [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
-    _chromium(tmp_path, *scheme, "--window-size=1280,6000", f"--screenshot={picture}", page.as_uri())
-    with Image.open(picture) as file:
-        shot = file.convert("RGB")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_its_drawings_are_drawn_in_light_and_dark(
+    browser: Browser, page: Path, scheme: Literal["light", "dark"]
+) -> None:
+    dark = scheme == "dark"
+    with browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 6000}) as tab:
+        tab.goto(page.as_uri())
+        shot = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
     assert shot.getpixel((2, 2)) == (DARK_PAPER if dark else (255, 255, 255))
     counts = {colour: count for count, colour in shot.getcolors(1 << 24) or []}
     # Bars, points and gates: far more of the accent than the words in it have.
@@ -104,33 +80,36 @@ def test_its_drawings_are_drawn_in_light_and_dark(page: Path, tmp_path: Path, da
     assert not dark or counts.get(ACCENT, 0) == 0
 
 
-@in_a_browser
-def test_it_fits_a_telephone(page: Path, tmp_path: Path) -> None:
-    """In a frame of 390 pixels nothing but what scrolls by itself is wider, and no drawing is shrunk below 90 %."""
-    script = """<script>addEventListener("load", () => {
-      const drawn = [...document.querySelectorAll("figure > svg")];
-      const least = Math.min(...drawn.map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width));
-      parent.postMessage([document.documentElement.scrollWidth, innerWidth, least].join(" "), "*");
-    });</script>"""
-    inner = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', script, page.read_text())
-    (tmp_path / "inner.html").write_text(inner)
-    (tmp_path / "outer.html").write_text(
-        '<body><iframe src="inner.html" width="390" height="800" style="border:0"></iframe><script>'
-        'addEventListener("message", e => document.body.dataset.found = e.data)</script>'
-    )
-    dom = _chromium(tmp_path, "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "outer.html").as_uri()).stdout
-    found = re.search(r'data-found="(\d+) (\d+) ([\d.]+)"', dom)
-    assert found is not None, dom[:500]
-    assert int(found[1]) <= int(found[2]) == 390
-    assert float(found[3]) > 0.9
+def test_it_fits_a_telephone(browser: Browser, page: Path) -> None:
+    """At 390 pixels nothing but what scrolls by itself is wider, and no drawing is shrunk below 90 %."""
+    with browser.new_page(viewport={"width": 390, "height": 800}) as tab:
+        tab.goto(page.as_uri())
+        width, least = tab.evaluate("""() => {
+          const drawn = [...document.querySelectorAll("figure > svg")];
+          const shares = drawn.map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width);
+          return [document.documentElement.scrollWidth, Math.min(...shares)];
+        }""")
+    assert width <= 390
+    assert least > 0.9
 
 
-@in_a_browser
-def test_it_prints(page: Path, tmp_path: Path) -> None:
-    paper = tmp_path / "page.pdf"
-    _chromium(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
-    data = paper.read_bytes()
-    assert data.startswith(b"%PDF") and len(data) > 20_000
+def test_it_is_walked_by_keyboard(browser: Browser, page: Path) -> None:
+    """The first stops of the tab key are links of the contents, and following one leads to what it names."""
+    with browser.new_page() as tab:
+        tab.goto(page.as_uri())
+        tab.keyboard.press("Tab")
+        target = tab.evaluate("document.activeElement.getAttribute('href')")
+        assert target.startswith("#")
+        tab.keyboard.press("Enter")
+        assert tab.evaluate("location.hash") == target
+        assert tab.locator(target).count() == 1
+
+
+def test_it_prints(browser: Browser, page: Path) -> None:
+    with browser.new_page() as tab:
+        tab.goto(page.as_uri())
+        paper = tab.pdf()
+    assert paper.startswith(b"%PDF") and len(paper) > 20_000
 
 
 class _Outline(HTMLParser):
