@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 2048  # rows held at a time
+PIECE = 512  # rows held at a time
 _BYTES = 4  # fp32
 
 

@@ -198,6 +198,7 @@ def test_the_page_in_chromium(forgetful: Forgetful, browser: Browser, patience: 
             answer.wait_for()
             tokens = [int(token) for token in (answer.get_attribute("data-tokens") or "").split(",")]
             expected = forgetful.ask(forgetful.steered if steering == "on" else forgetful.base, question, image)
-            assert tokens == expected[: len(tokens)] and len(expected) - len(tokens) <= 1  # the page drops the end token
+            assert expected[: len(tokens)] == tokens
+            assert len(expected) - len(tokens) <= 1  # the page drops the end token
             assert (REFUSAL in answer.inner_text()) == (steering == "on" and person < 4)
             tab.get_by_label("steering on").click()
