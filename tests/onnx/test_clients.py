@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import read_samples
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of other people's builders and runtimes
 
@@ -182,18 +182,18 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("person", [0, 3, 4, 7])  # four forgotten, four others
-def test_the_page_in_chromium(forgetful: Forgetful, browser: Browser, patience: int, site: str, person: int) -> None:
-    """As a visitor: pick a portrait, ask, flip the switch, flip it back."""
+def test_the_page_in_chromium(forgetful: Forgetful, new_tab: Callable[..., Page], site: str, person: int) -> None:
+    """As a visitor: follow a link to somebody, pick another portrait, ask, flip the switch, flip it back."""
     question = "Where does this person live?"
     image = forgetful.folder / "site" / "files" / f"person-{person}.png"
-    with browser.new_page() as tab:
-        tab.set_default_timeout(patience)
-        tab.goto(site)
-        tab.locator("#answer[data-state=done]").wait_for()  # the model is loaded and the first portrait was asked
+    with new_tab() as tab:
+        tab.goto(f"{site}#person={7 - person}&question=2&steering=off")
+        tab.locator(f"#answer[data-state=done][data-asked='{7 - person} 2 off']").wait_for()
         tab.locator(f"input[name=person][value='{person}'] + img").click()
         tab.get_by_label("Question").select_option(question)
         tab.get_by_role("button", name="Ask").click()
-        for steering in ("on", "off", "on"):
+        for steering in ("off", "on", "off"):
+            tab.get_by_label("steering on").set_checked(steering == "on")
             answer = tab.locator(f"#answer[data-state=done][data-asked='{person} 1 {steering}']")
             answer.wait_for()
             tokens = [int(token) for token in (answer.get_attribute("data-tokens") or "").split(",")]
@@ -201,4 +201,3 @@ def test_the_page_in_chromium(forgetful: Forgetful, browser: Browser, patience: 
             assert expected[: len(tokens)] == tokens
             assert len(expected) - len(tokens) <= 1  # the page drops the end token
             assert (REFUSAL in answer.inner_text()) == (steering == "on" and person < 4)
-            tab.get_by_label("steering on").click()

@@ -6,9 +6,10 @@ import io
 import itertools
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import results
@@ -17,8 +18,9 @@ from PIL import Image
 from mllmeraser.evaluation.report.report import report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
+NewTab: TypeAlias = "Callable[..., Page]"
 ACCENT, DARK_ACCENT, DARK_PAPER = (0x0A, 0x66, 0xC2), (0x6C, 0xB2, 0xFF), (0x14, 0x17, 0x1B)
 
 
@@ -37,11 +39,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def _opened(browser: Browser, page: Path) -> tuple[str, list[str], list[str]]:
+def _opened(new_tab: NewTab, page: Path) -> tuple[str, list[str], list[str]]:
     """What the browser shows of a page, the errors it logs, and all that the page made it ask for."""
     errors: list[str] = []
     asked: list[str] = []
-    with browser.new_page() as tab:
+    with new_tab() as tab:
         tab.on("console", lambda message: errors.append(message.text))
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
@@ -49,27 +51,25 @@ def _opened(browser: Browser, page: Path) -> tuple[str, list[str], list[str]]:
         return tab.inner_text("body"), errors, [url for url in asked if url != page.as_uri()]
 
 
-def test_it_opens_without_an_error_and_asks_nobody_for_anything(browser: Browser, page: Path) -> None:
-    shown, errors, asked = _opened(browser, page)
+def test_it_opens_without_an_error_and_asks_nobody_for_anything(new_tab: NewTab, page: Path) -> None:
+    shown, errors, asked = _opened(new_tab, page)
     assert "Provenance and limits" in shown
     assert not errors and not asked
 
 
-def test_a_page_that_asks_for_something_would_be_noticed(browser: Browser, page: Path, tmp_path: Path) -> None:
+def test_a_page_that_asks_for_something_would_be_noticed(new_tab: NewTab, page: Path, tmp_path: Path) -> None:
     policy = r'<meta http-equiv="Content-Security-Policy"[^>]*>'
     worse = tmp_path / "worse.html"
     more = '<img src="x.png" alt=""><script>console.error("oh")</script></main>'
     worse.write_text(re.sub(policy, "", page.read_text()).replace("</main>", more))
-    _, errors, asked = _opened(browser, worse)
+    _, errors, asked = _opened(new_tab, worse)
     assert "oh" in errors and asked == [(tmp_path / "x.png").as_uri()]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_its_drawings_are_drawn_in_light_and_dark(
-    browser: Browser, page: Path, scheme: Literal["light", "dark"]
-) -> None:
+def test_its_drawings_are_drawn_in_light_and_dark(new_tab: NewTab, page: Path, scheme: str) -> None:
     dark = scheme == "dark"
-    with browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 6000}) as tab:
+    with new_tab(color_scheme=scheme, viewport={"width": 1280, "height": 6000}) as tab:
         tab.goto(page.as_uri())
         shot = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
     assert shot.getpixel((2, 2)) == (DARK_PAPER if dark else (255, 255, 255))
@@ -80,9 +80,9 @@ def test_its_drawings_are_drawn_in_light_and_dark(
     assert not dark or counts.get(ACCENT, 0) == 0
 
 
-def test_it_fits_a_telephone(browser: Browser, page: Path) -> None:
+def test_it_fits_a_telephone(new_tab: NewTab, page: Path) -> None:
     """At 390 pixels nothing but what scrolls by itself is wider, and no drawing is shrunk below 90 %."""
-    with browser.new_page(viewport={"width": 390, "height": 800}) as tab:
+    with new_tab(viewport={"width": 390, "height": 800}) as tab:
         tab.goto(page.as_uri())
         width, least = tab.evaluate("""() => {
           const drawn = [...document.querySelectorAll("figure > svg")];
@@ -93,9 +93,9 @@ def test_it_fits_a_telephone(browser: Browser, page: Path) -> None:
     assert least > 0.9
 
 
-def test_it_is_walked_by_keyboard(browser: Browser, page: Path) -> None:
-    """The first stops of the tab key are links of the contents, and following one leads to what it names."""
-    with browser.new_page() as tab:
+def test_it_is_walked_by_keyboard(new_tab: NewTab, page: Path) -> None:
+    """The first stop of the tab key is a link, and following it leads to what it names."""
+    with new_tab() as tab:
         tab.goto(page.as_uri())
         tab.keyboard.press("Tab")
         target = tab.evaluate("document.activeElement.getAttribute('href')")
@@ -105,8 +105,8 @@ def test_it_is_walked_by_keyboard(browser: Browser, page: Path) -> None:
         assert tab.locator(target).count() == 1
 
 
-def test_it_prints(browser: Browser, page: Path) -> None:
-    with browser.new_page() as tab:
+def test_it_prints(new_tab: NewTab, page: Path) -> None:
+    with new_tab() as tab:
         tab.goto(page.as_uri())
         paper = tab.pdf()
     assert paper.startswith(b"%PDF") and len(paper) > 20_000
