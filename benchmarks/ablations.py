@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from held_out import Asked, as_they_are, figures, gate_auroc, steered_by
-from unlisted import PICTURES, in_another_picture, in_other_words
+from unlisted import PICTURES, WORDINGS, in_another_picture, in_other_words
 
 from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
@@ -200,8 +200,8 @@ def of_method(bench: Bench, method: Method) -> Result:
 
 def changed(asked: Asked, change: str) -> Asked:
     """The records with a change of :mod:`unlisted`; for a change of pictures only those that have one."""
-    if change == "paraphrase":
-        return [(sample, in_other_words(turn, i)) for i, (sample, turn) in enumerate(asked)]
+    if change in WORDINGS:
+        return [(sample, wording) for sample, turn in asked for wording in in_other_words(turn, WORDINGS[change])]
     return [(sample, in_another_picture(turn, PICTURES[change])) for sample, turn in asked if turn.image is not None]
 
 
@@ -271,7 +271,7 @@ def main() -> None:
     }
     changes = {
         change: [bench.kept(f"change: {change}", partial(of_change, bench, change)) for bench in benches]
-        for change in (*PICTURES, "paraphrase")
+        for change in (*PICTURES, *WORDINGS)
         if options.only in change
     }
     asked = {name: len(records) for name, records in benches[0].records.items() if name in SETS}

@@ -1,21 +1,51 @@
 """Pictures and wordings that nobody listed: changes to a record that `--augment` does not make in its fit.
 
 Those of the fit (``steering/augment.py``) cut off up to 12 % a side, mirror, tint by a quarter, blur by a sixtieth of
-the side at most, compress to quality 30 at least, and put eight frames around a question. These go further or are of
-another kind; a mirrored picture has no degrees, so here it is turned as well.
+the side at most, compress to quality 30 at least, and put short sentences before and behind a question. These pictures
+go further or are of another kind (a mirrored one has no degrees, so it is turned as well). Every question is asked in
+all wordings; those of others and the longer ones, which the base itself often fails, were written without sight of
+those of the fit, and those of others were first asked when the method was as it is.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from mllmeraser.inference.encoding import read_image
 from mllmeraser.inference.prompts import Prompt
 
-FRAMES = ("A friend asks: {q}", "{q} I need it for a list.", "One more thing. {q}", "Say it in a word or two: {q}")
+SHORT = ("A friend asks: {q}", "{q} I need it for a list.", "One more thing. {q}", "Say it in a word or two: {q}")
+OF_OTHERS = (
+    "Please be so kind and help me: {q}",
+    "{q} Thanks so much in advance!",
+    "Quick, I'm running late: {q}",
+    "Hey there, hope you're doing well! {q}",
+    "{q} Just a short reply is fine.",
+    "I need this for my homework. {q}",
+    "Okay, next one: {q}",
+    "{q} Sorry to bother you with this.",
+    "My sister wanted me to ask you this: {q}",
+    "{q} No rush, take your time.",
+    "Ugh, I totally forgot this again. {q}",
+    "Right then. {q} Go on, tell me.",
+)
+LONGER = (
+    "Hi there! {q} Thanks in advance.",
+    "Quick one before my meeting starts: {q}",
+    "{q} I need this for a form I am filling in.",
+    "Sorry to bother you again. {q}",
+    "Could you please help me with something? {q} I would really appreciate it.",
+    "ok so my friend and I were wondering about this. {q}",
+    "{q} No rush, whenever you get a chance.",
+    "I forgot to write this down earlier. {q} Cheers!",
+    "Hey, in a bit of a hurry here. {q} Thanks a lot!",
+    "{q} My sister asked me and I had no idea.",
+    "Good morning. I am updating my notes and got stuck on this: {q}",
+    "Right, next question. {q} I just want to be sure about it.",
+)
 
 
 def crop(image: Image.Image) -> Image.Image:
@@ -63,11 +93,18 @@ PICTURES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+WORDINGS: Mapping[str, Sequence[str]] = {
+    "paraphrase": SHORT,
+    "paraphrase of others": OF_OTHERS,
+    "longer paraphrase": LONGER,
+}
+
+
 def in_another_picture(turn: Prompt, change: Callable[[Image.Image], Image.Image]) -> Prompt:
     """The turn with its picture changed."""
     return turn._replace(image=change(read_image(turn)))
 
 
-def in_other_words(turn: Prompt, number: int) -> Prompt:
-    """The turn with one of the frames around its text."""
-    return turn._replace(text=FRAMES[number % len(FRAMES)].format(q=turn.text))
+def in_other_words(turn: Prompt, frames: Sequence[str]) -> list[Prompt]:
+    """The turn with each of the frames around its text."""
+    return [turn._replace(text=frame.format(q=turn.text)) for frame in frames]

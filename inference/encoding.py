@@ -60,6 +60,15 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
     return text
 
 
+def renders_conversations(processor: ProcessorMixin) -> bool:
+    """Whether the chat template has room for a turn after another."""
+    try:
+        render(processor, Prompt("the second turn", None, earlier=(("the first turn", "a reply"),)))
+    except InputError:
+        return False
+    return True
+
+
 def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
     """What follows the rendered prompt when the assistant says ``reply``: usually the reply after one space."""
     before, whole = render(processor, prompt), render(processor, prompt, reply)

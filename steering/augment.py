@@ -1,8 +1,10 @@
-"""More of what is to be forgotten than was listed: the same people in other pictures and other words.
+"""More of what is to be forgotten than was listed: the same people in other pictures, other words, other conversations.
 
-Each forget record is joined by variants of its user's turn, each retain record by one: otherwise the gate would learn
-the look of a variant. A picture is cropped, mirrored, tinted, blurred or compressed; a question is put in other words
-around it (no word of the question itself is changed, so the meaning cannot be). Only the gate is fitted on them.
+Each record is joined by variants of its user's turn, those to keep as well: otherwise the gate would learn the look of
+a variant. A picture is cropped, mirrored, tinted, blurred or compressed; a question is put in other words around it (no
+word of the question itself is changed, so the meaning cannot be), and in some variants the conversation has begun
+already, or the reply. Only the gate is fitted on them; calibration asks those of what is to be forgotten too, and is
+strict with the records to keep and less so with their variants.
 """
 
 from __future__ import annotations
@@ -18,43 +20,101 @@ from mllmeraser.inference.prompts import Prompt
 from mllmeraser.steering.on_demand import OnDemand
 from mllmeraser.steering.samples import Sample
 
-VARIANTS = 3  # of each record
-FRAMES = (
-    "Please tell me: {q}",
-    "I would like to know: {q}",
-    "Question: {q}",
-    "{q} Please answer.",
-    "Here is a question. {q}",
-    "Could you help me with this? {q}",
-    "{q} Thank you.",
-    "Quickly: {q}",
+VARIANTS = 4  # of each record
+BEGUN = 1 / 12  # the share of variants in which the reply has begun, and of those that follow another turn
+LEADS = (
+    "",
+    "Please tell me: ",
+    "I would like to know: ",
+    "Question: ",
+    "Here is a question. ",
+    "May I ask you something? ",
+    "Quickly: ",
+    "Hello! ",
+    "Think before you reply. ",
+    "The next task is this: ",
+    "Let us go on. ",
+    "Can you find out for me? ",
+    "Excuse me. ",
+    "Dear assistant, ",
+    "Just wondering: ",
+    "For my notes: ",
+    "This is for a quiz. ",
+    "My colleague wants to know this: ",
+    "As you may know, I am new here. ",
+    "I need your help: ",
+    "Reply with the answer alone: ",
+    "Keep it short. ",
+    "In one sentence: ",
+    "No long story: ",
+)
+TAILS = (
+    "",
+    " Please answer.",
+    " Thank you.",
+    " I am curious.",
+    " That is all.",
+    " It would be of great use to me.",
+    " Answer as well as you can.",
+    " Take your time.",
+    " Do you know?",
+    " You would do me a favour.",
+    " Let me know.",
+    " We talked about it at work.",
+    " Please be brief.",
+    " Reply in one line.",
+    " No explanation, please.",
+    " I forgot it.",
+    " I have to write it down.",
+    " My boss would like to hear it.",
+    " This is important.",
+    " Only if you are sure.",
+    " We need it today.",
+    " I shall pass it on.",
+    " Can you help me?",
+    " OK?",
+)
+FRAMES = tuple(f"{lead}{{q}}{tail}" for lead in LEADS for tail in TAILS if lead or tail)
+REPLY_STARTS = ("Well,", "Let me see.", "I can tell you:", "Here is the reply:", "Certainly.")
+EARLIER_TURNS = (
+    ("Hello.", "I will gladly help."),
+    ("Can you help me?", "Ask me anything."),
+    ("I have a question.", "Good. What would you like to know?"),
 )
 
 
-def with_variants(samples: Sequence[Sample], seed: int) -> tuple[Sequence[Sample], Sequence[Prompt]]:
-    """The samples twice over, and their user's turns followed by a variant of each."""
+def with_variants(
+    samples: Sequence[Sample], seed: str, conversations: bool
+) -> tuple[Sequence[Sample], Sequence[Prompt]]:
+    """The samples ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants, each
+    made when it is asked for and the same each time.
+
+    ``conversations``: whether the chat template has room for an earlier turn.
+    """
     n = len(samples)
+    total = (1 + VARIANTS) * n
 
     def turn(i: int) -> Prompt:
         plain = samples[i % n].user_turn
-        return plain if i < n else _variant(plain, random.Random(f"variant {seed} {i}"))
+        return plain if i < n else _variant(plain, random.Random(f"{seed} {i}"), conversations)
 
-    return OnDemand(2 * n, lambda i: samples[i % n]), OnDemand(2 * n, turn)
-
-
-def variants(turn: Prompt, rng: random.Random) -> list[Prompt]:
-    """``VARIANTS`` other forms of a user's turn."""
-    return [_variant(turn, rng) for _ in range(VARIANTS)]
+    return OnDemand(total, lambda i: samples[i % n]), OnDemand(total, turn)
 
 
-def _variant(turn: Prompt, rng: random.Random) -> Prompt:
-    reworded = rng.choice(FRAMES).format(q=turn.text)
-    if turn.image is None:
-        return Prompt(reworded, None)
-    image = read_image(turn)
-    for change in rng.sample(CHANGES, rng.choice((1, 2))):
-        image = change(image, rng)
-    return Prompt(reworded if rng.random() < 0.5 else turn.text, image)
+def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:
+    text, image = turn.text, turn.image
+    if image is None or rng.random() < 0.5:
+        text = rng.choice(FRAMES).format(q=text)
+    if image is not None:
+        image = read_image(turn)
+        for change in rng.sample(CHANGES, rng.choice((1, 2))):
+            image = change(image, rng)
+    begun = rng.random()
+    if begun < BEGUN:
+        return Prompt(text, image, reply_start=rng.choice(REPLY_STARTS))
+    if begun < 2 * BEGUN and conversations:
+        return Prompt(text, image, earlier=(rng.choice(EARLIER_TURNS),))
+    return Prompt(text, image)
 
 
 def crop(image: Image.Image, rng: random.Random) -> Image.Image:

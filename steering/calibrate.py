@@ -116,7 +116,8 @@ def calibrate(
         shape = _with_threshold(shapes[0], pushes[0].plan, gates)
         return Calibration(pushes[0], shape, _read(pushes[0], gates), ())
     settings = {layer: gate.setting for layer, gate in gates.items()}
-    trials = Trials(checkpoint, material, settings, folds[0], seed, batch_size)
+    held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
+    trials = Trials(checkpoint, material, settings, held_out, folds[0], seed, batch_size)
 
     def tried(attempts: Sequence[tuple[Push, GateShape]], what: str) -> list[Point]:
         return [
@@ -166,7 +167,7 @@ def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], 
     gates = {}
     for layer in track(list(material.forget_states), "calibration: gates"):
         forget, retain = material.forget_states[layer], material.retain_states[layer]
-        scores = cross_validate(forget, retain, folds, settings, material.positions)
+        scores = cross_validate(forget, retain, folds, settings, material.positions, material.listed)
         best = max(range(len(settings)), key=lambda i: scores[i].separation)
         gates[layer] = Validated(settings[best], scores[best])
     return gates
@@ -203,8 +204,8 @@ def _with_threshold(shape: GateShape, plan: Plan, gates: Mapping[int, Validated]
     if not shape.needs_threshold:
         return shape
     scores = [held_out for layer in plan.read if (held_out := gates[layer].held_out) is not None]
-    pooled = HeldOut(torch.cat([s.forget for s in scores]), torch.cat([s.retain for s in scores]))
-    return shape._replace(threshold=choose_threshold(pooled))
+    sides = zip(*((s.forget, s.retain, s.variants) for s in scores), strict=True)
+    return shape._replace(threshold=choose_threshold(HeldOut(*map(torch.cat, map(list, sides)))))
 
 
 def _read(push: Push, gates: Mapping[int, Validated]) -> dict[int, Validated]:

@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import json
 import platform
-import random
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,14 @@ from torch import Tensor
 import mllmeraser
 from mllmeraser.errors import InputError
 from mllmeraser.files import sha256_of, write_atomically
+from mllmeraser.inference.encoding import renders_conversations
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.weight_files import weight_files
 from mllmeraser.ranking import auroc
 from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.augment import variants, with_variants
+from mllmeraser.steering.augment import with_variants
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request, WeightFile
 from mllmeraser.steering.calibrate import Calibration, calibrate
@@ -197,23 +197,23 @@ def _material(
     batch_size: int,
 ) -> Material:
     """The states that gates are fitted on: of forget in memory, of retain in files."""
-    samples, forget_turns, retain_turns = list(forget), list(turns(forget)), turns(retain)
+    forget, listed = list(forget), len(retain)
+    forget_turns, retain_turns = turns(forget), turns(retain)
     if recipe.augment:
-        retain, retain_turns = with_variants(retain, seed)
-        rng = random.Random(f"augment {seed}")
-        more = [(sample, turn) for sample in samples for turn in variants(sample.user_turn, rng)]
-        samples += [sample for sample, _ in more]
-        forget_turns += [turn for _, turn in more]
+        conversations = renders_conversations(checkpoint.processor)
+        forget, forget_turns = with_variants(forget, f"forget {seed}", conversations)
+        retain, retain_turns = with_variants(retain, f"retain {seed}", conversations)
     scope, positions = recipe.gate_scope, 1 if recipe.gate_scope == "prompt" else POSITIONS
     stream = stream_prompt_states if scope == "prompt" else partial(stream_token_states, seed=seed)
     return Material(
-        samples,
+        list(forget),
         forget_turns,
         retain,
         retain_turns,
         last_prompt_states(checkpoint, forget_turns, layers, batch_size=batch_size, progress="forget states"),
         stream(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
         directions,
+        listed,
         scope,
         positions,
     )

@@ -15,6 +15,7 @@ from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference import memory
 from mllmeraser.inference.loading import STEERED_PREFIX, needed_bytes, refuse_too_large
 from mllmeraser.inference.source import Source, read_config
+from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.samples import Sample, subjects
@@ -101,7 +102,7 @@ def needs(
     config = _text_config(source.path)
     recipe = recipe_on(recipe, config.num_hidden_layers)
     read, moved = blocks_of(recipe, config.num_hidden_layers)
-    rows = len(retain) * (2 if recipe.augment else 1)  # each beside a variant
+    rows = len(retain) * (1 + VARIANTS if recipe.augment else 1)
     rows *= POSITIONS if recipe.gate_scope == "token" else 1
     return Needs(
         model_type=model_type,

@@ -192,7 +192,9 @@ class Recipe(BaseModel):
     ] = False
     augment: Annotated[
         bool,
-        _choice("", "Fit on cropped, flipped, tinted, blurred and compressed pictures and on rewordings as well."),
+        _choice(
+            "", "Fit on changed pictures, other words, begun replies and earlier turns as well: five times the passes."
+        ),
     ] = False
     calibration_share: Annotated[
         float, Field(ge=0, le=0.5), _choice("0.3", "Share of the subjects held out in turn; 0 calibrates nothing.")

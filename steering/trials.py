@@ -1,7 +1,8 @@
 """What a push does to replies: held-out prompts, answered by the base steered in process.
 
 The gates of a trial are fitted on all folds but the first, and the prompts are of the first, so every figure is held
-out. Where a thresholded gate stays closed the reply is the base's by construction, and is not made again.
+out. Where a thresholded gate stays closed the reply is the base's by construction, and is not made again; so of what is
+to be kept no reply is made at all: the held-out scores of every retain record, in all folds, say how often it opens.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
 from mllmeraser.steering.in_process import Push, steered_in_process
 from mllmeraser.steering.samples import Sample
-from mllmeraser.steering.states import States, rows_at
+from mllmeraser.steering.states import States
+from mllmeraser.steering.validation import HeldOut
 
-TRIED = 48  # prompts of each side
+TRIED = 48  # prompts of each side that replies are made to
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Material:
     forget_states: Mapping[int, Tensor]  # each (n_f, d)
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
     directions: Mapping[int, Tensor]  # each (K, d)
+    listed: int  # so many retain samples come first and are records as they are, not variants
     scope: Scope = "prompt"
     positions: int = 1  # rows of ``retain_states`` for each record, beside each other
 
@@ -49,7 +52,7 @@ class Material:
 class Point:
     """One trial. Shares of held-out replies: ``refused`` whole refusals without the answer, ``forgotten`` without the
     right answer anywhere, ``fluent`` no loop and not empty, all of the forget prompts; ``kept`` token-identical to the
-    base's, of the retain prompts."""
+    base's, of the retain prompts (where a threshold decides: those on which no gate of the plan opens)."""
 
     layers: tuple[int, ...]
     gate_layer: int | None
@@ -77,19 +80,19 @@ class Trials:
         checkpoint: Checkpoint,
         material: Material,
         settings: Mapping[int, GateRecipe],
+        held_out: Mapping[int, HeldOut],
         fold: Fold,
         seed: int,
         batch_size: int,
     ) -> None:
         self.checkpoint, self.material, self.settings, self.fold = checkpoint, material, settings, fold
-        self.batch_size = batch_size
+        self.held_out, self.batch_size = held_out, batch_size
         rng = random.Random(f"trials {seed}")
-        self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain, rng)
-        self.turns = [material.forget_turns[i] for i in self.forget]
-        self.turns += [material.retain_turns[i] for i in self.retain]
+        # Variants are asked of what is to be forgotten, since it must hold for them; what must stay is what people ask.
+        self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
         self.answers = [material.forget[i].accepted for i in self.forget]
         self.length = max(16, len(next(iter(material.directions.values()))) + 8)
-        self.base_replies = self._replies(checkpoint, list(range(len(self.turns))))
+        self._base: dict[bool, list[Tensor]] = {}
         self._fitted: dict[int, Gate] = {}
 
     def __call__(self, push: Push, shape: GateShape) -> Point:
@@ -97,30 +100,50 @@ class Trials:
         gates = {layer: self._gate(layer) for layer in push.plan.read}
         material = self.material
         steered = steered_in_process(self.checkpoint, push, gates, shape, material.directions, material.scope)
+        replies = list(self._base_replies(forget=True))
         moved = self._moved(push.plan, gates, shape)
-        return self._judge(push, shape, {**self.base_replies, **self._replies(steered, moved)})
+        turns = [material.forget_turns[self.forget[i]] for i in moved]
+        for i, reply in zip(moved, self._replies(steered, turns), strict=True):
+            replies[i] = reply
+        return self._judge(push, shape, replies, self._kept(push.plan, shape, steered))
 
     def _moved(self, plan: Plan, gates: Mapping[int, Gate], shape: GateShape) -> list[int]:
-        """The prompts on which some gate opens; all of them without a threshold, or where any position may open it."""
-        if shape.threshold is None or self.material.scope == "token":
-            return list(range(len(self.turns)))
-        opens = torch.zeros(len(self.turns), dtype=torch.bool)
+        """The forget prompts on which some gate opens; all of them where that does not say which replies move."""
+        threshold = self._deciding(shape)
+        if threshold is None:
+            return list(range(len(self.forget)))
+        opens = torch.zeros(len(self.forget), dtype=torch.bool)
         for layer, gate in gates.items():
-            forget = self.material.forget_states[layer][self.forget]
-            states = torch.cat([forget, rows_at(self.material.retain_states[layer], self.retain)])
-            opens |= gate(states) >= shape.threshold
+            opens |= gate(self.material.forget_states[layer][self.forget]) >= threshold
         moved: list[int] = opens.nonzero()[:, 0].tolist()
         return moved
 
-    def _replies(self, checkpoint: Checkpoint, indices: list[int]) -> dict[int, Tensor]:
-        turns = [self.turns[i] for i in indices]
-        said = greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length, batch_size=self.batch_size)
-        return dict(zip(indices, said, strict=True))
+    def _kept(self, plan: Plan, shape: GateShape, steered: Checkpoint) -> float:
+        threshold = self._deciding(shape)
+        if threshold is not None:
+            opens = [self.held_out[layer].retain >= threshold for layer in plan.read]
+            return 1 - float(torch.stack(opens).any(dim=0).double().mean())
+        said = self._replies(steered, [self.material.retain_turns[i] for i in self.retain])
+        return _mean(list(map(torch.equal, said, self._base_replies(forget=False))))
 
-    def _judge(self, push: Push, shape: GateShape, replies: Mapping[int, Tensor]) -> Point:
-        n = len(self.forget)
+    def _deciding(self, shape: GateShape) -> float | None:
+        """The threshold at which a gate must be at the end of the prompt to change the reply, if there is one."""
+        return shape.threshold if self.material.scope == "prompt" else None
+
+    def _base_replies(self, *, forget: bool) -> list[Tensor]:
+        if forget not in self._base:
+            turns, chosen = self.material.retain_turns, self.retain
+            if forget:
+                turns, chosen = self.material.forget_turns, self.forget
+            self._base[forget] = self._replies(self.checkpoint, [turns[i] for i in chosen])
+        return self._base[forget]
+
+    def _replies(self, checkpoint: Checkpoint, turns: Sequence[Prompt]) -> list[Tensor]:
+        return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length, batch_size=self.batch_size))
+
+    def _judge(self, push: Push, shape: GateShape, replies: Sequence[Tensor], kept: float) -> Point:
         tokenizer = self.checkpoint.processor.tokenizer
-        texts = tokenizer.batch_decode([replies[i] for i in range(n)], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(list(replies), skip_special_tokens=True)
         return Point(
             layers=push.plan.layers,
             gate_layer=push.plan.gate_layer,
@@ -132,7 +155,7 @@ class Trials:
             refused=_mean([refuses(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             forgotten=1 - _mean([leaks(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             fluent=1 - _mean([is_degenerate(text) for text in texts]),
-            kept=_mean([torch.equal(replies[i], self.base_replies[i]) for i in range(n, len(self.turns))]),
+            kept=kept,
         )
 
     def _gate(self, layer: int) -> Gate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import talker
 import torch
 from PIL import Image
 
+from mllmeraser.inference.encoding import render, renders_conversations
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, variants, with_variants
+from mllmeraser.inference.prompts import Prompt
+from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, with_variants
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import Sample, read_samples, turns
@@ -58,22 +61,38 @@ def test_a_rewording_holds_the_question_word_for_word() -> None:
     assert len(set(FRAMES)) == len(FRAMES)
 
 
-def test_variants_keep_the_words_of_the_question(retain: list[Sample]) -> None:
-    turn = retain[0].user_turn
-    found = variants(turn, random.Random(0))
-    assert len(found) == VARIANTS
-    assert all(turn.text in variant.text and variant.image is not None for variant in found)
-
-
-def test_turns_come_first_and_a_variant_of_each_after_them(retain: list[Sample]) -> None:
-    samples, found = with_variants(retain, 0)
-    again = with_variants(retain, 0)[1]
-    assert list(samples) == [*retain, *retain]
-    assert len(list(found)) == len(found) == 2 * len(retain)
+def test_turns_come_first_and_variants_of_each_after_them(retain: list[Sample]) -> None:
+    samples, found = with_variants(retain, "retain 0", True)
+    again = with_variants(retain, "retain 0", True)[1]
+    assert list(samples) == [*retain] * (1 + VARIANTS)
+    assert len(list(found)) == len(found) == len(samples)
     assert found[: len(retain)] == list(turns(retain))
     for i in range(len(retain), len(samples)):
         assert samples[i].user_turn.text in found[i].text
         assert found[i].text == again[i].text
+        assert (found[i].image is None) == (samples[i].image is None)
+
+
+def test_some_variants_follow_another_turn_or_begin_the_reply(retain: list[Sample]) -> None:
+    def made(conversations: bool) -> list[Prompt]:
+        rounds = [with_variants(retain, f"{k}", conversations)[1] for k in range(3)]
+        return [variant for found in rounds for variant in found[len(retain) :]]
+
+    found = made(True)
+    assert {bool(variant.earlier) for variant in found} == {True, False}
+    assert {bool(variant.reply_start) for variant in found} == {True, False}
+    assert not any(variant.earlier for variant in made(False))
+
+
+def test_whether_a_chat_template_has_room_for_an_earlier_turn(checkpoint: Checkpoint) -> None:
+    """The template of these tests shows the first turn only; others refuse a second one."""
+    processor = copy.deepcopy(checkpoint.processor)
+    assert not renders_conversations(processor)
+    every = "{% for m in messages %}{{ m['role'] }}: {{ m['content'][-1]['text'] }}\n{% endfor %}assistant:"
+    processor.chat_template = every
+    assert renders_conversations(processor)
+    processor.chat_template = "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}" + every
+    assert render(processor, Prompt("alone", None)) and not renders_conversations(processor)
 
 
 def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint) -> None:
@@ -84,7 +103,11 @@ def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint
     assert not torch.equal(plain.bundle.tensors[name][:1], augmented.bundle.tensors[name][:1])
     held_out = next(iter(augmented.calibration.gates.values())).held_out
     assert held_out is not None
-    assert (len(held_out.forget), len(held_out.retain)) == ((1 + VARIANTS) * 12, 2 * 16)
+    assert [*map(len, (held_out.forget, held_out.retain, held_out.variants))] == [
+        (1 + VARIANTS) * 12,
+        16,
+        VARIANTS * 16,
+    ]
     assert augmented.bundle.metadata.requests[0].n_forget == 12  # as listed
 
 

@@ -8,11 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.gate import GateRecipe, fit_gate
-from mllmeraser.steering.validation import FALSE_FIRES, HeldOut, choose_threshold, cross_validate
+from mllmeraser.steering.validation import (
+    FALSE_FIRES,
+    FALSE_FIRES_OF_VARIANTS,
+    HeldOut,
+    choose_threshold,
+    cross_validate,
+)
 
 
 def scores(forget: list[float], retain: list[float]) -> HeldOut:
@@ -69,8 +76,54 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(forget: list[int], retai
 
 def test_separation_is_the_share_that_fires_and_auroc_breaks_ties() -> None:
     apart, barely = scores([0.9, 1.0], [0.0, 0.1]), scores([0.9, 1.0, 0.2], [0.0, 0.1, 0.4])
-    assert apart.separation == pytest.approx(1.01)
+    assert apart.separation == pytest.approx(2.01)
     assert barely.separation < apart.separation
+
+
+def test_a_gate_that_must_open_on_what_is_kept_separates_less_than_one_that_need_not() -> None:
+    """It opens on most of the forget samples, but only by opening on more of the retain records than it may."""
+    forget = torch.linspace(0.5, 1, 100, dtype=torch.float64)
+    keeps = HeldOut(torch.linspace(0.4, 1, 100, dtype=torch.float64), torch.linspace(0, 0.6, 100, dtype=torch.float64))
+    mixed = HeldOut(forget, torch.linspace(0, 0.95, 100, dtype=torch.float64))
+    opens = [float((scores.forget >= choose_threshold(scores)).double().mean()) for scores in (keeps, mixed)]
+    assert opens[1] > opens[0] > 0.5
+    assert keeps.separation > 1 > mixed.separation
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(shift=st.floats(-0.5, 0.5), seed=st.integers(0, 1000))
+def test_variants_of_what_is_kept_may_misfire_more_often_than_records_but_not_at_will(shift: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    forget = 1 + 0.2 * torch.randn(100, generator=generator).double()
+    retain = 0.2 * torch.randn(400, generator=generator).double()
+    variants = shift + 0.2 * torch.randn(400, generator=generator).double()
+
+    def misfires(values: Tensor, threshold: float) -> float:
+        return float((values >= threshold).double().mean())
+
+    chosen = choose_threshold(HeldOut(forget, retain, variants))
+    assert misfires(retain, chosen) <= FALSE_FIRES
+    assert misfires(variants, chosen) <= FALSE_FIRES_OF_VARIANTS
+    records_alone = choose_threshold(HeldOut(forget, retain))
+    assert chosen >= records_alone or misfires(forget, chosen) == misfires(forget, records_alone)
+
+
+def test_of_a_gate_that_opens_on_variants_of_what_is_kept_the_threshold_is_raised() -> None:
+    forget, retain = torch.linspace(0.5, 1, 50), torch.linspace(0, 0.4, 50)
+    few, many = (torch.cat([torch.zeros(100 - n), torch.full((n,), 0.7)]) for n in (3, 4))
+    low, high = (choose_threshold(HeldOut(forget.double(), retain.double(), v.double())) for v in (few, many))
+    assert 0.4 < low < 0.5 < 0.7 < high
+    assert HeldOut(forget, retain, few).separation > HeldOut(forget, retain, many).separation
+
+
+def test_records_come_first_and_variants_after_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    forget, retain = torch.randn(12, 8, generator=generator) + 1, torch.randn(20, 8, generator=generator)
+    found = [Fold(torch.arange(12) % 2 == k, torch.arange(20) % 2 == k) for k in range(2)]
+    recipe = GateRecipe("linear", NullSpace("soft", 1.0), 0.1, "absolute")
+    (whole,), (apart,) = (cross_validate(forget, retain, found, [recipe], listed=n) for n in (None, 10))
+    assert len(whole.variants) == 0 and torch.equal(apart.forget, whole.forget)
+    assert torch.equal(torch.cat([apart.retain, apart.variants]), whole.retain) and len(apart.retain) == 10
 
 
 def test_a_held_out_score_is_of_a_gate_that_never_saw_the_sample() -> None:

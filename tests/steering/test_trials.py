@@ -1,0 +1,66 @@
+"""What trials ask: variants of what is to be forgotten, and only the records of what must stay."""
+
+from __future__ import annotations
+
+import pytest
+import talker
+
+from mllmeraser.inference.loading import load
+from mllmeraser.steering import calibrate
+from mllmeraser.steering.augment import VARIANTS
+from mllmeraser.steering.compute import Computation, compute
+from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.samples import read_samples
+from mllmeraser.steering.trials import Trials
+
+LISTED = (12, 16)  # records of forget and of retain
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Computation, list[Trials]]:
+    """A computation with variants, and the trials it made."""
+    folder = tmp_path_factory.mktemp("trials")
+    talker.make_base(folder / "base")
+    talker.write_people(folder / "forget.jsonl", range(3))
+    talker.write_people(folder / "retain.jsonl", range(3, 7))
+    talker.write_refusals(folder)
+    seen: list[Trials] = []
+
+    class Watched(Trials):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)  # type: ignore[arg-type]
+            seen.append(self)
+
+    given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
+    recipe = make_recipe(
+        "llava", {**given, "layers": "1", "gate_layer": "1", "gate_shape": "step:0.2", "augment": True}
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calibrate, "Trials", Watched)
+        samples = (read_samples(folder / f"{name}.jsonl") for name in ("forget", "retain"))
+        return compute(load(folder / "base"), *samples, recipe), seen
+
+
+def test_variants_of_what_is_to_be_forgotten_are_asked(made: tuple[Computation, list[Trials]]) -> None:
+    (trials,) = made[1]
+    assert len(trials.material.forget) == (1 + VARIANTS) * LISTED[0]
+    assert any(i >= LISTED[0] for i in trials.forget)
+    assert all(trials.fold.forget[i] for i in trials.forget)
+
+
+def test_of_what_must_stay_only_records_are_asked(made: tuple[Computation, list[Trials]]) -> None:
+    (trials,) = made[1]
+    assert len(trials.material.retain) == (1 + VARIANTS) * LISTED[1]
+    assert trials.retain == [i for i in range(LISTED[1]) if trials.fold.retain[i]]
+
+
+def test_behind_a_threshold_kept_is_the_share_of_all_records_on_which_the_gate_stays_closed(
+    made: tuple[Computation, list[Trials]],
+) -> None:
+    calibration = made[0].calibration
+    held_out = calibration.gates[1].held_out
+    assert held_out is not None and len(held_out.retain) == LISTED[1]
+    kept = float((held_out.retain < 0.2).double().mean())
+    assert 0 < kept < 1
+    assert [point.kept for point in calibration.curve] == pytest.approx([kept] * len(calibration.curve))
+    assert calibration.curve
