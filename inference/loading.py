@@ -96,7 +96,10 @@ def load(
         loader = steered_class(model_type) if steered else AutoModelForImageTextToText
         model = loader.from_pretrained(found.path, **options)
         processor = load_processor(found.path, model_type.removeprefix(STEERED_PREFIX))
-    except (ValueError, OSError, RuntimeError, SafetensorError, ImportError) as error:
+    except SafetensorError as error:
+        reason = f"a weight file is damaged or cut short ({_first_sentence(error)})"
+        raise InputError(f"{found.path}: cannot be loaded: {reason}; copy or download it again") from error
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
     if device != "auto":
         own = processes().rank if device == "cuda" and processes().count > 1 else None

@@ -101,11 +101,13 @@ class Computation:
             f"moved      blocks {at} of {meta.base.num_layers}, strength {meta.strength:g}",
             f"gate       {gate.kind}, {gate.shape}{threshold}, read {read}",
         ]
+        variants = " (variants included)" if meta.method.calibration["augment"] else ""
         for layer, row in request.statistics.items():
             if row.auroc_heldout is not None:
                 fires = ""
                 if row.true_fire_heldout is not None and row.false_fire_heldout is not None:
-                    fires = f", opens on {row.true_fire_heldout:.1%} to forget and {row.false_fire_heldout:.1%} to keep"
+                    opens, misfires = row.true_fire_heldout, row.false_fire_heldout
+                    fires = f", opens on {opens:.1%} to forget{variants} and {misfires:.1%} to keep"
                 lines.append(f"held out   block {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
         if point is not None:
             lines.append(

@@ -28,7 +28,7 @@ class HeldOut:
 
     @property
     def auroc(self) -> float:
-        """Of the held-out scores of forget and retain records."""
+        """Of the held-out scores of forget, variants among them, against retain records."""
         return auroc(self.forget.tolist(), self.retain.tolist())
 
     @property

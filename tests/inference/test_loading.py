@@ -73,6 +73,7 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, damage: str) -> None:
         load(base)
     assert str(caught.value).startswith(f"{base}: cannot be loaded: ")
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; copy or download it again") == (damage in ("truncated", "foreign"))
 
 
 def test_weights_that_do_not_fit_in_memory_are_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

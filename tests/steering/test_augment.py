@@ -109,6 +109,8 @@ def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint
         VARIANTS * 16,
     ]
     assert augmented.bundle.metadata.requests[0].n_forget == 12  # as listed
+    told = [[line for line in found.lines() if "to forget (variants included)" in line] for found in (plain, augmented)]
+    assert [len(lines) for lines in told] == [0, 1]
 
 
 def test_a_sequential_fit_reads_later_blocks_as_the_earlier_ones_leave_them(

@@ -9,9 +9,11 @@ from mllmeraser.inference.loading import load
 from mllmeraser.steering import calibrate
 from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.compute import Computation, compute
+from mllmeraser.steering.forms import GateShape
+from mllmeraser.steering.in_process import Push
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.samples import read_samples
-from mllmeraser.steering.trials import Trials
+from mllmeraser.steering.trials import Point, Trials
 
 LISTED = (12, 16)  # records of forget and of retain
 
@@ -27,9 +29,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Computation, list[Tr
     seen: list[Trials] = []
 
     class Watched(Trials):
-        def __init__(self, *given: object) -> None:
-            super().__init__(*given)  # type: ignore[arg-type]
-            seen.append(self)
+        def __call__(self, push: Push, shape: GateShape) -> Point:
+            if self not in seen:
+                seen.append(self)
+            return super().__call__(push, shape)
 
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     recipe = make_recipe(
