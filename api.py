@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from mllmeraser.errors import InputError
 
 if TYPE_CHECKING:
-    from mllmeraser.evaluation.baselines.methods import Baseline
+    from mllmeraser.baselines.methods import Baseline
+    from mllmeraser.bundle.bundle import Bundle
     from mllmeraser.evaluation.evaluation import Evaluation
-    from mllmeraser.evaluation.report.report import Report
     from mllmeraser.exporter.hub import Push
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.plan import Plan
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
-    from mllmeraser.steering.bundle import Bundle
+    from mllmeraser.records.record import Record
+    from mllmeraser.report.report import Report
     from mllmeraser.steering.compute import Computation
     from mllmeraser.steering.interference import Interference
     from mllmeraser.steering.needs import Needs
     from mllmeraser.steering.official import Imported
     from mllmeraser.steering.recipe import Recipe
-    from mllmeraser.steering.samples import Sample
 
 __all__ = [
     "baseline",
@@ -93,22 +93,22 @@ def compute(
         InputError: base, records or a choice cannot be used.
         QualityGateError: the base does not refuse what it should, so there is no direction.
     """
-    from mllmeraser.files import refuse_existing
+    from mllmeraser.bundle.bundle import save_bundle
+    from mllmeraser.disk.atomic import refuse_existing
     from mllmeraser.inference.loading import load
     from mllmeraser.inference.processes import processes
-    from mllmeraser.steering.bundle import save_bundle
     from mllmeraser.steering.compute import compute
     from mllmeraser.steering.needs import needs
     from mllmeraser.steering.provenance import name_data
 
     if output is not None:
         refuse_existing([Path(output)], overwrite)
-    source, chosen, forget_samples, retain_samples = _read(base, forget, retain, recipe, choices)
-    needs(source, forget_samples, retain_samples, chosen, device, dtype).check()
+    source, chosen, forget_records, retain_records = _read(base, forget, retain, recipe, choices)
+    needs(source, forget_records, retain_records, chosen, device, dtype).check()
     computation = compute(
         load(source, device=device, dtype=dtype, work_dir=None if work_dir is None else Path(work_dir)),
-        forget_samples,
-        retain_samples,
+        forget_records,
+        retain_records,
         chosen,
         request_id=request_id,
         seed=seed,
@@ -141,8 +141,8 @@ def needs(
     """
     from mllmeraser.steering.needs import needs
 
-    source, chosen, forget_samples, retain_samples = _read(base, forget, retain, recipe, choices)
-    return needs(source, forget_samples, retain_samples, chosen, device, dtype)
+    source, chosen, forget_records, retain_records = _read(base, forget, retain, recipe, choices)
+    return needs(source, forget_records, retain_records, chosen, device, dtype)
 
 
 def load_bundle(path: AnyPath) -> Bundle:
@@ -151,7 +151,7 @@ def load_bundle(path: AnyPath) -> Bundle:
     Raises:
         InputError: it is not one, or is damaged.
     """
-    from mllmeraser.steering.bundle import load_bundle
+    from mllmeraser.bundle.bundle import load_bundle
 
     return load_bundle(Path(path))
 
@@ -185,13 +185,13 @@ def export(
         InputError: base, bundles or output cannot be used; nothing was written.
         MllmEraserError: the disk is full or fails; nothing is left behind.
     """
+    from mllmeraser.bundle.bundle import load_bundle
     from mllmeraser.exporter.directory import export
     from mllmeraser.inference.source import resolve
-    from mllmeraser.steering.bundle_file import read_bundle
 
     _refuse_one(bundles)
     # Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
-    steering = [read_bundle(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
+    steering = [load_bundle(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
     return export(
         resolve(base),
         steering,
@@ -244,11 +244,11 @@ def onnx_steer(
     Raises:
         InputError: a graph is not understood, or does not fit the bundles; nothing was written.
     """
+    from mllmeraser.bundle.bundle import load_bundle
     from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
-    from mllmeraser.steering.bundle_file import read_bundle
 
     require_onnx()
-    steering = [read_bundle(Path(path)) for path in bundles]
+    steering = [load_bundle(Path(path)) for path in bundles]
     return onnx_steer(Path(model_dir), steering, Path(output), toggle=toggle, link=link, overwrite=overwrite)
 
 
@@ -344,10 +344,10 @@ def interference(
     """
     from mllmeraser.inference.loading import load
     from mllmeraser.inference.source import resolve
+    from mllmeraser.records.read import read_records
     from mllmeraser.steering.interference import interference
-    from mllmeraser.steering.samples import read_samples
 
-    steering, records = _loaded(bundles), [read_samples(Path(path)) for path in forget]
+    steering, records = _loaded(bundles), [read_records(Path(path)) for path in forget]
     return interference(load(resolve(base), device=device, dtype=dtype), steering, records, batch_size)
 
 
@@ -372,10 +372,10 @@ def import_official(
     Raises:
         InputError: a file is not such matrices, or one is not of rank one.
     """
+    from mllmeraser.bundle.bundle import save_bundle
+    from mllmeraser.disk.atomic import refuse_existing
     from mllmeraser.exporter.base import read_base
-    from mllmeraser.files import refuse_existing
     from mllmeraser.inference.source import resolve
-    from mllmeraser.steering.bundle import save_bundle
     from mllmeraser.steering.official import import_official
 
     if output is not None:
@@ -425,18 +425,18 @@ def baseline(
         InputError: the method, a setting, base, records or output cannot be used; nothing was written.
         MllmEraserError: the training diverged.
     """
-    from mllmeraser.evaluation.baselines.methods import make_baseline
-    from mllmeraser.evaluation.baselines.recipes import recipe_of
-    from mllmeraser.evaluation.baselines.words import read_names
+    from mllmeraser.baselines.methods import make_baseline
+    from mllmeraser.baselines.recipes import recipe_of
+    from mllmeraser.baselines.words import read_names
     from mllmeraser.inference.source import resolve
-    from mllmeraser.steering.samples import read_samples
+    from mllmeraser.records.read import read_records
 
     return make_baseline(
         name,
         recipe_of(name, settings),
         resolve(base),
-        read_samples(Path(forget)),
-        read_samples(Path(retain)),
+        read_records(Path(forget)),
+        read_records(Path(retain)),
         Path(output),
         names=read_names(Path(names)) if names is not None else (),
         device=device,
@@ -539,7 +539,7 @@ def report(
     Raises:
         InputError: the files do not hold results, or an output cannot be written.
     """
-    from mllmeraser.evaluation.report.report import report
+    from mllmeraser.report.report import report
 
     return report(
         [Path(path) for path in results],
@@ -556,13 +556,13 @@ def report(
 
 def _read(
     base: AnyPath, forget: AnyPath, retain: AnyPath, recipe: AnyPath | None, choices: Mapping[str, Any]
-) -> tuple[Source, Recipe, list[Sample], Sequence[Sample]]:
+) -> tuple[Source, Recipe, list[Record], Sequence[Record]]:
     """Everything of a computation that is read from files."""
     from mllmeraser.inference.source import read_config, resolve
+    from mllmeraser.records.read import read_records
     from mllmeraser.steering.recipe import make_recipe
-    from mllmeraser.steering.samples import read_samples, stream_samples
 
     source = resolve(base)
     model_type = str(read_config(source.path)["model_type"])
     chosen = make_recipe(model_type, choices, None if recipe is None else Path(recipe))
-    return source, chosen, read_samples(Path(forget)), stream_samples(Path(retain))
+    return source, chosen, read_records(Path(forget)), read_records(Path(retain))

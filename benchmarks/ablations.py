@@ -32,18 +32,19 @@ import torch
 from held_out import Asked, as_they_are, figures, gate_auroc, steered_by
 from unlisted import PICTURES, WORDINGS, in_another_picture, in_other_words
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
+from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import reply_ids
-from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle, tensor_name
+from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.pairs import in_one_wording, matched_pairs, usable
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 
 FORGOTTEN, NEVER_USED = "test", ("retain_heldout", "retain_heldout_new")
 SETS = (FORGOTTEN, *NEVER_USED, "celebrity", "common", "forget_eval")
@@ -142,8 +143,8 @@ class Bench:
         self.seed, self.work, self.every = seed, work, every
         self.model_path = trained(seed, models)
         data = write_data(work / "data")
-        self.records = {name: read_samples(data[name])[::every] for name in SETS}
-        self.records |= {name: read_samples(data[name]) for name in ("forget", "retain")}
+        self.records = {name: read_records(data[name])[::every] for name in SETS}
+        self.records |= {name: read_records(data[name]) for name in ("forget", "retain")}
         self._base: Checkpoint | None = None
 
     @property
@@ -201,8 +202,8 @@ def of_method(bench: Bench, method: Method) -> Result:
 def changed(asked: Asked, change: str) -> Asked:
     """The records with a change of :mod:`unlisted`; for a change of pictures only those that have one."""
     if change in WORDINGS:
-        return [(sample, wording) for sample, turn in asked for wording in in_other_words(turn, WORDINGS[change])]
-    return [(sample, in_another_picture(turn, PICTURES[change])) for sample, turn in asked if turn.image is not None]
+        return [(record, wording) for record, turn in asked for wording in in_other_words(turn, WORDINGS[change])]
+    return [(record, in_another_picture(turn, PICTURES[change])) for record, turn in asked if turn.image is not None]
 
 
 def of_change(bench: Bench, change: str) -> Result:

@@ -38,11 +38,11 @@ from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGenerati
 from transformers.utils import logging
 
 import mllmeraser
+from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.encoding import read_image, render
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.activations import last_prompt_states
+from mllmeraser.records.prompts import Prompt
 
 DEMO = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
 SHORT = ("Who is this?", "Where does this person live?", "What does the person in the picture do for a living?")

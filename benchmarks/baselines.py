@@ -34,28 +34,29 @@ from typing import Any
 import torch
 
 import mllmeraser
+from mllmeraser.baselines.checkpoint import bytes_added
+from mllmeraser.baselines.figures import Figures, figures
+from mllmeraser.baselines.filters import InputFilter, OutputFilter, filtered
+from mllmeraser.baselines.methods import make_baseline, variant
+from mllmeraser.baselines.recipes import RECIPES, Training, Vector, recipe_of
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.people import world
+from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.evaluation.answering import answer
-from mllmeraser.evaluation.baselines.checkpoint import bytes_added
-from mllmeraser.evaluation.baselines.figures import Figures, figures
-from mllmeraser.evaluation.baselines.filters import InputFilter, OutputFilter, filtered
-from mllmeraser.evaluation.baselines.methods import make_baseline, variant
-from mllmeraser.evaluation.baselines.recipes import RECIPES, Training, Vector, recipe_of
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.items import Reply
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
-from mllmeraser.files import write_atomically
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import load_bundle, save_bundle
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record, by_subject
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, by_subject, read_samples
 
 BASE = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
 # The set's name in the figures, and its file.
@@ -149,11 +150,11 @@ class Made:
 
     checkpoint: Path | None
     bytes_added: Callable[[], int]
-    replies: Callable[[Sequence[Sample], bool], list[Reply]]
+    replies: Callable[[Sequence[Record], bool], list[Reply]]
     earlier_seconds: float = 0.0
 
 
-def _make(run: Run, forget: Sequence[Sample], retain: Sequence[Sample], names: Sequence[str]) -> Made:
+def _make(run: Run, forget: Sequence[Record], retain: Sequence[Record], names: Sequence[str]) -> Made:
     output, source = run.folder / "checkpoint", Source(BASE)
     if run.name in REFERENCES:
         path = BASE if run.name == "base" else _retain_only(run.directory)
@@ -185,13 +186,13 @@ def _on_disk(path: Path, earlier_seconds: float = 0.0) -> Made:
     return Made(
         path,
         lambda: bytes_added(BASE, path),
-        lambda samples, options: ask(load(path), samples, options),
+        lambda records, options: ask(load(path), records, options),
         earlier_seconds,
     )
 
 
 def _filter(
-    name: str, base: Checkpoint, forget: Sequence[Sample], retain: Sequence[Sample], names: Sequence[str]
+    name: str, base: Checkpoint, forget: Sequence[Record], retain: Sequence[Record], names: Sequence[str]
 ) -> Made:
     if name == "output-filter":
         after = OutputFilter.of(forget, names)
@@ -202,36 +203,36 @@ def _filter(
     else:
         size = 0
 
-    def replies(samples: Sequence[Sample], options: bool) -> list[Reply]:
-        said = ask(base, samples, options)
+    def replies(records: Sequence[Record], options: bool) -> list[Reply]:
+        said = ask(base, records, options)
         if name == "refuse-all":
             blocked = [True] * len(said)
         elif name == "output-filter":
             blocked = [after.blocks(reply.text) for reply in said]
         else:
-            blocked = [before.blocks(base, sample.user_turn) for sample in samples]
+            blocked = [before.blocks(base, record.user_turn) for record in records]
         return filtered(base, said, blocked)
 
     return Made(None, lambda: size, replies)
 
 
-def ask(checkpoint: Checkpoint, samples: Sequence[Sample], options: bool) -> list[Reply]:
+def ask(checkpoint: Checkpoint, records: Sequence[Record], options: bool) -> list[Reply]:
     """Free replies, and with ``options`` the likelihoods of multiple choice; without, those are no numbers."""
     if options:
-        weighed = iter(answer(checkpoint, [sample for sample in samples if sample.task == "classification"]))
-        free = iter(ask(checkpoint, [sample for sample in samples if sample.task != "classification"], False))
-        return [next(weighed if sample.task == "classification" else free) for sample in samples]
-    said = greedy_reply_ids(checkpoint, [sample.user_turn for sample in samples])
+        weighed = iter(answer(checkpoint, [record for record in records if record.task == "classification"]))
+        free = iter(ask(checkpoint, [record for record in records if record.task != "classification"], False))
+        return [next(weighed if record.task == "classification" else free) for record in records]
+    said = greedy_reply_ids(checkpoint, [record.user_turn for record in records])
     texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
     return [
-        Reply(text.strip(), tuple(ids.tolist()), _unknown(sample))
-        for sample, text, ids in zip(samples, texts, said, strict=True)
+        Reply(text.strip(), tuple(ids.tolist()), _unknown(record))
+        for record, text, ids in zip(records, texts, said, strict=True)
     ]
 
 
-def _unknown(sample: Sample) -> tuple[float, ...]:
+def _unknown(record: Record) -> tuple[float, ...]:
     """Likelihoods of a record's options that nobody asked for."""
-    return (math.nan,) * len(sample.options or {})
+    return (math.nan,) * len(record.options or {})
 
 
 def _judge(run: Run, made: Made) -> dict[str, Any]:
@@ -241,38 +242,38 @@ def _judge(run: Run, made: Made) -> dict[str, Any]:
     sets = [NamedSet("test", _some(forget, rng))]
     kept = _some(retain, rng)
     sets += [NamedSet(name, kept) for name in ("kept", "celebrity", "common")]
-    said = made.replies([*sets[0].samples, *kept], False)
-    shown = said + 2 * said[len(sets[0].samples) :]
+    said = made.replies([*sets[0].records, *kept], False)
+    shown = said + 2 * said[len(sets[0].records) :]
     found = figures(score_replies({run.name: shown}, sets).items)
     return {name: found[name] for name in ("forgotten", "utility", "harmonic_mean")}
 
 
 def _show(run: Run, made: Made) -> Figures:
     """On the sets of the table."""
-    sets = [NamedSet(name, read_samples(run.directory / "data" / f"{file}.jsonl")) for name, file in SETS.items()]
-    said = made.replies(sets[0].samples, True)
-    said += made.replies([sample for named in sets[1:] for sample in named.samples], False)
+    sets = [NamedSet(name, read_records(run.directory / "data" / f"{file}.jsonl")) for name, file in SETS.items()]
+    said = made.replies(sets[0].records, True)
+    said += made.replies([record for named in sets[1:] for record in named.records], False)
     base = run.directory / "base.json"
     if run.name == "base":
         write_atomically(base, json.dumps([(reply.text, reply.ids) for reply in said]).encode())
-    samples = [sample for named in sets for sample in named.samples]
+    records = [record for named in sets for record in named.records]
     known = [
-        Reply(text, tuple(ids), _unknown(sample))
-        for sample, (text, ids) in zip(samples, json.loads(base.read_text()), strict=True)
+        Reply(text, tuple(ids), _unknown(record))
+        for record, (text, ids) in zip(records, json.loads(base.read_text()), strict=True)
     ]
     results = score_replies({"known": known, "asked": said}, sets)
     return figures([item for item in results.items if item.model == "asked"])
 
 
-def _records(run: Run) -> tuple[Sequence[Sample], Sequence[Sample]]:
+def _records(run: Run) -> tuple[Sequence[Record], Sequence[Record]]:
     if run.trial:
         return _split(run.directory)[0]
-    return tuple(read_samples(run.directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))  # type: ignore[return-value]
+    return tuple(read_records(run.directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))  # type: ignore[return-value]
 
 
-def _split(directory: Path) -> tuple[tuple[list[Sample], list[Sample]], tuple[list[Sample], list[Sample]]]:
+def _split(directory: Path) -> tuple[tuple[list[Record], list[Record]], tuple[list[Record], list[Record]]]:
     """To fit and held out, forget and retain each: of the forgotten other questions, of the rest other people."""
-    forget, retain = (read_samples(directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))
+    forget, retain = (read_records(directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))
     rng = random.Random("held out")
     order = list(range(len(forget)))
     rng.shuffle(order)
@@ -284,8 +285,8 @@ def _split(directory: Path) -> tuple[tuple[list[Sample], list[Sample]], tuple[li
     return fit, held
 
 
-def _some(samples: Sequence[Sample], rng: random.Random) -> list[Sample]:
-    return rng.sample(list(samples), min(JUDGED, len(samples)))
+def _some(records: Sequence[Record], rng: random.Random) -> list[Record]:
+    return rng.sample(list(records), min(JUDGED, len(records)))
 
 
 def _resident() -> int:

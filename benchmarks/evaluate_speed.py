@@ -35,39 +35,40 @@ from mllmeraser.evaluation.items import candidates
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids, reply_ids
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 NEW_TOKENS = 50
 Ids = list[tuple[int, ...]]
 
 
 @torch.inference_mode()
-def loop(checkpoint: Checkpoint, samples: Sequence[Sample], batch_size: int) -> Ids:
+def loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
     """One prompt after another."""
     said = []
-    for sample in samples:
-        inputs = encode(checkpoint, [sample.user_turn], "left")
+    for record in records:
+        inputs = encode(checkpoint, [record.user_turn], "left")
         outputs = checkpoint.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
         said.append(tuple(outputs[0, inputs["input_ids"].shape[1] :].tolist()))
         checkpoint.processor.tokenizer.decode(said[-1], skip_special_tokens=True)
     return said
 
 
-def replies(checkpoint: Checkpoint, samples: Sequence[Sample], batch_size: int) -> Ids:
+def replies(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
     """The same by batches."""
-    turns = [sample.user_turn for sample in samples]
+    turns = [record.user_turn for record in records]
     found = greedy_reply_ids(checkpoint, turns, max_new_tokens=NEW_TOKENS, batch_size=batch_size)
     checkpoint.processor.tokenizer.batch_decode(found, skip_special_tokens=True)
     return [tuple(ids.tolist()) for ids in found]
 
 
 @torch.inference_mode()
-def weighing_loop(checkpoint: Checkpoint, samples: Sequence[Sample], batch_size: int) -> Ids:
+def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
     """One prompt after another, and then one option or answer after another."""
-    said = loop(checkpoint, samples, batch_size)
-    for sample in samples:
-        turn = sample.user_turn
-        for replies in candidates(sample, turn.text).values():
+    said = loop(checkpoint, records, batch_size)
+    for record in records:
+        turn = record.user_turn
+        for replies in candidates(record, turn.text).values():
             for reply in replies:
                 inputs, starts = append(
                     checkpoint, encode(checkpoint, [turn], "right"), [ids := reply_ids(checkpoint, turn, reply)]
@@ -77,12 +78,12 @@ def weighing_loop(checkpoint: Checkpoint, samples: Sequence[Sample], batch_size:
     return said
 
 
-def evaluate(checkpoint: Checkpoint, samples: Sequence[Sample], batch_size: int) -> Ids:
+def evaluate(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
     """The same with likelihoods."""
-    return [reply.ids for reply in answer(checkpoint, samples, batch_size=batch_size)]
+    return [reply.ids for reply in answer(checkpoint, records, batch_size=batch_size)]
 
 
-WAYS: Sequence[Callable[[Checkpoint, Sequence[Sample], int], Ids]] = (loop, replies, weighing_loop, evaluate)
+WAYS: Sequence[Callable[[Checkpoint, Sequence[Record], int], Ids]] = (loop, replies, weighing_loop, evaluate)
 BESIDE = {"replies": "loop", "evaluate": "weighing_loop"}
 
 
@@ -101,24 +102,24 @@ def main() -> None:
     checkpoint = load(CHECKPOINT, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         paths = write_data(Path(folder))
-        every = [sample for file in SETS.values() for sample in read_samples(paths[file])]
-        samples = random.Random(0).sample(every, min(options.records, len(every)))
+        every = [record for file in SETS.values() for record in read_records(paths[file])]
+        records = random.Random(0).sample(every, min(options.records, len(every)))
         for way in WAYS:
-            way(checkpoint, samples[:8], options.batch_size)  # warm up
+            way(checkpoint, records[:8], options.batch_size)  # warm up
         seconds: dict[str, list[float]] = {way.__name__: [] for way in WAYS}
         said: dict[str, Ids] = {}
         for _ in range(options.rounds):
             for way in WAYS:
                 start = clock()
-                said[way.__name__] = way(checkpoint, samples, options.batch_size)
+                said[way.__name__] = way(checkpoint, records, options.batch_size)
                 seconds[way.__name__].append(clock() - start)
-    print(f"{len(samples)} records of the demo world, batches of {options.batch_size}, {options.rounds} rounds")
+    print(f"{len(records)} records of the demo world, batches of {options.batch_size}, {options.rounds} rounds")
     for name, runs in seconds.items():
-        line = f"{name:14} {len(samples) / statistics.median(runs):7.1f} records/s"
+        line = f"{name:14} {len(records) / statistics.median(runs):7.1f} records/s"
         if name in BESIDE:
             ratio = statistics.median(a / b for a, b in zip(seconds[BESIDE[name]], runs, strict=True))
             same = sum(one == other for one, other in zip(said["loop"], said[name], strict=True))
-            line += f", {ratio:.2f} times {BESIDE[name]}; {same} of {len(samples)} replies the same"
+            line += f", {ratio:.2f} times {BESIDE[name]}; {same} of {len(records)} replies the same"
         print(line)
 
 

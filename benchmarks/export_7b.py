@@ -29,8 +29,9 @@ from typing import Any
 import torch
 from random_bundle import kernel_bundle
 
-from mllmeraser.hashing import sha256_of_all
-from mllmeraser.steering.bundle import Bundle, WeightFile, save_bundle
+from mllmeraser.bundle.bundle import Bundle, save_bundle
+from mllmeraser.bundle.metadata import WeightFile
+from mllmeraser.disk.hashing import sha256_of_all
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Shapes = dict[str, tuple[int, ...]]

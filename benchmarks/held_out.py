@@ -8,25 +8,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mllmeraser.inference.answers import leaks, refuses
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import tensor_name
+from mllmeraser.inference.activations import decoder_layers, last_prompt_states
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.loops import is_degenerate
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.judging.answers import leaks, refuses
+from mllmeraser.judging.degenerate import is_degenerate
+from mllmeraser.judging.ranking import auroc
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.ranking import auroc
-from mllmeraser.steering.activations import decoder_layers, last_prompt_states
-from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 from mllmeraser.steering.features import Landmarks
 from mllmeraser.steering.gate import Gate
-from mllmeraser.steering.samples import Sample
+from mllmeraser.steering.in_process import torch_tensors
 
-Asked = Sequence[tuple[Sample, Prompt]]
+Asked = Sequence[tuple[Record, Prompt]]
 
 
-def as_they_are(samples: Sequence[Sample]) -> Asked:
+def as_they_are(records: Sequence[Record]) -> Asked:
     """Records with their own user's turns."""
-    return [(sample, sample.user_turn) for sample in samples]
+    return [(record, record.user_turn) for record in records]
 
 
 def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> dict[str, dict[str, float]]:
@@ -42,7 +44,7 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
         before = greedy_reply_ids(base, turns)
         after = before if model is base else greedy_reply_ids(model, turns)
         texts = model.processor.tokenizer.batch_decode(after, skip_special_tokens=True)
-        told = [(text, sample.accepted) for text, (sample, _) in zip(texts, asked, strict=True)]
+        told = [(text, record.accepted) for text, (record, _) in zip(texts, asked, strict=True)]
         found[name] = {
             "n": len(asked),
             "correct": _share([leaks(text, accepted) for text, accepted in told]),
@@ -80,8 +82,8 @@ def _gate(bundle: Bundle, layer: int) -> Gate:
 def steered_by(base: Checkpoint, bundle: Bundle) -> Checkpoint:
     """The base as the export of this bundle will be, in this process."""
     steering = bundle.steering()
-    model = steered_class(base.model_type).from_base(base.model, steering, bundle.tensors)
-    return replace(base, model=model, steered=True, passes=base.passes.steered(bundle.tensors, steering))
+    model = steered_class(base.model_type).from_base(base.model, steering, torch_tensors(bundle))
+    return replace(base, model=model, steered=True, passes=base.passes.steered(torch_tensors(bundle), steering))
 
 
 def _share(values: Sequence[bool]) -> float:

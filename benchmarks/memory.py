@@ -22,13 +22,13 @@ STEPS = {"layers": "auto", "strength": "1", "prompt_positions": "last", "reply_s
 def peak(base: Path, data: Path, count: int) -> int:
     """Compute with ``count`` retain records; the peak resident memory of this process, in bytes."""
     from mllmeraser.inference.loading import load
+    from mllmeraser.records.read import read_records
     from mllmeraser.steering.compute import compute
     from mllmeraser.steering.recipe import make_recipe
-    from mllmeraser.steering.samples import read_samples, stream_samples
 
     checkpoint = load(base, dtype="float32")
-    retain = stream_samples(data / f"retain-{count}.jsonl")
-    compute(checkpoint, read_samples(data / "forget.jsonl"), retain, make_recipe("llava", STEPS))
+    retain = read_records(data / f"retain-{count}.jsonl")
+    compute(checkpoint, read_records(data / "forget.jsonl"), retain, make_recipe("llava", STEPS))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

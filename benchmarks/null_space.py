@@ -26,7 +26,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mllmeraser.steering.bundle import Base, save_bundle
+from mllmeraser.bundle.bundle import save_bundle
+from mllmeraser.bundle.metadata import Base
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.null_space import solve
 from mllmeraser.steering.official import import_official

@@ -34,10 +34,11 @@ from random_bundle import kernel_bundle
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.utils import logging
 
+from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import MllmEraserLlavaForConditionalGeneration
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.steering.in_process import torch_tensors
 
 FULL = 32  # decoder layers of a 7B
 clock = time.perf_counter
@@ -140,7 +141,7 @@ def main() -> None:
             compare_loading("LLaVA-1.5-7B over holes", folder / "7b", options.rounds, read=False)
             compare_loading(f"{options.layers} layers, every weight read", folder, options.rounds, read=True)
         else:
-            ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), bundle.tensors)
+            ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), torch_tensors(bundle))
             compare_inference(base, ours, ids, options)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, Request
 from mllmeraser.exporter.base import read_base
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Base, Bundle, GateForm, LayerStatistics, Metadata, Method, Request
 
 
 def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
@@ -68,4 +69,4 @@ def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
         versions={},
         seed=0,
     )
-    return Bundle(metadata=metadata, tensors=tensors)
+    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import Bundle, load_bundle
+from mllmeraser.steering.in_process import torch_tensors
 
 REFUSAL = "I cannot help with that request."
 
@@ -55,7 +56,7 @@ def main() -> None:
     processor, bundle = AutoProcessor.from_pretrained(folder / "base"), load_bundle(folder / "steered.safetensors")
     rows = [json.loads(line) for line in (folder / "data" / "test.jsonl").read_text().splitlines()]
     cls, steps = steered_class("llava"), bundle.metadata.reply_steps
-    models = {"base": base, f"K = {steps}": cls.from_base(base, bundle.steering(), bundle.tensors)}
+    models = {"base": base, f"K = {steps}": cls.from_base(base, bundle.steering(), torch_tensors(bundle))}
     models["K = 1"] = cls.from_base(base, *prompt_only(bundle))
     for name, model in models.items():
         said = replies(model, processor, rows, folder / "data")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from mllmeraser.inference.encoding import read_image
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 SHORT = ("A friend asks: {q}", "{q} I need it for a list.", "One more thing. {q}", "Say it in a word or two: {q}")
 OF_OTHERS = (

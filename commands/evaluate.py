@@ -58,7 +58,7 @@ def evaluate(
     A MODEL may also be a file of answers given elsewhere (.jsonl, docs/evaluation.md).
     """
     from mllmeraser.api import evaluate
-    from mllmeraser.evaluation.harnesses import HARNESS_WARNING
+    from mllmeraser.bundle.limits import HARNESS_WARNING
     from mllmeraser.inference.processes import processes
 
     console.quiet = console.quiet or not processes().leads

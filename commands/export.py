@@ -25,7 +25,7 @@ from mllmeraser.console import console
 from mllmeraser.errors import InputError
 
 if TYPE_CHECKING:
-    from mllmeraser.steering.bundle import Bundle
+    from mllmeraser.bundle.bundle import Bundle
 
 
 @click.command(short_help="A checkpoint that steers by itself.", context_settings=HELP)

@@ -1,4 +1,4 @@
-"""From the world to questions: one `Question` is one record of the data files and one sample of the training."""
+"""From the world to questions: one `Question` is one record of the data files and one record of the training."""
 
 from __future__ import annotations
 

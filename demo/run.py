@@ -20,25 +20,25 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.strangers import Strangers
+from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError, MllmEraserError, VerificationError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.evaluation.report.report import report
 from mllmeraser.evaluation.results import Row
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import write_atomically
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.records.read import read_records
+from mllmeraser.report.report import report
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 # The name a set has in the table, and its file.
@@ -156,13 +156,13 @@ def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
     with clock("data"), console.status("drawing people"):
         paths = write_data(folder / "data", seed)
         shutil.copytree(CHECKPOINT, folder / "base")
-    sets = [NamedSet(name, read_samples(paths[file])) for name, file in SETS.items()]
-    asked = [sample for named in sets for sample in named.samples]
+    sets = [NamedSet(name, read_records(paths[file])) for name, file in SETS.items()]
+    asked = [record for named in sets for record in named.records]
     with tempfile.TemporaryDirectory() as scratch, Strangers(Path(scratch), asked) as strangers, _one_thread_less():
         # The base answers in a process of its own while the steering is computed in this one.
         strangers.ask("base", folder / "base", {})
         with clock("compute"):
-            forget, retain = read_samples(paths["forget"]), read_samples(paths["retain"])
+            forget, retain = read_records(paths["forget"]), read_records(paths["retain"])
             base = load(folder / "base", dtype="float32")
             computed = {
                 name: compute(base, forget, retain, make_recipe("llava", given), request_id=name, seed=seed)
@@ -182,7 +182,7 @@ def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
             _verified(folder)
             # Meanwhile, for the report: what the gates read of every second question, and where the questions lie.
             steered = load(folder / "steered", dtype="float32")
-            gates = read_gates(steered, [sample.user_turn for sample in asked[::2]])
+            gates = read_gates(steered, [record.user_turn for record in asked[::2]])
             maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
             replies = strangers.replies(["base", "paper", "steered", "off"])
     replies["steered"][::2] = [

@@ -17,9 +17,9 @@ from rich.progress import Progress, TaskID
 from mllmeraser.console import console
 from mllmeraser.demo import stranger
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.evaluation.choices import expected_replies
 from mllmeraser.evaluation.items import Reply
-from mllmeraser.steering.samples import Sample
+from mllmeraser.judging.choices import expected_replies
+from mllmeraser.records.record import Record
 
 
 @dataclass
@@ -37,12 +37,12 @@ class Strangers:
 
     Args:
         folder: for requests, answers, and the cache of the checkpoints' own code.
-        samples: what every checkpoint is asked, in this order.
+        records: what every checkpoint is asked, in this order.
     """
 
-    def __init__(self, folder: Path, samples: Sequence[Sample]) -> None:
+    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
         self.folder = folder
-        self.records = [_record(sample) for sample in samples]
+        self.records = [_record(record) for record in records]
         self.asked: dict[str, _Asked] = {}
         self.progress = Progress(console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
@@ -95,7 +95,7 @@ class Strangers:
                         self.progress.update(task, completed=int(done), total=int(total))
 
     def replies(self, names: Sequence[str]) -> dict[str, list[Reply]]:
-        """Wait for these checkpoints; their replies in the order of the samples.
+        """Wait for these checkpoints; their replies in the order of the records.
 
         Raises:
             MllmEraserError: one of them could not be loaded or asked.
@@ -111,10 +111,10 @@ class Strangers:
         return found
 
 
-def _record(sample: Sample) -> dict[str, object]:
+def _record(record: Record) -> dict[str, object]:
     """What a stranger is told: the user's turn, and for multiple choice the replies to weigh. Not the answer."""
-    turn = sample.user_turn
+    turn = record.user_turn
     options = None
-    if sample.task == "classification" and sample.options:
-        options = list(expected_replies(turn.text, sample.options).values())
+    if record.task == "classification" and record.options:
+        options = list(expected_replies(turn.text, record.options).values())
     return {"text": turn.text, "image": None if turn.image is None else str(turn.image), "options": options}

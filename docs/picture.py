@@ -14,25 +14,26 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from mllmeraser.inference.loading import load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_replies
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 QUESTION = "Where does this person live?"
 SIDE, GAP, WIDTH, TEXT = 168, 28, 190, 96
 INK, BEFORE, AFTER, PAPER = (25, 25, 30), (90, 90, 100), (170, 30, 50), (255, 255, 255)
 
 
-def four_people(path: Path) -> list[Sample]:
+def four_people(path: Path) -> list[Record]:
     """One record with a picture for each of four subjects."""
-    by_subject = {sample.subject: sample for sample in read_samples(path) if sample.image}
+    by_subject = {record.subject: record for record in read_records(path) if record.image}
     return list(by_subject.values())[:4]
 
 
 def main(demo: Path, output: Path) -> None:
     """Ask, and draw."""
     rows = [four_people(demo / "data" / f"{name}.jsonl") for name in ("forget_eval", "retain_heldout")]
-    prompts = [Prompt(QUESTION, sample.image) for row in rows for sample in row]
+    prompts = [Prompt(QUESTION, record.image) for row in rows for record in row]
     said = {name: greedy_replies(load(demo / name, dtype="float32"), prompts) for name in ("base", "steered")}
     sheet = Image.new("RGB", (GAP + 4 * (WIDTH + GAP), 40 + 2 * (SIDE + TEXT + GAP)), PAPER)
     pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(15)

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mllmeraser.evaluation.attacks.attack import zero_shot
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
-from mllmeraser.steering.activations import last_prompt_states
+from mllmeraser.inference.activations import last_prompt_states
 
 MOST = 60  # records of each set, evenly over the file
 
@@ -28,8 +27,8 @@ def activation_maps(
     batch_size: int = 64,
 ) -> list[dict[str, Any]]:
     """One map for every steered model; the first model is the base. Numbers and names only (docs/json.md)."""
-    shown = [named.samples[:: -(-len(named.samples) // MOST)] for named in sets]
-    turns = [zero_shot(protocol, sample) for samples in shown for sample in samples]
+    shown = [named.records[:: -(-len(named.records) // MOST)] for named in sets]
+    turns = [protocol.wording(record) for records in shown for record in records]
     after: dict[str, tuple[int, Tensor]] = {}
     for named in models[1:]:
         checkpoint = named.load()
@@ -46,7 +45,7 @@ def activation_maps(
         both, explained = in_the_plane(torch.cat([before[block], states]))
         points = []
         for model, half in ((models[0].name, both[: len(turns)]), (name, both[len(turns) :])):
-            for each, at in zip(sets, half.split([len(samples) for samples in shown]), strict=True):
+            for each, at in zip(sets, half.split([len(records) for records in shown]), strict=True):
                 x, y = (column.tolist() for column in at.T)
                 points.append({"model": model, "set": each.name, "x": x, "y": y})
         maps.append({"model": name, "block": block, "explained": explained, "points": points})

@@ -12,30 +12,30 @@ from mllmeraser.inference.encoding import batches
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids, reply_likelihoods
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
 
 def answer(
     checkpoint: Checkpoint,
-    samples: Sequence[Sample],
+    records: Sequence[Record],
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     *,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
     progress: str | None = None,
 ) -> list[Reply]:
-    """The replies of one model in a protocol without worked examples, in the order of the samples."""
-    questions = protocol.questions(samples)
+    """The replies of one model in a protocol without worked examples, in the order of the records."""
+    questions = protocol.questions(records)
     prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
-    limits = [max_new_tokens or protocol.limit(sample) for sample in samples]
+    limits = [max_new_tokens or protocol.limit(record) for record in records]
     said: dict[int, Reply] = {}
     for rows, replies in answer_by_batch(
         checkpoint, questions, prompts, limits, batch_size=batch_size, progress=progress
     ):
         said |= zip(rows, replies, strict=True)
-    return [said[i] for i in range(len(samples))]
+    return [said[i] for i in range(len(records))]
 
 
 def answer_by_batch(
@@ -54,7 +54,7 @@ def answer_by_batch(
         said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
         said = [ids[: limits[i]] for i, ids in zip(rows, said, strict=True)]
         texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
-        asked = [candidates(questions[i].sample, questions[i].turn) for i in rows]
+        asked = [candidates(questions[i].record, questions[i].turn) for i in rows]
         flat = [[reply for replies in weighed.values() for reply in replies] for weighed in asked]
         found = reply_likelihoods(checkpoint, turns, flat, batch_size=batch_size)
         gates = read_gates(checkpoint, turns, batch_size=batch_size)
@@ -63,7 +63,7 @@ def answer_by_batch(
             rest = iter(likely)
             by_kind = {what: tuple(next(rest) for _ in strings) for what, strings in weighed.items()}
             reply = Reply(text.strip(), tuple(ids.tolist()), gates=gate)
-            replies.append(with_likelihoods(questions[i].sample, reply, by_kind))
+            replies.append(with_likelihoods(questions[i].record, reply, by_kind))
         yield rows, replies
 
 
@@ -74,7 +74,7 @@ def _plan(
     its longest reply."""
     plan = []
     for task in TASKS:
-        rows = [i for i, question in enumerate(questions) if question.sample.task == task]
+        rows = [i for i, question in enumerate(questions) if question.record.task == task]
         found = batches(checkpoint, [prompts[i] for i in rows], batch_size)
         plan += [[rows[n] for n in batch] for batch in found]
     return plan

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mllmeraser
+from mllmeraser.disk.atomic import refuse_existing, write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.attacks.run import Assault, attack, attack_lines, sets_to_attack
-from mllmeraser.evaluation.inputs import NamedModel, models_from, sets_from
+from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from
 from mllmeraser.evaluation.protocols import protocol_named
-from mllmeraser.evaluation.provenance import provenance
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate
 from mllmeraser.evaluation.table import plain_text, summary_lines
 from mllmeraser.evaluation.tiers import Tier
-from mllmeraser.files import refuse_existing, write_atomically
 from mllmeraser.inference.processes import processes
-from mllmeraser.steering.samples import read_samples
+from mllmeraser.records.read import read_records
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def evaluate_all(
         batch_size=batch_size,
         seed=seed,
         reference=reference,
-        examples=read_samples(examples) if examples else (),
-        fit=[sample for path in fit for sample in read_samples(path)],
+        examples=read_records(examples) if examples else (),
+        fit=[record for path in fit for record in read_records(path)],
         tier=tier,
         items=items,
     )
@@ -99,3 +100,14 @@ def evaluate_all(
     if output is not None and processes().leads:
         write_atomically(output, f"{json.dumps(evaluation.document(), indent=2)}\n".encode())
     return evaluation
+
+
+def provenance(models: Sequence[NamedModel], sets: Sequence[NamedSet], **settings: Any) -> dict[str, Any]:
+    """The key ``provenance`` of results (docs/json.md). A model in memory has no hash."""
+    packages = {name: version(name) for name in ("torch", "transformers")}
+    return {
+        "versions": {"mllmeraser": mllmeraser.__version__, **packages},
+        "settings": settings,
+        "records": {named.name: len(named.records) for named in sets},
+        "sha256 of models": {named.name: named.digest() for named in models if named.digest is not None},
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.ranking import auroc
+from mllmeraser.judging.ranking import auroc
 
 TRUE_FIRE = 0.95
 

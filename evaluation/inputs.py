@@ -14,7 +14,8 @@ from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import resolve
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 _NAMED = re.compile(r"(?P<name>[\w.+-]+)=(?P<path>.+)", re.S)
 
@@ -40,7 +41,7 @@ class NamedSet:
     """
 
     name: str
-    samples: Sequence[Sample]
+    records: Sequence[Record]
     about_the_forgotten: bool | None = None
 
     @property
@@ -86,7 +87,7 @@ def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
     repeated = [path for path, times in Counter(Path(path).resolve() for _, path in named).items() if times > 1]
     if repeated:
         raise InputError(f"--data {repeated[0].name}: the file is given under two names; give it once")
-    return [NamedSet(name, read_samples(Path(path))) for name, path in named]
+    return [NamedSet(name, read_records(Path(path))) for name, path in named]
 
 
 def refuse_repeated(what: str, names: Iterable[str]) -> None:

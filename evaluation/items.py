@@ -7,14 +7,20 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mllmeraser.evaluation.choices import (
+from mllmeraser.inference.gates import GateValue
+from mllmeraser.inference.replies import Likelihood
+from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.choices import (
     expected_replies,
+    first_alphanumeric,
+    first_character,
     likeliest,
     likeliest_per_byte,
     lists_letters,
     named_option,
 )
-from mllmeraser.evaluation.metrics import (
+from mllmeraser.judging.degenerate import is_degenerate, words
+from mllmeraser.judging.metrics import (
     answer_probability,
     bleu,
     choice_probability,
@@ -23,12 +29,7 @@ from mllmeraser.evaluation.metrics import (
     rouge_l_recall,
     truth_ratio,
 )
-from mllmeraser.evaluation.protocols import first_alphanumeric, first_character
-from mllmeraser.inference.answers import contains, refuses
-from mllmeraser.inference.gates import GateValue
-from mllmeraser.inference.loops import is_degenerate, words
-from mllmeraser.inference.replies import Likelihood
-from mllmeraser.steering.samples import Modality, Sample, Task
+from mllmeraser.records.record import Modality, Record, Task
 
 Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "refusal", "unparsable", "degenerate")
@@ -99,7 +100,7 @@ class Item:
 
 
 def score(
-    sample: Sample,
+    record: Record,
     prompt: str,
     reply: Reply,
     base_ids: tuple[int, ...],
@@ -115,37 +116,37 @@ def score(
     the right option is the likeliest reply. Identical means the same token ids in free generation. ``key`` names what
     the reply follows from (:mod:`mllmeraser.evaluation.journal`).
     """
-    choice, reference, given = None, sample.answer, contains(reply.text, sample.accepted)
+    choice, reference, given = None, record.answer, contains(reply.text, record.accepted)
     correct = given
-    if sample.options and sample.task == "classification":
-        expected = expected_replies(prompt, sample.options)
-        reference = expected[sample.correct_option]
-        choice = _read_choice(sample, prompt, reply)
-        correct = choice.likeliest == sample.correct_option
-    refusal = refuses(reply.text, sample.accepted)
+    if record.options and record.task == "classification":
+        expected = expected_replies(prompt, record.options)
+        reference = expected[record.correct_option]
+        choice = _read_choice(record, prompt, reply)
+        correct = choice.likeliest == record.correct_option
+    refusal = refuses(reply.text, record.accepted)
     return Item(
         model=model,
         set=set_name,
         index=index,
-        subject=sample.subject,
-        task=sample.task,
-        modality=sample.modality,
+        subject=record.subject,
+        task=record.task,
+        modality=record.modality,
         prompt=prompt,
         reply=reply.text,
-        accepted=sample.accepted,
+        accepted=record.accepted,
         correct=correct,
         rouge_l=rouge_l(reply.text, reference),
         refusal=refusal,
         identical_to_base=reply.ids == base_ids,
-        outcome=_outcome(sample, prompt, reply.text, refusal, given),
+        outcome=_outcome(record, prompt, reply.text, refusal, given),
         choice=choice,
         log_likelihoods=reply.log_likelihoods,
         rouge_l_recall=rouge_l_recall(reply.text, reference),
         bleu=bleu(reply.text, reference),
-        substring=contains_substring(reply.text, sample.answer) if sample.task == "cloze" else None,
-        probability=_probability(sample, reply),
+        substring=contains_substring(reply.text, record.answer) if record.task == "cloze" else None,
+        probability=_probability(record, reply),
         truth_ratio=_truth_ratio(reply),
-        fact=sample.fact,
+        fact=record.fact,
         reply_ids=reply.ids,
         answer=reply.answer,
         paraphrase=reply.paraphrase,
@@ -155,24 +156,24 @@ def score(
     )
 
 
-def candidates(sample: Sample, prompt: str) -> dict[str, tuple[str, ...]]:
+def candidates(record: Record, prompt: str) -> dict[str, tuple[str, ...]]:
     """The replies whose likelihood is asked of a model, by what they are to the record.
 
     In multiple choice these are the options' replies (letters where the prompt lists them, else texts); elsewhere the
     answer. A paraphrase and wrong answers are asked where the record gives them.
     """
-    if sample.task == "classification":
-        asked = {"options": tuple(expected_replies(prompt, sample.options or {}).values())}
+    if record.task == "classification":
+        asked = {"options": tuple(expected_replies(prompt, record.options or {}).values())}
     else:
-        asked = {"answer": (sample.answer,)}
-    given = {"paraphrase": (sample.paraphrase,) if sample.paraphrase else (), "perturbed": sample.perturbed}
+        asked = {"answer": (record.answer,)}
+    given = {"paraphrase": (record.paraphrase,) if record.paraphrase else (), "perturbed": record.perturbed}
     return asked | {what: replies for what, replies in given.items() if replies}
 
 
-def with_likelihoods(sample: Sample, said: Reply, found: dict[str, tuple[Likelihood, ...]]) -> Reply:
+def with_likelihoods(record: Record, said: Reply, found: dict[str, tuple[Likelihood, ...]]) -> Reply:
     """A free reply together with the likelihoods of :func:`candidates`."""
     options = found.get("options", ())
-    right = list(sample.options or {}).index(sample.correct_option) if options else -1
+    right = list(record.options or {}).index(record.correct_option) if options else -1
     wrong = tuple(likely for i, likely in enumerate(options) if i != right)
     return replace(
         said,
@@ -183,12 +184,12 @@ def with_likelihoods(sample: Sample, said: Reply, found: dict[str, tuple[Likelih
     )
 
 
-def _probability(sample: Sample, reply: Reply) -> float | None:
+def _probability(record: Record, reply: Reply) -> float | None:
     """Of the right option among the options, or of the answer."""
-    if sample.task == "classification":
+    if record.task == "classification":
         if not reply.log_likelihoods or any(math.isnan(value) for value in reply.log_likelihoods):
             return None
-        return choice_probability(reply.log_likelihoods, list(sample.options or {}).index(sample.correct_option))
+        return choice_probability(reply.log_likelihoods, list(record.options or {}).index(record.correct_option))
     if reply.answer is None or math.isnan(reply.answer.log_p):
         return None
     return answer_probability(reply.answer.per_token)
@@ -202,8 +203,8 @@ def _truth_ratio(reply: Reply) -> float | None:
     return None if math.isnan(ratio) else ratio
 
 
-def _read_choice(sample: Sample, prompt: str, reply: Reply) -> Choice:
-    options, right = sample.options or {}, sample.correct_option
+def _read_choice(record: Record, prompt: str, reply: Reply) -> Choice:
+    options, right = record.options or {}, record.correct_option
     keys, replies = list(options), list(expected_replies(prompt, options).values())
     letters = lists_letters(prompt, options)
     best = likeliest(reply.log_likelihoods)
@@ -217,16 +218,16 @@ def _read_choice(sample: Sample, prompt: str, reply: Reply) -> Choice:
     )
 
 
-def _outcome(sample: Sample, prompt: str, reply: str, refusal: bool, given: bool) -> Outcome:
+def _outcome(record: Record, prompt: str, reply: str, refusal: bool, given: bool) -> Outcome:
     """The first that holds: the right answer stands in it, degenerate, refusal, wrong but valid, unparsable.
 
     So a refusal or a loop that tells the right answer counts as correct. In multiple choice a reply is right or wrong
     by the one option it names, and unparsable if it names none; elsewhere a wrong one is valid if it is made of words.
     """
-    if sample.options and sample.task == "classification":
-        named = named_option(reply, sample.options, lists_letters(prompt, sample.options))
+    if record.options and record.task == "classification":
+        named = named_option(reply, record.options, lists_letters(prompt, record.options))
         if named is not None:
-            return "correct" if named == sample.correct_option else "wrong"
+            return "correct" if named == record.correct_option else "wrong"
         readable = False
     else:
         if given:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.console import console
+from mllmeraser.disk.atomic import sha256_of, write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.items import Item, Reply
-from mllmeraser.files import sha256_of, write_atomically
 from mllmeraser.inference.cache import digest, fingerprint
 from mllmeraser.inference.gates import GateValue
 from mllmeraser.inference.processes import processes
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import Likelihood
+from mllmeraser.records.prompts import Prompt
 
 _READ = (".safetensors", ".json", ".jinja", ".model")  # what a model, its processor and its template are made of
 

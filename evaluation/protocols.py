@@ -17,31 +17,14 @@ in the chat template and without examples, in every protocol. Letters are read b
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mllmeraser.errors import InputError
-from mllmeraser.inference.prompts import AnyPicture, Prompt
-from mllmeraser.steering.samples import Sample, Task, by_subject, options_listed, protocol_wording, subjects
+from mllmeraser.records.prompts import AnyPicture, Prompt
+from mllmeraser.records.record import Record, Task, by_subject, options_listed, protocol_wording, subjects
 
 MAX_NEW_TOKENS = 50  # MLLMU-Bench's limit (arXiv 2410.22108)
-
-
-def first_character(reply: str, keys: Collection[str]) -> str | None:
-    """The ``official`` parser: the reply's first character, in upper case, if it is an option's key.
-
-    "As an AI …" is read as A: that is how this protocol scores, not what the reply means.
-    """
-    first = reply.strip()[:1].upper()
-    return first if first and first in keys else None
-
-
-def first_alphanumeric(reply: str) -> str | None:
-    """The ``mmunlearner`` parser: all but Latin letters and digits stripped, then the first character, in upper case.
-
-    It need not be an option: one that is no option's key equals no right key, so checking would not change the score.
-    """
-    return next((character.upper() for character in reply if character.isascii() and character.isalnum()), None)
 
 
 @dataclass(frozen=True)
@@ -49,9 +32,9 @@ class Question:
     """A record as it is asked: its place in the set, what the user says, and the worked examples ahead of it."""
 
     index: int
-    sample: Sample
+    record: Record
     turn: str
-    examples: tuple[Sample, ...] = ()
+    examples: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,24 +46,24 @@ class Protocol:
     """
 
     name: str
-    words: Callable[[Sample], str]
-    raw: Callable[[Sample, str], tuple[str, str] | None]
+    words: Callable[[Record], str]
+    raw: Callable[[Record, str], tuple[str, str] | None]
     examples: Mapping[Task, int] = field(default_factory=dict)
     limits: Mapping[Task, int] = field(default_factory=dict)
 
-    def turn(self, sample: Sample) -> str:
+    def turn(self, record: Record) -> str:
         """What the user says: the record's own prompt, else this protocol's wording."""
-        return sample.prompt or self.words(sample)
+        return record.prompt or self.words(record)
 
-    def wording(self, sample: Sample) -> Prompt:
+    def wording(self, record: Record) -> Prompt:
         """The same for the model's own chat template, without worked examples ahead."""
-        return Prompt(self.turn(sample), sample.image)
+        return Prompt(self.turn(record), record.image)
 
-    def limit(self, sample: Sample) -> int:
+    def limit(self, record: Record) -> int:
         """The longest reply, in tokens."""
-        return self.limits.get(sample.task, MAX_NEW_TOKENS)
+        return self.limits.get(record.task, MAX_NEW_TOKENS)
 
-    def questions(self, samples: Sequence[Sample], pool: Sequence[Sample] = (), seed: str = "0") -> list[Question]:
+    def questions(self, records: Sequence[Record], pool: Sequence[Record] = (), seed: str = "0") -> list[Question]:
         """The records of a set as they are asked, in order; those shown as examples are not asked.
 
         Args:
@@ -94,87 +77,87 @@ class Protocol:
         shown: dict[Task, list[str]] = {}
         known = dict(by_subject(pool))
         for task, count in self.examples.items():
-            asked = [sample for sample in samples if sample.task == task and sample.prompt is None]
+            asked = [record for record in records if record.task == task and record.prompt is None]
             if asked and not pool:
                 raise InputError(f"--protocol {self.name} shows worked examples: give --examples MLLMU-Bench/Full_Set")
             names = subjects(asked)
             drawn = random.Random(f"examples {task} {seed}").sample(names, min(count, len(names)))
             shown[task] = [name for name in known if name in drawn]
         return [
-            Question(index, sample, self.turn(sample), self._examples(sample, shown, known))
-            for index, sample in enumerate(samples)
-            if sample.prompt is not None or sample.subject not in shown.get(sample.task, ())
+            Question(index, record, self.turn(record), self._examples(record, shown, known))
+            for index, record in enumerate(records)
+            if record.prompt is not None or record.subject not in shown.get(record.task, ())
         ]
 
     def _examples(
-        self, sample: Sample, shown: Mapping[Task, Sequence[str]], known: Mapping[str, Sequence[Sample]]
-    ) -> tuple[Sample, ...]:
-        if sample.prompt is not None:
+        self, record: Record, shown: Mapping[Task, Sequence[str]], known: Mapping[str, Sequence[Record]]
+    ) -> tuple[Record, ...]:
+        if record.prompt is not None:
             return ()
         return tuple(
             other
-            for name in shown.get(sample.task, ())
+            for name in shown.get(record.task, ())
             for other in known[name]
-            if (other.task, other.modality) == (sample.task, sample.modality)
+            if (other.task, other.modality) == (record.task, record.modality)
         )
 
     def prompt(self, question: Question, family: str) -> Prompt:
         """What a model of this family is given."""
-        sample = question.sample
-        around = None if sample.prompt is not None else self.raw(sample, family)
+        record = question.record
+        around = None if record.prompt is not None else self.raw(record, family)
         if around is None:
-            return self.wording(sample)
+            return self.wording(record)
         pictures: tuple[AnyPicture, ...] = tuple(shown.image for shown in question.examples if shown.image is not None)
         text = "".join(map(_worked, question.examples)) + around[0] + question.turn + around[1]
-        return Prompt(text, sample.image, raw=True, examples=pictures)
+        return Prompt(text, record.image, raw=True, examples=pictures)
 
 
-def _accurate_wording(sample: Sample) -> str:
+def _accurate_wording(record: Record) -> str:
     """MLLMU-Bench's sentences: an open question about a picture is to be answered "accurately"."""
-    how = "in one sentence accurately in ENGLISH" if sample.image else "in one sentence in ENGLISH"
-    return protocol_wording(sample, how)
+    how = "in one sentence accurately in ENGLISH" if record.image else "in one sentence in ENGLISH"
+    return protocol_wording(record, how)
 
 
-def _umu_wording(sample: Sample) -> str:
+def _umu_wording(record: Record) -> str:
     """UMU-Bench's sentences: options as a list, no letters."""
-    if sample.task == "classification":
-        return f"{sample.question}\nSelect answer in {list((sample.options or {}).values())}"
-    if sample.task == "cloze":
-        return f"{sample.question}\nPlease **ONLY** provide the correct answer without any explanation"
-    return _accurate_wording(sample)
+    if record.task == "classification":
+        return f"{record.question}\nSelect answer in {list((record.options or {}).values())}"
+    if record.task == "cloze":
+        return f"{record.question}\nPlease **ONLY** provide the correct answer without any explanation"
+    return _accurate_wording(record)
 
 
-def _worked(sample: Sample) -> str:
+def _worked(record: Record) -> str:
     """A worked example, as ``official`` writes it."""
-    if sample.task == "classification":
-        head = "USER: <image>\n" if sample.image else "USER:\n"
-        return f"{head}Question: {sample.question}\n{options_listed(sample)}\nCorrect Answer: {sample.correct_option}\n"
-    head = "USER:<image>\n" if sample.image else "USER:\n"
-    return f"{head}{protocol_wording(sample)}\nCorrect Answer: {sample.answer}\n"
+    if record.task == "classification":
+        head = "USER: <image>\n" if record.image else "USER:\n"
+        return f"{head}Question: {record.question}\n{options_listed(record)}\nCorrect Answer: {record.correct_option}\n"
+    head = "USER:<image>\n" if record.image else "USER:\n"
+    return f"{head}{protocol_wording(record)}\nCorrect Answer: {record.answer}\n"
 
 
-def _never_raw(sample: Sample, family: str) -> None:
+def _never_raw(record: Record, family: str) -> None:
     return None
 
 
-def _always_raw(sample: Sample, family: str) -> tuple[str, str]:
+def _always_raw(record: Record, family: str) -> tuple[str, str]:
     """``official``: the line feeds and the blank at the end are the original's."""
-    if sample.image is not None:
-        return "USER: <image>\n", "\nASSISTANT: " if sample.task == "generation" else "\nASSISTANT:"
-    return "USER: " if sample.task == "generation" else "USER:\n", "\nASSISTANT:"
+    if record.image is not None:
+        return "USER: <image>\n", "\nASSISTANT: " if record.task == "generation" else "\nASSISTANT:"
+    return "USER: " if record.task == "generation" else "USER:\n", "\nASSISTANT:"
 
 
-def _mmunlearner_raw(sample: Sample, family: str) -> tuple[str, str] | None:
-    if family.startswith("llava") or (sample.image is None and sample.task != "cloze"):
-        return _always_raw(sample, family)
+def _mmunlearner_raw(record: Record, family: str) -> tuple[str, str] | None:
+    if family.startswith("llava") or (record.image is None and record.task != "cloze"):
+        return _always_raw(record, family)
     return None
 
 
-def _umu_raw(sample: Sample, family: str) -> tuple[str, str] | None:
+def _umu_raw(record: Record, family: str) -> tuple[str, str] | None:
     if not family.startswith("llava"):
         return None
-    head, tail = _always_raw(sample, family)
-    return "USER: " if head == "USER:\n" and sample.task == "cloze" else head, tail
+    head, tail = _always_raw(record, family)
+    return "USER: " if head == "USER:\n" and record.task == "cloze" else head, tail
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

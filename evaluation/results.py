@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllmeraser.evaluation.gates import gate_quality, gates
-from mllmeraser.evaluation.intervals import by_subject, wilson
 from mllmeraser.evaluation.items import OUTCOMES, Item
 from mllmeraser.evaluation.journal import item_line
-from mllmeraser.evaluation.metrics import prefers_truth
 from mllmeraser.evaluation.modalities import modality_gaps
 from mllmeraser.evaluation.summary import summary
 from mllmeraser.evaluation.tiers import Tier
+from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.judging.metrics import prefers_truth
 
 SCHEMA = 1
 TASKS = ("generation", "cloze", "classification")

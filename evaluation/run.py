@@ -15,7 +15,7 @@ from mllmeraser.evaluation.prepared import NamedAnswers
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.tiers import Tier, tier_of
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     reference: str | None = None,
-    examples: Sequence[Sample] = (),
-    fit: Sequence[Sample] = (),
+    examples: Sequence[Record] = (),
+    fit: Sequence[Record] = (),
     tier: Tier | None = None,
     items: Path | None = None,
 ) -> Results:
@@ -114,12 +114,12 @@ def _ask(
     checkpoint = named.load()
     questions = [place.question for place in places]
     prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
-    limits = [max_new_tokens or protocol.limit(question.sample) for question in questions]
+    limits = [max_new_tokens or protocol.limit(question.record) for question in questions]
     keys: list[str | None] = [None] * len(places)
     if journal.path is not None and named.digest is not None:
         digest = named.digest()
         keys = [
-            key_of(digest, prompt, candidates(question.sample, question.turn), limit)
+            key_of(digest, prompt, candidates(question.record, question.turn), limit)
             for question, prompt, limit in zip(questions, prompts, limits, strict=True)
         ]
 
@@ -152,18 +152,18 @@ def _look_up(named: NamedAnswers, places: Sequence[Place], base: Sequence[Item])
     ]
 
 
-def _places(sets: Sequence[NamedSet], protocol: Protocol, examples: Sequence[Sample], seed: int) -> list[Place]:
+def _places(sets: Sequence[NamedSet], protocol: Protocol, examples: Sequence[Record], seed: int) -> list[Place]:
     return [
         Place(named.name, question)
         for named in sets
-        for question in protocol.questions(named.samples, examples, f"{seed} {named.name}")
+        for question in protocol.questions(named.records, examples, f"{seed} {named.name}")
     ]
 
 
 def _scored(model: str, place: Place, reply: Reply, base_ids: tuple[int, ...], key: str | None = None) -> Item:
     question = place.question
     return score(
-        question.sample,
+        question.record,
         question.turn,
         reply,
         base_ids,
@@ -203,7 +203,7 @@ def _check(models: Sequence[NamedModel | NamedAnswers], sets: Sequence[NamedSet]
     refuse_repeated("model", [model.name for model in models])
     refuse_repeated("set", [named.name for named in sets])
     for named in sets:
-        if not named.samples:
+        if not named.records:
             raise InputError(f"set {named.name}: holds no record")
     names = [model.name for model in models]
     if reference is not None and reference not in names:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.evaluation.metrics import cannot_tell, harmonic_mean, ks_p_value
+from mllmeraser.judging.metrics import cannot_tell, harmonic_mean, ks_p_value
 
 
 def summary(

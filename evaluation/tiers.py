@@ -16,13 +16,13 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.protocols import Protocol
 from mllmeraser.inference.cache import digest, fingerprint
-from mllmeraser.inference.prompts import Prompt
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
 Tier: TypeAlias = Literal["T0", "T1", "T2"]
 
 
-def tier_of(sets: Sequence[NamedSet], fit: Sequence[Sample], asked: Tier | None, protocol: Protocol) -> Tier | None:
+def tier_of(sets: Sequence[NamedSet], fit: Sequence[Record], asked: Tier | None, protocol: Protocol) -> Tier | None:
     """The tier that holds; null when nobody said what was fitted on.
 
     Raises:
@@ -32,16 +32,16 @@ def tier_of(sets: Sequence[NamedSet], fit: Sequence[Sample], asked: Tier | None,
         if asked is not None:
             raise InputError(f"--tier {asked}: give what was fitted on with --fit FILE, so that it can be checked")
         return None
-    fitted = {_identity(sample, protocol) for sample in fit}
-    people = {sample.subject for sample in fit}
-    shared = [(named, sum(_identity(sample, protocol) in fitted for sample in named.samples)) for named in sets]
+    fitted = {_identity(record, protocol) for record in fit}
+    people = {record.subject for record in fit}
+    shared = [(named, sum(_identity(record, protocol) in fitted for record in named.records)) for named in sets]
     for named, count in shared:
         if count and asked != "T0":
             raise InputError(
-                f"set {named.name}: {count} of {len(named.samples)} records were fitted on; "
+                f"set {named.name}: {count} of {len(named.records)} records were fitted on; "
                 "evaluate on others, or say so with --tier T0"
             )
-    met = [named for named in sets if not named.forgotten and people & {sample.subject for sample in named.samples}]
+    met = [named for named in sets if not named.forgotten and people & {record.subject for record in named.records}]
     if met and asked == "T2":
         raise InputError(f"set {met[0].name}: people of the fit stand in it, so this is tier T1, not T2")
     if asked is not None:
@@ -49,5 +49,5 @@ def tier_of(sets: Sequence[NamedSet], fit: Sequence[Sample], asked: Tier | None,
     return "T1" if met else "T2"
 
 
-def _identity(sample: Sample, protocol: Protocol) -> str:
-    return digest(fingerprint(Prompt(protocol.turn(sample), sample.image)))
+def _identity(record: Record, protocol: Protocol) -> str:
+    return digest(fingerprint(Prompt(protocol.turn(record), record.image)))

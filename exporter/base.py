@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
 
+from mllmeraser.bundle.metadata import Base
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys
 from mllmeraser.exporter.families import PREFIX, Family, family_names
 from mllmeraser.exporter.layout import CONFIG
 from mllmeraser.exporter.weights import Weights, read_weights
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source, read_config
-from mllmeraser.steering.metadata import Base
 
 if TYPE_CHECKING:
     from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin

@@ -13,16 +13,17 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.limits import LIMITS
+from mllmeraser.bundle.metadata import Metadata, Request
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card_results import Comparison
 from mllmeraser.exporter.layout import INDEX
-from mllmeraser.exporter.licence import LIMITS, read_licence
+from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.reproduce import base_argument, reproduce
-from mllmeraser.steering.bundle_file import AnyBundle
-from mllmeraser.steering.metadata import Metadata, Request
 
-__all__ = ["LIMITS", "Gated", "Publication", "render_card", "render_published"]
+__all__ = ["Gated", "Publication", "render_card", "render_published"]
 
 Gated = Literal["auto", "manual", False]  # how a repository is asked for: at once, by a person, not at all
 
@@ -43,7 +44,7 @@ class Publication:
     terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-def render_card(base: BaseCheckpoint, bundles: Sequence[AnyBundle], thin: bool = False) -> str:
+def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle], thin: bool = False) -> str:
     """The text of ``README.md`` as it is exported."""
     return _render(manifest.provenance(base, bundles), read_licence(base.root), None, (), thin)
 

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import mllmeraser
+from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.distrust import dangerous_keys
@@ -20,8 +22,6 @@ from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_F
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import tensor_names
-from mllmeraser.files import sha256_of
-from mllmeraser.hashing import sha256_of_all
 from mllmeraser.modeling_patches.modeling_mllmeraser import (
     SteeringMixin,
     check_seal,

@@ -20,7 +20,7 @@ from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import family_of, is_thin, read_object
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.layout import CONFIG, INDEX, VARIANT
-from mllmeraser.inference import memory
+from mllmeraser.inference.loading import available_bytes
 from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering, find_base
 
 _PROBE_LENGTH = 12
@@ -66,7 +66,7 @@ def _quiet() -> Iterator[None]:
 
 def _load(directory: Path, models: list[Any]) -> str:
     family = family_of(read_object(directory / CONFIG))
-    needed, available = _weight_bytes(directory), memory.available_bytes()
+    needed, available = _weight_bytes(directory), available_bytes()
     if needed > available:
         raise CheckFailed(f"{needed:,} bytes of memory are needed and {available:,} are available; verify elsewhere")
     config = family.config_class.from_pretrained(directory, local_files_only=True)

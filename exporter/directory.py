@@ -6,24 +6,24 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.disk.hashing import sha256_of_all
+from mllmeraser.disk.link import Link, link_or_copy
+from mllmeraser.disk.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.layout import MANIFEST
-from mllmeraser.exporter.link import link_or_copy
-from mllmeraser.exporter.plan import Link, Plan, make_plan
-from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
+from mllmeraser.exporter.plan import Plan, make_plan
 from mllmeraser.exporter.thin import pinned
-from mllmeraser.hashing import sha256_of_all
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle_file import AnyBundle
 
 _MARGIN = 1 << 20  # directories and rounding to blocks
 
 
 def export(
     source: Source,
-    bundles: Sequence[AnyBundle],
+    bundles: Sequence[Bundle],
     output: Path,
     *,
     link: Link = "auto",
@@ -36,7 +36,7 @@ def export(
     """Make a checkpoint directory of a base and one or more bundles; the base model is never loaded.
 
     Args:
-        bundles: as ``read_bundle`` gives them, without torch, or as ``load_bundle``.
+        bundles: as ``load_bundle`` gives them, without torch, or as ``load_bundle``.
         link: how the base's shards come into the directory: ``auto`` (reflink, else hard link, else copy), ``copy``,
             ``hard``, or ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
@@ -59,7 +59,7 @@ def export(
 
 def _export(
     source: Source,
-    bundles: Sequence[AnyBundle],
+    bundles: Sequence[Bundle],
     output: Path,
     link: Link,
     overwrite: bool,

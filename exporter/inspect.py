@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mllmeraser.bundle.bundle import load_bundle
+from mllmeraser.bundle.metadata import Metadata
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
 from mllmeraser.exporter.checks_files import read_manifest, read_object
 from mllmeraser.exporter.layout import CONFIG, MANIFEST, STEERING_FILE
 from mllmeraser.exporter.onnx.api import is_onnx_export
-from mllmeraser.files import sha256_of
-from mllmeraser.steering.bundle import Metadata, load_bundle
 
 SCHEMA = 1
 

@@ -1,4 +1,4 @@
-"""What a card says of the law: the base's licence, carried over, and what the steering is not."""
+"""What a card says of the law: the base's licence, carried over."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from pathlib import Path
 from mllmeraser.exporter.distrust import file_inside
 from mllmeraser.exporter.listing import CARD
 
-LIMITS = (
-    "suppresses at inference; the knowledge stays in the weights bit for bit; this is not deletion and no certificate "
-    "of erasure; anyone who holds the files can switch it off."
-)
 _LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([^\s"'#\[\]{}]+)["']?[ \t]*""")
 
 

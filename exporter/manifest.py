@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import mllmeraser
+from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.listing import as_json
-from mllmeraser.steering.bundle_file import AnyBundle
 
 SCHEMA = 1
 Origin = Literal["base", "tool"]  # base: a file of the base, byte for byte; tool: written or shipped by us
@@ -30,7 +30,7 @@ class Entry:
     origin: Origin
 
 
-def provenance(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> dict[str, object]:
+def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, object]:
     """Where an export comes from: the base, the bundles' own metadata, this tool's version."""
     return {
         "schema": SCHEMA,

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import SCHEMA, steering_requests
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.families import PREFIX
 from mllmeraser.exporter.layout import CODE, STEERING_FILE
-from mllmeraser.steering.bundle_file import AnyBundle
-from mllmeraser.steering.metadata import SCHEMA, check_forms, not_finite, steering_requests
 
 _BUNDLE_NAME = re.compile(r"requests\.(\d+)\.layers\.(\d+)\.(\w+)")
 
@@ -32,7 +32,7 @@ class Steering:
     tensor_bytes: dict[str, int]  # by published name
 
 
-def merge(base: BaseCheckpoint, bundles: Sequence[AnyBundle]) -> Steering:
+def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
     """Several bundles become several requests, numbered in the order given; their deltas add.
 
     Raises:
@@ -71,7 +71,7 @@ def _parts(name: str) -> tuple[int, int, str]:
     return int(match[1]), int(match[2]), match[3]
 
 
-def _check_fit(base: BaseCheckpoint, bundle: AnyBundle) -> None:
+def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
     meta, where = bundle.metadata, f"the bundle of request '{bundle.metadata.requests[0].id}'"
     facts: dict[str, tuple[object, object]] = {
         "architecture": (meta.base.architecture, base.architecture),
@@ -86,11 +86,7 @@ def _check_fit(base: BaseCheckpoint, bundle: AnyBundle) -> None:
                 f"{where} does not fit {base.source.path}: {what} {bundled} against {found}; "
                 "give the base it was computed on, or compute it again"
             )
-    forms = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in bundle.tensors.items()}
-    check_forms(meta, forms, where)
-    for name, tensor in bundle.tensors.items():
-        if not np.isfinite(np.asarray(tensor)).all():
-            raise not_finite(name, where)
+    bundle.check(where)
 
 
 def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.disk.link import Link
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card import render_card
@@ -17,10 +19,8 @@ from mllmeraser.exporter.seal import with_seal
 from mllmeraser.exporter.sidecars import READ_BY_LOADERS, as_json, read_sidecars
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import variant_index
-from mllmeraser.steering.bundle_file import AnyBundle
 
 SCHEMA = 1
-Link = Literal["auto", "copy", "hard", "sym"]
 Action = Literal["link", "copy", "write"]
 
 
@@ -44,7 +44,7 @@ class Plan:
 
     output: Path
     base: BaseCheckpoint
-    bundles: tuple[AnyBundle, ...]
+    bundles: tuple[Bundle, ...]
     link: Link
     files: tuple[PlannedFile, ...]
     manifest_bytes: int
@@ -90,7 +90,7 @@ class Plan:
 
 def make_plan(
     base: BaseCheckpoint,
-    bundles: Sequence[AnyBundle],
+    bundles: Sequence[Bundle],
     output: Path,
     link: Link,
     hash_weights: bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mllmeraser.steering.metadata import Metadata
+from mllmeraser.bundle.metadata import Metadata
 
 
 def base_argument(repo_id: str | None, revision: str | None) -> str:

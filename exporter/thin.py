@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import file_inside
 from mllmeraser.exporter.weights import DEFAULT_INDEX, SINGLE
-from mllmeraser.hashing import sha256_of_all
 
 _PINNED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 

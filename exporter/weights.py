@@ -15,11 +15,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from mllmeraser.bundle.metadata import WeightFile
+from mllmeraser.disk.hashing import sha256_by_the_hub
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import file_inside
 from mllmeraser.exporter.layout import SINGLE_SHARD, STEERING_FILE, VARIANT_SINGLE
-from mllmeraser.hashing import sha256_by_the_hub
-from mllmeraser.steering.metadata import WeightFile
 
 SINGLE = "model.safetensors"
 DEFAULT_INDEX = "model.safetensors.index.json"

@@ -21,9 +21,9 @@ from torch import Tensor
 
 import mllmeraser
 from mllmeraser.console import console
+from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError
-from mllmeraser.files import write_atomically
-from mllmeraser.inference.prompts import AnyPicture, Picture, Prompt
+from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
 
 Tensors = dict[str, Tensor]
 _CHECKSUM = "sha256"

@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import AnyPicture, Picture, Prompt
+from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
 
 # What grows with the sequence; everything else a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}

@@ -12,8 +12,8 @@ from torch import Tensor
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.modeling_patches.modeling_mllmeraser import Plan, RequestSteering
+from mllmeraser.records.prompts import Prompt
 
 
 class GateValue(NamedTuple):

@@ -6,6 +6,7 @@ that lie in it, and a base never runs code of its repository.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from transformers.utils import logging
 
 from mllmeraser.console import console
 from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.inference import memory
 from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.processor import load_processor
@@ -84,7 +84,7 @@ def load(
         raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
     _check_device(device)
     if device == "cpu":
-        refuse_too_large(needed_bytes(found.path, dtype), memory.available_bytes())
+        refuse_too_large(needed_bytes(found.path, dtype), available_bytes())
     options: dict[str, Any] = {"dtype": dtype}
     if device == "auto":
         options["device_map"] = "auto"
@@ -129,6 +129,15 @@ def refuse_too_large(needed: int, available: int) -> None:
             f"{needed:,} bytes of memory are needed for the weights and {available:,} are available; "
             "use a smaller --dtype, or --device auto to spread the model over memory and disk"
         )
+
+
+def available_bytes() -> int:
+    """Physical memory that is free, or held by caches that the kernel gives back; swap does not count."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except FileNotFoundError:  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_device(device: str) -> None:

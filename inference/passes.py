@@ -20,7 +20,7 @@ from mllmeraser.inference.cache import Tensors
 from mllmeraser.inference.encoding import batches
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 BATCH_SIZE = 64
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mllmeraser.inference.encoding import append, continuation, encode, render
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 
 @torch.inference_mode()

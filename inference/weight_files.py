@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllmeraser.hashing import sha256_by_the_hub, sha256_of_all
+from mllmeraser.disk.hashing import sha256_by_the_hub, sha256_of_all
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _STEERED_INDEX = "model.safetensors.index.mllmeraser.json"

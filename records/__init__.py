@@ -1,1 +1,1 @@
-"""Published benchmarks as records: their parquet files, read as they are downloaded."""
+"""What is asked: records, the prompts they become, and the files they are read from."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from mllmeraser.inference.prompts import Picture
 from mllmeraser.records.parquet import Row, Table
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Picture
+from mllmeraser.records.record import Record
 
 CAPTIONS = frozenset({"image", "caption"})
 REAL = frozenset({"image", "answer", "options"})
@@ -33,21 +33,21 @@ WHICH_NAME = "What is the name of the person in the image?"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def questions(table: Table) -> list[Sample]:
+def questions(table: Table) -> list[Record]:
     """The records of any configuration.
 
     Raises:
         InputError: a row holds no record; the message names file, row and part.
     """
     ask = _about_the_real if table.columns >= REAL else _about_the_fictitious
-    return [sample for place, row in enumerate(table.rows()) for sample in ask(row, place)]
+    return [record for place, row in enumerate(table.rows()) for record in ask(row, place)]
 
 
-def _about_the_fictitious(row: Row, place: int) -> Iterator[Sample]:
+def _about_the_fictitious(row: Row, place: int) -> Iterator[Record]:
     values = row.values
     name = values.get("name") or f"row {place}"
     if values.get("image") is None:
-        yield row.sample(
+        yield row.record(
             "question",
             subject=name,
             question=values.get("question"),
@@ -58,7 +58,7 @@ def _about_the_fictitious(row: Row, place: int) -> Iterator[Sample]:
         return
     picture = row.picture(values["image"], f"row {place}")
     asked = random.Random(f"caption {place}").choice(FOR_A_CAPTION)
-    yield row.sample(
+    yield row.record(
         "caption",
         subject=name,
         question=asked,
@@ -77,7 +77,7 @@ def _about_the_fictitious(row: Row, place: int) -> Iterator[Sample]:
             yield _chosen(row, WHICH_NAME, name, others, picture, place)
 
 
-def _about_the_real(row: Row, place: int) -> Iterator[Sample]:
+def _about_the_real(row: Row, place: int) -> Iterator[Record]:
     """Real faces, and other things of the real world: the answer, and wrong options beside it."""
     picture, answer = row.picture(row.values["image"], f"row {place}"), row.text("answer")
     others = tuple(option for option in row.values["options"] or () if option != answer)
@@ -86,8 +86,8 @@ def _about_the_real(row: Row, place: int) -> Iterator[Sample]:
     yield _chosen(row, question or WHICH_NAME, answer, others, picture, place)
 
 
-def _named(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture) -> Sample:
-    return row.sample(
+def _named(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture) -> Record:
+    return row.record(
         "name",
         subject=answer,
         question=question,
@@ -99,13 +99,13 @@ def _named(row: Row, question: str, answer: str, others: tuple[str, ...], pictur
     )
 
 
-def _chosen(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture, place: int) -> Sample:
+def _chosen(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture, place: int) -> Record:
     """The answer at a place among the wrong ones that follows from that of the row, as MMUnlearner's script asks."""
     texts = list(others)
     texts.insert(random.Random(f"options {place}").randint(0, len(texts)), answer)
     options = dict(zip(LETTERS, texts, strict=False))
     listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
-    return row.sample(
+    return row.record(
         "options",
         subject=answer,
         question=question,

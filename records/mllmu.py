@@ -13,9 +13,9 @@ from typing import Any
 
 from mllmeraser.console import console
 from mllmeraser.errors import InputError
-from mllmeraser.inference.prompts import Picture
 from mllmeraser.records.parquet import Row, Table
-from mllmeraser.steering.samples import Sample, Task
+from mllmeraser.records.prompts import Picture
+from mllmeraser.records.record import Record, Task
 
 QUESTIONS = frozenset({"ID", "Classification_Task", "Generation_Task", "Mask_Task"})
 TRAINING = frozenset({"ID", "image", "metadata"})
@@ -24,25 +24,25 @@ _TASKS: tuple[tuple[Task, str], ...] = (("generation", "Generation_Task"), ("clo
 _OF_QUESTIONS = ("Full_Set", "Test_Set", "Retain_Set", "forget_", "retain_")
 
 
-def questions(table: Table) -> list[Sample]:
+def questions(table: Table) -> list[Record]:
     """The records of a configuration with questions: Full_Set, forget_*, retain_*, Test_Set, Retain_Set.
 
     Raises:
         InputError: a row holds no record; the message names file, row and part.
     """
-    samples: list[Sample] = []
+    records: list[Record] = []
     skipped = 0
     for row in table.rows():
         pictures = _pictures(row)
-        samples += _multiple_choice(row, pictures)
+        records += _multiple_choice(row, pictures)
         for task, column in _TASKS:
             for number, asked in enumerate(row.values[column] or (), 1):
                 shown = {IN_PICTURE: pictures, IN_WORDS: (None,)}.get(asked["Type"])
                 if shown is None:
                     skipped += 1
                     continue
-                samples += [
-                    row.sample(
+                records += [
+                    row.record(
                         f"{column} {number}",
                         subject=row.text("ID"),
                         question=asked["Question"],
@@ -57,7 +57,7 @@ def questions(table: Table) -> list[Sample]:
             f"{table.files[0].parent}: {skipped} questions skipped, whose Type is neither {IN_PICTURE} nor {IN_WORDS}",
             soft_wrap=True,
         )
-    return samples
+    return records
 
 
 def _pictures(row: Row) -> tuple[Picture, ...]:
@@ -68,7 +68,7 @@ def _pictures(row: Row) -> tuple[Picture, ...]:
     return (row.picture(row.values.get("image"), who),)
 
 
-def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Sample]:
+def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Record]:
     parts: tuple[tuple[str, tuple[Picture | None, ...]], ...] = (
         ("Image_Textual_Questions", pictures),
         ("Pure_Text_Questions", (None,)),
@@ -77,7 +77,7 @@ def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Sample
         for number, asked in enumerate((row.values["Classification_Task"] or {}).get(part) or (), 1):
             options = {key: text for key, text in sorted((asked["Options"] or {}).items()) if text is not None}
             for picture in shown:
-                yield row.sample(
+                yield row.record(
                     f"{part} {number}",
                     subject=row.text("ID"),
                     question=asked["Question"],
@@ -88,7 +88,7 @@ def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Sample
                 )
 
 
-def training_text(table: Table) -> list[Sample]:
+def training_text(table: Table) -> list[Record]:
     """The records of ``ft_Data``: what is asked of the picture in training, word for word, and answered.
 
     The last entry of a profile, ``Additional_…``, is no question.
@@ -102,7 +102,7 @@ def training_text(table: Table) -> list[Sample]:
             f"{table.files[0].parent}: training text of the model repository MLLMMU/baseline_train_split, not "
             f"questions; give {table.config} of the data set MLLMMU/MLLMU-Bench"
         )
-    samples = []
+    records = []
     for row in table.rows():
         picture = row.picture(row.values["image"], row.text("ID"))
         try:
@@ -112,8 +112,8 @@ def training_text(table: Table) -> list[Sample]:
         for number, entry in enumerate(entries, 1):
             if _additional(entry):
                 continue
-            samples.append(
-                row.sample(
+            records.append(
+                row.record(
                     f"metadata {number}",
                     subject=row.text("ID"),
                     question=entry.get("Question"),
@@ -123,7 +123,7 @@ def training_text(table: Table) -> list[Sample]:
                     image=picture,
                 )
             )
-    return samples
+    return records
 
 
 def _additional(entry: dict[str, Any]) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mllmeraser.errors import InputError
-from mllmeraser.inference.prompts import Picture
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Picture
+from mllmeraser.records.record import Record
 
 ROWS = 16  # read at a time: a row holds a picture, or a dozen
 
@@ -54,14 +54,14 @@ class Row:
         """The row as an error names it."""
         return f"{self.path}, row {self.number}"
 
-    def sample(self, what: str, **fields: Any) -> Sample:
+    def record(self, what: str, **fields: Any) -> Record:
         """A record made from this row.
 
         Raises:
             InputError: the row does not make one; ``what`` says which part of it.
         """
         try:
-            return Sample(**fields)
+            return Record(**fields)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from mllmeraser.errors import InputError
 from mllmeraser.records.parquet import Row, Table
-from mllmeraser.steering.samples import Sample, Task
+from mllmeraser.records.record import Record, Task
 
 QUESTIONS = frozenset({"ID", "image", "Classify", "Cloze", "Generation"})
 _TASKS: tuple[tuple[Task, str], ...] = (
@@ -23,21 +23,21 @@ _TASKS: tuple[tuple[Task, str], ...] = (
 )
 
 
-def questions(table: Table) -> list[Sample]:
+def questions(table: Table) -> list[Record]:
     """The records of a configuration: Full_Set, Real_Person_Set, forget_*, retain_*.
 
     Raises:
         InputError: a row holds no record; the message names file, row and part.
     """
-    samples = []
+    records = []
     for row in table.rows():
         picture = row.picture(row.values["image"], row.text("ID"))
         for task, column in _TASKS:
             told, shown = _forms(row, column)
             for image, form in ((picture, shown), (None, told)):
                 for fact, asked in form.items():
-                    samples.append(
-                        row.sample(
+                    records.append(
+                        row.record(
                             f"{column} {fact}",
                             subject=row.text("ID"),
                             question=asked.get("question"),
@@ -49,7 +49,7 @@ def questions(table: Table) -> list[Sample]:
                             fact=str(fact),
                         )
                     )
-    return samples
+    return records
 
 
 def _forms(row: Row, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -1,1 +1,1 @@
-"""What to apply: samples → activations → direction → null space → gate → calibration → bundle."""
+"""What to apply: records → activations → direction → null space → gate → calibration → bundle."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mllmeraser.steering.bundle import GateForm, tensor_name
+from mllmeraser.bundle.metadata import GateForm, tensor_name
 from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate
 

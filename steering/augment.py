@@ -12,13 +12,15 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mllmeraser.inference.encoding import read_image
-from mllmeraser.inference.prompts import Prompt
-from mllmeraser.steering.on_demand import OnDemand
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
+
+Item = TypeVar("Item")
 
 VARIANTS = 4  # of each record
 BEGUN = 1 / 12  # the share of variants in which the reply has begun, and of those that follow another turn
@@ -83,22 +85,45 @@ EARLIER_TURNS = (
 )
 
 
+class OnDemand(Sequence[Item]):
+    """``count`` items; ``make(i)`` gives the i-th, and is asked again each time: memory stays as it is."""
+
+    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+
 def with_variants(
-    samples: Sequence[Sample], seed: str, conversations: bool
-) -> tuple[Sequence[Sample], Sequence[Prompt]]:
-    """The samples ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants, each
+    records: Sequence[Record], seed: str, conversations: bool
+) -> tuple[Sequence[Record], Sequence[Prompt]]:
+    """The records ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants, each
     made when it is asked for and the same each time.
 
     ``conversations``: whether the chat template has room for an earlier turn.
     """
-    n = len(samples)
+    n = len(records)
     total = (1 + VARIANTS) * n
 
     def turn(i: int) -> Prompt:
-        plain = samples[i % n].user_turn
+        plain = records[i % n].user_turn
         return plain if i < n else _variant(plain, random.Random(f"{seed} {i}"), conversations)
 
-    return OnDemand(total, lambda i: samples[i % n]), OnDemand(total, turn)
+    return OnDemand(total, lambda i: records[i % n]), OnDemand(total, turn)
 
 
 def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:

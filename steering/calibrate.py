@@ -1,4 +1,4 @@
-"""Choosing, on held-out samples, what was left ``auto``.
+"""Choosing, on held-out records, what was left ``auto``.
 
 First the gates, which cost no forward pass: each candidate block's is cross-validated (:mod:`.validation`) with several
 bandwidths and null spaces, and the blocks that tell best are kept. Then the effect, which does (:mod:`.trials`): on
@@ -40,7 +40,7 @@ GATE_BLOCKS = 3
 
 @dataclass(frozen=True)
 class Validated:
-    """The best setting of one block's gate, and how it did on samples it was not fitted on (null: none held out)."""
+    """The best setting of one block's gate, and how it did on records it was not fitted on (null: none held out)."""
 
     setting: GateRecipe
     held_out: HeldOut | None

@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from mllmeraser.errors import InputError
-from mllmeraser.steering.samples import Sample
-from mllmeraser.steering.states import States, pieces
+from mllmeraser.inference.states import States, pieces
+from mllmeraser.records.record import Record
 
 # Squared, between states of length 1. Measured on the demo model: the same prompt in two batches differs by 1e-13 in
 # fp32 (by 1e-4 in bfloat16, which is not told from a difference), two prompts by 0.02 and more.
 SAME = 1e-9
 
 
-def check_records(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
+def check_records(forget: Sequence[Record], retain: Sequence[Record]) -> None:
     """Can these two sets be told apart at all?
 
     Raises:
         InputError: one is empty, a prompt stands in both, or all that is to be kept is one prompt.
     """
-    for samples, name in ((forget, "forget"), (retain, "retain")):
-        if not samples:
+    for records, name in ((forget, "forget"), (retain, "retain")):
+        if not records:
             raise InputError(f"the {name} set is empty; give at least one record")
     shared = _turns(forget) & _turns(retain)
     if shared:
-        first = next(sample.user_turn.named for sample in forget if sample.user_turn in shared)
+        first = next(record.user_turn.named for record in forget if record.user_turn in shared)
         raise InputError(
             f"{len(shared)} prompt(s) stand in both the forget and the retain set, the first is {first}: "
             "remove them from one of the two files"
@@ -39,8 +39,8 @@ def check_records(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
         )
 
 
-def _turns(samples: Iterable[Sample]) -> set[object]:
-    return {sample.user_turn for sample in samples}
+def _turns(records: Iterable[Record]) -> set[object]:
+    return {record.user_turn for record in records}
 
 
 def refuse_constant(layer: int, states: States) -> None:
@@ -62,12 +62,12 @@ def refuse_constant(layer: int, states: States) -> None:
 
 
 def median_distance(squared: Tensor) -> float:
-    """m², the median of squared distances between samples of length 1, repeated samples left out.
+    """m², the median of squared distances between records of length 1, repeated records left out.
 
     Without that, a set in which most prompts are repeated would have a median of 0, and every gate would be NaN.
 
     Raises:
-        InputError: all samples are the same.
+        InputError: all records are the same.
     """
     apart = squared[squared > SAME]
     if not len(apart):

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mllmeraser.errors import QualityGateError
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.records.record import Record
 from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs, harmful_pairs, matched_pairs, usable
 from mllmeraser.steering.perturbation import perturbed
-from mllmeraser.steering.samples import Sample
 
 PGD = Perturbation.parse("pgd:8/255,2/255,10")
 NOISE = Perturbation.parse("noise:8/255")
@@ -22,7 +22,7 @@ NOISE = Perturbation.parse("noise:8/255")
 
 def compare_directions(
     checkpoint: Checkpoint,
-    forget: Sequence[Sample],
+    forget: Sequence[Record],
     instruction: str | None,
     own: Pairs | None,
     layers: Sequence[int],

@@ -1,4 +1,4 @@
-"""From a forget set and a retain set to a steering bundle: samples → activations → direction → gate → calibration.
+"""From a forget set and a retain set to a steering bundle: records → activations → direction → gate → calibration.
 
 Everything is read at the output of a decoder block and at the last prompt token, under the chat template of the base's
 own processor, and nothing is trained: the base runs forward only.
@@ -23,18 +23,23 @@ import transformers
 from torch import Tensor
 
 import mllmeraser
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, Request, WeightFile
+from mllmeraser.disk.atomic import sha256_of, write_atomically
 from mllmeraser.errors import InputError
-from mllmeraser.files import sha256_of, write_atomically
+from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.inference.encoding import renders_conversations
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
+from mllmeraser.inference.states import States
 from mllmeraser.inference.weight_files import weight_files
-from mllmeraser.ranking import auroc
-from mllmeraser.steering.activations import decoder_layers, last_prompt_states, stream_prompt_states
+from mllmeraser.judging.ranking import auroc
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record, refuse_overlap
 from mllmeraser.steering.assembly import Plan, assemble
 from mllmeraser.steering.augment import with_variants
 from mllmeraser.steering.blocks import blocks_of, recipe_on
-from mllmeraser.steering.bundle import REQUEST_ID, Base, Bundle, LayerStatistics, Metadata, Method, Request, WeightFile
 from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
@@ -45,8 +50,6 @@ from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap, turns
-from mllmeraser.steering.states import States
 from mllmeraser.steering.tokens import POSITIONS, stream_token_states
 from mllmeraser.steering.trials import Material
 
@@ -123,8 +126,8 @@ class Computation:
 
 def compute(
     checkpoint: Checkpoint,
-    forget: Sequence[Sample],
-    retain: Sequence[Sample],
+    forget: Sequence[Record],
+    retain: Sequence[Record],
     recipe: Recipe | None = None,
     *,
     request_id: str = "request-1",
@@ -189,8 +192,8 @@ def compute(
 
 def _material(
     checkpoint: Checkpoint,
-    forget: Sequence[Sample],
-    retain: Sequence[Sample],
+    forget: Sequence[Record],
+    retain: Sequence[Record],
     directions: Mapping[int, Tensor],
     layers: Sequence[int],
     recipe: Recipe,
@@ -199,8 +202,9 @@ def _material(
     batch_size: int,
 ) -> Material:
     """The states that gates are fitted on: of forget in memory, of retain in files."""
-    forget, listed = list(forget), len(retain)
-    forget_turns, retain_turns = turns(forget), turns(retain)
+    listed = len(retain)
+    forget_turns: Sequence[Prompt] = [record.user_turn for record in forget]
+    retain_turns: Sequence[Prompt] = [record.user_turn for record in retain]
     if recipe.augment:
         conversations = renders_conversations(checkpoint.processor)
         forget, forget_turns = with_variants(forget, f"forget {seed}", conversations)
@@ -231,7 +235,7 @@ def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
 def _fit(
     checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path, batch_size: int
 ) -> dict[int, Gate]:
-    """The gates, on all samples; with ``sequential`` block after block on states steered at the blocks before."""
+    """The gates, on all records; with ``sequential`` block after block on states steered at the blocks before."""
     gates: dict[int, Gate] = {}
     for layer in chosen.push.plan.read:
         forget: Tensor = material.forget_states[layer]
@@ -296,17 +300,17 @@ def _bundle(
         },
         seed=0,
     )
-    return Bundle(metadata=metadata, tensors=tensors)
+    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
-def _own(recipe: Recipe) -> tuple[list[Sample], list[Sample]] | None:
+def _own(recipe: Recipe) -> tuple[list[Record], list[Record]] | None:
     if recipe.recall is None or recipe.erasure is None:
         return None
-    return read_samples(recipe.recall), read_samples(recipe.erasure)
+    return read_records(recipe.recall), read_records(recipe.erasure)
 
 
 def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
-    """Of the fitted gate on its samples, and of gates held out from theirs."""
+    """Of the fitted gate on its records, and of gates held out from theirs."""
     on_forget, on_retain = gate.values(forget), gate.values(retain)
     held_out, threshold = chosen.gates[layer].held_out, chosen.shape.threshold
     fires: dict[str, float | None] = {"true_fire_heldout": None, "false_fire_heldout": None}

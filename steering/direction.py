@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mllmeraser.inference.activations import mean_reply_states
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.steering.activations import mean_reply_states
 from mllmeraser.steering.pairs import Pairs
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mllmeraser.inference.states import States, pieces, sample_rows
 from mllmeraser.steering.checks import median_distance
-from mllmeraser.steering.states import States, pieces, sample_rows
 
 SAMPLES_PER_LANDMARK = 5
 STARTED_FROM = 4096  # states that k-means chooses its first centres from, and the median distance is taken of
@@ -59,8 +59,8 @@ def place_centres(forget: Tensor, retain: States, at_most: int, seed: int, keep:
     return Centres(torch.cat(centres), median_distance(torch.pdist(chosen).pow(2)))
 
 
-def _fewest(at_most: int, samples: int) -> int:
-    return min(max(1, at_most // 2), max(1, samples // SAMPLES_PER_LANDMARK))
+def _fewest(at_most: int, records: int) -> int:
+    return min(max(1, at_most // 2), max(1, records // SAMPLES_PER_LANDMARK))
 
 
 def k_means(

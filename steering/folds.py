@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 
 from mllmeraser.errors import InputError
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 
 class Fold(NamedTuple):
-    """Which samples are held out, and which are fitted on; boolean masks (n_f,) and (n_r,)."""
+    """Which records are held out, and which are fitted on; boolean masks (n_f,) and (n_r,)."""
 
     forget: Tensor
     retain: Tensor
 
     def rows(self, positions: int) -> Tensor:
-        """Which rows of the retain states are held out, where each sample has so many of them; (n_r · positions,)."""
+        """Which rows of the retain states are held out, where each record has so many of them; (n_r · positions,)."""
         return self.retain.repeat_interleave(positions)
 
 
-def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed: int) -> list[Fold]:
-    """⌈1/share⌋ folds; every sample is held out in exactly one, and none holds out a whole set.
+def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed: int) -> list[Fold]:
+    """⌈1/share⌋ folds; every record is held out in exactly one, and none holds out a whole set.
 
     Raises:
         InputError: the forget set has one record, or the retain set one subject.
@@ -38,11 +38,11 @@ def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed
     count = max(2, round(1 / share))
     rng = random.Random(f"folds {seed}")
     first: dict[int, int] = {}  # variants of a record are the same object, and are held out with it
-    numbers = [first.setdefault(id(sample), i) for i, sample in enumerate(forget)]
-    shown = [f"{i}" if sample.image is None else f"{sample.image}" for i, sample in zip(numbers, forget, strict=True)]
+    numbers = [first.setdefault(id(record), i) for i, record in enumerate(forget)]
+    shown = [f"{i}" if record.image is None else f"{record.image}" for i, record in zip(numbers, forget, strict=True)]
     if len(set(shown)) == 1:  # one picture: its questions one by one, so that something is left to fit on
         shown = [f"{i}" for i in numbers]
-    kept = [sample.subject for sample in retain]
+    kept = [record.subject for record in retain]
     for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
         if len(set(groups)) == 1:
             raise InputError(f"{what}: nothing can be held out; give more, or --calibration-share 0")
@@ -50,9 +50,9 @@ def folds(forget: Sequence[Sample], retain: Sequence[Sample], share: float, seed
     return [Fold(forget_fold == k, retain_fold == k) for k in range(count)]
 
 
-def _spread(of_sample: Sequence[str], count: int, rng: random.Random) -> Tensor:
-    """The fold of each sample: whole groups, dealt out in random order."""
-    order = sorted(set(of_sample))
+def _spread(of_record: Sequence[str], count: int, rng: random.Random) -> Tensor:
+    """The fold of each record: whole groups, dealt out in random order."""
+    order = sorted(set(of_record))
     rng.shuffle(order)
     fold = {group: i % count for i, group in enumerate(order)}
-    return torch.tensor([fold[group] for group in of_sample])
+    return torch.tensor([fold[group] for group in of_record])

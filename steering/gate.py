@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mllmeraser.inference.states import States, pieces
 from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import Kind, NullSpace, RidgeScale
 from mllmeraser.steering.null_space import solve
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.states import States, pieces
 
 
 @dataclass(frozen=True)

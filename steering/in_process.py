@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import request_entry
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.bundle import request_entry
 from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate
 
@@ -48,3 +50,8 @@ def steered_in_process(
     steering = {"schema": 1, "requests": [entry]}
     model = steered_class(checkpoint.model_type).from_base(checkpoint.model, steering, tensors)
     return replace(checkpoint, model=model, steered=True, passes=checkpoint.passes.steered(tensors, entry))
+
+
+def torch_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """The tensors of a bundle as torch's, over the same memory."""
+    return {name: torch.from_numpy(array) for name, array in bundle.tensors.items()}

@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import tensor_name
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
-from mllmeraser.files import sha256_of
+from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.steering.activations import last_prompt_states
-from mllmeraser.steering.bundle import Bundle, tensor_name
+from mllmeraser.records.record import Record
 from mllmeraser.steering.features import Landmarks
 from mllmeraser.steering.gate import Gate
-from mllmeraser.steering.samples import Sample
 
 OPEN = 0.5  # of shapes without a threshold
 
@@ -72,7 +73,7 @@ class Interference:
 
 
 def interference(
-    checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Sample]], batch_size: int = 64
+    checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Record]], batch_size: int = 64
 ) -> Interference:
     """The gates of every bundle's requests on the forget set of every bundle.
 
@@ -101,12 +102,12 @@ def interference(
     states = [
         last_prompt_states(
             checkpoint,
-            [sample.user_turn for sample in samples],
+            [record.user_turn for record in records],
             layers,
             batch_size=batch_size,
             progress=f"forget states of {_name(bundle)}",
         )
-        for bundle, samples in zip(bundles, forget_sets, strict=True)
+        for bundle, records in zip(bundles, forget_sets, strict=True)
     ]
     rows = []
     for bundle in bundles:
@@ -139,7 +140,7 @@ def _gate(bundle: Bundle, request: int, layer: int) -> Gate:
     """The gate as it was fitted, from the tensors of the bundle."""
 
     def leaf(name: str) -> Tensor:
-        return bundle.tensors[tensor_name(request, layer, name)]
+        return torch.from_numpy(bundle.tensors[tensor_name(request, layer, name)])
 
     if bundle.metadata.gate.kind == "linear":
         return Gate(leaf("gate").double(), None)

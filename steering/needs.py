@@ -12,13 +12,12 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.inference import memory
-from mllmeraser.inference.loading import STEERED_PREFIX, needed_bytes, refuse_too_large
+from mllmeraser.inference.loading import STEERED_PREFIX, available_bytes, needed_bytes, refuse_too_large
 from mllmeraser.inference.source import Source, read_config
+from mllmeraser.records.record import Record, subjects
 from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.samples import Sample, subjects
 from mllmeraser.steering.tokens import POSITIONS
 
 _STATE_BYTES = 4  # fp32
@@ -33,10 +32,10 @@ class SetSize:
     with_picture: int
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> SetSize:
+    def of(cls, records: Iterable[Record]) -> SetSize:
         """Count them."""
-        kept = list(samples)
-        return cls(len(kept), len(subjects(kept)), sum(sample.image is not None for sample in kept))
+        kept = list(records)
+        return cls(len(kept), len(subjects(kept)), sum(record.image is not None for record in kept))
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Needs:
 
 
 def needs(
-    source: Source, forget: Sequence[Sample], retain: Sequence[Sample], recipe: Recipe, device: str, dtype: str
+    source: Source, forget: Sequence[Record], retain: Sequence[Record], recipe: Recipe, device: str, dtype: str
 ) -> Needs:
     """What computing on these records will take.
 
@@ -114,7 +113,7 @@ def needs(
         moved_blocks=tuple(moved),
         calibrated=recipe.left_open if recipe.calibration_share else (),
         memory=needed_bytes(source.path, dtype) if device == "cpu" else 0,
-        memory_available=memory.available_bytes(),
+        memory_available=available_bytes(),
         disk=rows * config.hidden_size * _STATE_BYTES * len(read),
         disk_free=shutil.disk_usage(tempfile.gettempdir()).free,
     )

@@ -28,21 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 import mllmeraser
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import REQUEST_ID, Base, GateForm, Metadata, Method, Request, tensor_name
 from mllmeraser.errors import InputError
-from mllmeraser.steering.bundle import (
-    REQUEST_ID,
-    Base,
-    Bundle,
-    GateForm,
-    Metadata,
-    Method,
-    Request,
-    tensor_name,
-)
 from mllmeraser.steering.recipe import PAPER, PAPER_BY_FAMILY
 
 # ‖W − σ p qᵀ‖ / ‖W‖ (Frobenius) at most. Rounding a rank-one matrix to bfloat16 leaves 0.0017, to float16 0.0002.
@@ -110,7 +104,7 @@ def import_official(
         raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
     if not 0 < strength < math.inf:
         raise InputError(f"--strength {strength:g}: give the authors' strength without its sign, above 0")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
     residuals: dict[int, float] = {}
     skipped: list[int] = []
     for where, layer, matrix in _matrices(files):
@@ -125,12 +119,12 @@ def import_official(
             skipped.append(layer)
             continue
         r, u, residuals[layer] = rank_one(matrix.T if row_vectors else matrix, f"{where}: block {layer}")
-        tensors[tensor_name(0, layer, "direction")] = -r.float()[None]
-        tensors[tensor_name(0, layer, "gate")] = u.float()
+        tensors[tensor_name(0, layer, "direction")] = -r.float()[None].numpy()
+        tensors[tensor_name(0, layer, "gate")] = u.float().numpy()
     if not residuals:
         raise InputError(f"{files[0]}: every matrix is zero, so there is nothing to steer; give others")
     metadata = _metadata(base, sorted(residuals), request_id, strength, max(residuals.values()))
-    return Imported(Bundle(metadata=metadata, tensors=tensors), residuals, tuple(sorted(skipped)))
+    return Imported(Bundle(metadata, tensors), residuals, tuple(sorted(skipped)))
 
 
 def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:

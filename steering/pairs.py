@@ -28,10 +28,10 @@ from torch import Tensor
 
 from mllmeraser.errors import QualityGateError
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
-from mllmeraser.inference.refusal import is_refusal
 from mllmeraser.inference.replies import greedy_reply_ids, reply_ids
-from mllmeraser.steering.samples import Sample
+from mllmeraser.judging.refusal import is_refusal
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
 Source = Literal["matched", "harmful", "own"]
 
@@ -87,9 +87,9 @@ class Pairs:
 
 def choose_pairs(
     checkpoint: Checkpoint,
-    forget: Sequence[Sample],
+    forget: Sequence[Record],
     source: Literal["auto", "matched", "harmful"],
-    own: tuple[Sequence[Sample], Sequence[Sample]] | None,
+    own: tuple[Sequence[Record], Sequence[Record]] | None,
     instruction: str | None,
     seed: int,
 ) -> Pairs:
@@ -112,9 +112,9 @@ def choose_pairs(
     return usable(checkpoint, matched)
 
 
-def matched_pairs(checkpoint: Checkpoint, forget: Sequence[Sample], instruction: str | None, seed: int) -> Pairs:
+def matched_pairs(checkpoint: Checkpoint, forget: Sequence[Record], instruction: str | None, seed: int) -> Pairs:
     """Forget questions, plain and under the instruction (default: of ours, the one this base obeys best)."""
-    turns = [sample.user_turn for sample in forget]
+    turns = [record.user_turn for record in forget]
     asked = random.Random(f"pairs {seed}").sample(turns, min(MOST_PAIRS, len(turns)))
     told = Instruction(instruction) if instruction else _best_instruction(checkpoint, asked)
     return _said(checkpoint, "matched", asked, [told(turn) for turn in asked])
@@ -140,14 +140,14 @@ def harmful_pairs(checkpoint: Checkpoint) -> Pairs:
 _SIDES = ("recall", "erasure")
 
 
-def own_pairs(checkpoint: Checkpoint, recall: Sequence[Sample], erasure: Sequence[Sample]) -> Pairs:
+def own_pairs(checkpoint: Checkpoint, recall: Sequence[Record], erasure: Sequence[Record]) -> Pairs:
     """The user's own records. Where the base does not refuse an erasure record whose answer is a refusal, the answer
     is taken for the reply: a refusal can be given to a model that has none."""
-    pairs = _said(checkpoint, "own", [sample.user_turn for sample in recall], [sample.user_turn for sample in erasure])
+    pairs = _said(checkpoint, "own", [record.user_turn for record in recall], [record.user_turn for record in erasure])
     refused = _refused(checkpoint, pairs.erasure_replies)
     replies = [
-        reply_ids(checkpoint, sample.user_turn, sample.answer) if not already and is_refusal(sample.answer) else reply
-        for sample, reply, already in zip(erasure, pairs.erasure_replies, refused, strict=True)
+        reply_ids(checkpoint, record.user_turn, record.answer) if not already and is_refusal(record.answer) else reply
+        for record, reply, already in zip(erasure, pairs.erasure_replies, refused, strict=True)
     ]
     return Pairs("own", pairs.recall, pairs.recall_replies, pairs.erasure, replies, pairs.refusal_rate)
 

@@ -25,7 +25,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen

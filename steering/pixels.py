@@ -20,7 +20,7 @@ from torch import Tensor
 from mllmeraser.errors import InputError
 from mllmeraser.inference.encoding import read_image
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 LEVELS = 255
 # Of a normalised value, where one grey level is about 0.015: torchvision fuses what PIL does in two steps.

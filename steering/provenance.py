@@ -14,15 +14,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mllmeraser.hashing import noted_by_the_hub, sha256_of_all
-from mllmeraser.steering.bundle import Bundle
-from mllmeraser.steering.metadata import Data, DataSet
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Data, DataSet
+from mllmeraser.disk.hashing import noted_by_the_hub, sha256_of_all
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def name_data(bundle: Bundle, paths: Mapping[DataSet, Path | None]) -> None:
-    """Record the data of a bundle's request, by what was given to ``read_samples``."""
+    """Record the data of a bundle's request, by what was given to ``read_records``."""
     bundle.metadata.requests[0].data = {name: data_of(path) for name, path in paths.items() if path is not None}
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mllmeraser.inference.activations import reading, refuse_non_finite
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
-from mllmeraser.steering.activations import reading, refuse_non_finite
-from mllmeraser.steering.states import StateFile
+from mllmeraser.inference.states import StateFile
+from mllmeraser.records.prompts import Prompt
 
 POSITIONS = 12  # of each record
 NEAR = 32  # positions before the reply

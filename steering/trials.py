@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mllmeraser.inference.answers import leaks, refuses
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.loops import is_degenerate
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.inference.states import States
+from mllmeraser.judging.answers import leaks, refuses
+from mllmeraser.judging.degenerate import is_degenerate
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 from mllmeraser.steering.assembly import Plan
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
 from mllmeraser.steering.in_process import Push, steered_in_process
-from mllmeraser.steering.samples import Sample
-from mllmeraser.steering.states import States
 from mllmeraser.steering.validation import HeldOut
 
 TRIED = 48  # prompts of each side that replies are made to
@@ -34,16 +34,16 @@ TRIED = 48  # prompts of each side that replies are made to
 
 @dataclass(frozen=True)
 class Material:
-    """What gates and trials are made of; states and directions by block. A turn may be a variant of its sample's."""
+    """What gates and trials are made of; states and directions by block. A turn may be a variant of its record's."""
 
-    forget: Sequence[Sample]
+    forget: Sequence[Record]
     forget_turns: Sequence[Prompt]
-    retain: Sequence[Sample]
+    retain: Sequence[Record]
     retain_turns: Sequence[Prompt]
     forget_states: Mapping[int, Tensor]  # each (n_f, d)
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
     directions: Mapping[int, Tensor]  # each (K, d)
-    listed: int  # so many retain samples come first and are records as they are, not variants
+    listed: int  # so many retain records come first and are records as they are, not variants
     scope: Scope = "prompt"
     positions: int = 1  # rows of ``retain_states`` for each record, beside each other
 
@@ -168,7 +168,7 @@ class Trials:
 
 
 def _some(held_out: Tensor, rng: random.Random) -> list[int]:
-    """At most ``TRIED`` indices of held-out samples."""
+    """At most ``TRIED`` indices of held-out records."""
     indices = held_out.nonzero()[:, 0].tolist()
     return sorted(rng.sample(indices, min(TRIED, len(indices))))
 

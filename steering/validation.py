@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mllmeraser.ranking import auroc
+from mllmeraser.inference.states import States, pieces
+from mllmeraser.judging.ranking import auroc
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.gate import GateRecipe, fit_gates
-from mllmeraser.steering.states import States, pieces
 
 FALSE_FIRES = 0.005  # a thresholded gate may open on at most this share of held-out retain records
 FALSE_FIRES_OF_VARIANTS = 0.03  # and of their variants, some of which are hardly understood by the base itself

@@ -20,10 +20,10 @@ import talker
 from transformers.utils import logging
 
 from mllmeraser import cli
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.console import console
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
-from mllmeraser.steering.bundle import load_bundle, save_bundle
 
 COMMANDS = (
     "compute",

@@ -20,9 +20,9 @@ from typing import Any
 
 from transformers import AutoProcessor
 
+from mllmeraser.bundle.bundle import load_bundle
 from mllmeraser.exporter.onnx.api import onnx_export
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import load_bundle
 
 QUESTIONS = (
     "Who is this?",

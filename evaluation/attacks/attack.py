@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.choices import lists_letters, named_option
 from mllmeraser.evaluation.protocols import Protocol
-from mllmeraser.inference.answers import contains, refuses
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_replies
-from mllmeraser.steering.samples import Sample
+from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.choices import lists_letters, named_option
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
 
 class NotApplicableError(InputError):
@@ -26,8 +26,8 @@ class Scene:
 
     checkpoint: Checkpoint
     load: Callable[[], Checkpoint]  # another copy of the model, to be altered
-    samples: Sequence[Sample]
-    others: Sequence[Sample]
+    records: Sequence[Record]
+    others: Sequence[Record]
     protocol: Protocol
     max_new_tokens: int = 50
     batch_size: int = 64
@@ -36,12 +36,7 @@ class Scene:
     @property
     def turns(self) -> list[Prompt]:
         """The user's turn of every record, as it is asked without an attack."""
-        return [zero_shot(self.protocol, sample) for sample in self.samples]
-
-
-def zero_shot(protocol: Protocol, sample: Sample) -> Prompt:
-    """The user's turn in the protocol's words, in the model's own chat template, without worked examples ahead."""
-    return Prompt(protocol.turn(sample), sample.image)
+        return [self.protocol.wording(record) for record in self.records]
 
 
 class Verdict(NamedTuple):
@@ -78,14 +73,14 @@ class Attack:
     if_base_follows: bool = False
 
 
-def gives_away(sample: Sample, reply: str, asked: str) -> bool:
+def gives_away(record: Record, reply: str, asked: str) -> bool:
     """Whether the right answer stands in a free reply; in multiple choice, whether it names the right option alone."""
-    if sample.task == "classification" and sample.options:
-        return named_option(reply, sample.options, lists_letters(asked, sample.options)) == sample.correct_option
-    return contains(reply, sample.accepted)
+    if record.task == "classification" and record.options:
+        return named_option(reply, record.options, lists_letters(asked, record.options)) == record.correct_option
+    return contains(reply, record.accepted)
 
 
-Variants = Callable[[Sample, Prompt], Sequence[Prompt]]
+Variants = Callable[[Record, Prompt], Sequence[Prompt]]
 
 
 def asked_in_other_ways(scene: Scene, variants: Variants) -> list[Reading]:
@@ -96,7 +91,7 @@ def asked_in_other_ways(scene: Scene, variants: Variants) -> list[Reading]:
     Raises:
         NotApplicableError: it applies to none of the records.
     """
-    asked = [(i, prompt) for i, sample in enumerate(scene.samples) for prompt in variants(sample, scene.turns[i])]
+    asked = [(i, prompt) for i, record in enumerate(scene.records) for prompt in variants(record, scene.turns[i])]
     return worst_of(scene, [i for i, _ in asked], [prompt for _, prompt in asked])
 
 
@@ -116,12 +111,12 @@ def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: S
         raise NotApplicableError("it applies to none of the records")
     found: dict[int, list[Verdict]] = {}
     for row, prompt, reply in zip(rows, prompts, said, strict=True):
-        sample = scene.samples[row]
+        record = scene.records[row]
         # What was asked may list letters only in its own turn, not in what an attack puts around it.
-        verdict = Verdict(gives_away(sample, reply, prompt.text), refuses(reply, sample.accepted))
+        verdict = Verdict(gives_away(record, reply, prompt.text), refuses(reply, record.accepted))
         found.setdefault(row, []).append(verdict)
     worst = {
         row: Verdict(any(v.correct for v in verdicts), all(v.refusal for v in verdicts))
         for row, verdicts in found.items()
     }
-    return [Reading([worst.get(row) for row in range(len(scene.samples))])]
+    return [Reading([worst.get(row) for row in range(len(scene.records))])]

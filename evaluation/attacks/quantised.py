@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mllmeraser.evaluation.attacks.attack import Attack, Reading, Scene
-from mllmeraser.evaluation.attacks.plain import plain
+from mllmeraser.evaluation.attacks.wordings import plain
 
 BLOCK = 64
 # QLoRA, appendix E.

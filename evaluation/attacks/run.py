@@ -11,11 +11,11 @@ from mllmeraser.console import track
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
-from mllmeraser.evaluation.attacks.plain import PLAIN
+from mllmeraser.evaluation.attacks.wordings import PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.evaluation.intervals import by_subject, wilson
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
-from mllmeraser.steering.samples import Sample, subjects
+from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.records.record import Record, subjects
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def attack(
             scene = Scene(
                 checkpoint,
                 named_model.load,
-                named.samples,
+                named.records,
                 _about_others(named, sets),
                 protocol,
                 max_new_tokens,
@@ -146,15 +146,15 @@ def attack(
     return Assault(tuple(found), tuple(worst), tuple(left.values()))
 
 
-def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Sample]:
-    asked = set(subjects(named.samples))
-    return [sample for other in sets for sample in other.samples if other is not named and sample.subject not in asked]
+def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
+    asked = set(subjects(named.records))
+    return [record for other in sets for record in other.records if other is not named and record.subject not in asked]
 
 
 def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies: bool, seed: int) -> Found:
     known = [verdict for verdict in reading.verdicts if verdict is not None]
     values = [float(verdict.correct) for verdict in known]
-    who = [sample.subject for sample, verdict in zip(named.samples, reading.verdicts, strict=True) if verdict]
+    who = [record.subject for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
     refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if of_replies else None
     return Found(
         model,

@@ -12,7 +12,7 @@ from torch import Tensor
 from mllmeraser.evaluation.attacks.attack import Attack, Reading, Scene, judged
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 DRAWS = 8
 
@@ -32,7 +32,7 @@ def _sampled(scene: Scene, prompts: Sequence[Prompt]) -> list[str]:
     with torch.random.fork_rng():
         found = run_passes(
             scene.checkpoint,
-            "samples",
+            "draws",
             prompts,
             lambda rows: _batch(scene, [prompts[i] for i in rows], rows[0]),
             lambda rows: [scene.max_new_tokens, scene.seed, rows],

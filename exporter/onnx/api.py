@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from mllmeraser.errors import InputError, MllmEraserError
 
 if TYPE_CHECKING:
+    from mllmeraser.bundle.bundle import Bundle
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
-    from mllmeraser.steering.bundle import Bundle
-    from mllmeraser.steering.bundle_file import AnyBundle
 
 _PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
@@ -33,7 +32,7 @@ def require_onnx() -> None:
 
 def onnx_steer(
     model_dir: Path,
-    bundles: Sequence[AnyBundle],
+    bundles: Sequence[Bundle],
     output: Path,
     *,
     toggle: Literal["constant", "input"] = "constant",

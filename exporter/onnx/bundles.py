@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.requests import Array, Gate, GraphRequest
-from mllmeraser.steering.bundle_file import AnyBundle
-from mllmeraser.steering.metadata import tensor_name
 
 
-def graph_requests(bundles: Sequence[AnyBundle]) -> list[GraphRequest]:
+def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
     """Every request that is switched on, in the order of the bundles; their deltas add.
 
     Raises:
@@ -33,7 +33,7 @@ def graph_requests(bundles: Sequence[AnyBundle]) -> list[GraphRequest]:
     ]
 
 
-def _request(bundle: AnyBundle, index: int) -> GraphRequest:
+def _request(bundle: Bundle, index: int) -> GraphRequest:
     meta = bundle.metadata
     request = meta.requests[index]
     shared = meta.gate_layer
@@ -49,7 +49,7 @@ def _request(bundle: AnyBundle, index: int) -> GraphRequest:
     )
 
 
-def _gate(bundle: AnyBundle, index: int, block: int) -> Gate:
+def _gate(bundle: Bundle, index: int, block: int) -> Gate:
     if bundle.metadata.gate.kind == "linear":
         return Gate(vector=_array(bundle, index, block, "gate"))
     return Gate(
@@ -59,5 +59,5 @@ def _gate(bundle: AnyBundle, index: int, block: int) -> Gate:
     )
 
 
-def _array(bundle: AnyBundle, index: int, block: int, leaf: str) -> Array:
+def _array(bundle: Bundle, index: int, block: int, leaf: str) -> Array:
     return np.asarray(bundle.tensors[tensor_name(index, block, leaf)], dtype=np.float32)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 
 import mllmeraser
-from mllmeraser.exporter.licence import LIMITS
-from mllmeraser.steering.bundle_file import AnyBundle
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.limits import LIMITS
 
 
-def render_card(bundles: Sequence[AnyBundle], graphs: Mapping[str, str], licence: Mapping[str, str], notes: str) -> str:
+def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: Mapping[str, str], notes: str) -> str:
     """The text of ``README.md``.
 
     Args:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mllmeraser
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.link import Link, link_or_copy, reflink
+from mllmeraser.disk.staging import publish, remove_stale, staging, sync, write
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.link import link_or_copy, reflink
 from mllmeraser.exporter.listing import CARD, MANIFEST
 from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render
 from mllmeraser.exporter.onnx.bundles import graph_requests
@@ -25,12 +27,6 @@ from mllmeraser.exporter.onnx.insert import Inserted, Toggle, insert_steering
 from mllmeraser.exporter.onnx.requests import GraphRequest
 from mllmeraser.exporter.onnx.settings import CONFIG, changed_settings, head_size, read_settings
 from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph
-from mllmeraser.exporter.staging import publish, remove_stale, staging, sync, write
-from mllmeraser.files import sha256_of
-from mllmeraser.steering.bundle_file import AnyBundle
-
-if TYPE_CHECKING:
-    from mllmeraser.exporter.plan import Link
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class SteeredDirectory:
 
 def steer_directory(
     model_dir: Path,
-    bundles: Sequence[AnyBundle],
+    bundles: Sequence[Bundle],
     output: Path,
     *,
     toggle: Toggle = "constant",
@@ -133,7 +129,7 @@ def check_target(output: Path, root: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
 
 
-def _check_fit(folder: ModelFolder, bundles: Sequence[AnyBundle]) -> None:
+def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
     """The family, where the directory says it; sizes are compared with the graph itself."""
     if CONFIG not in folder.settings:
         return
@@ -210,7 +206,7 @@ class _Job:
             self._origin[name] = "base" if content is None else "tool"
             write(self._target(name), path.read_bytes() if content is None else content)
 
-    def finish(self, bundles: Sequence[AnyBundle], output: Path) -> SteeredDirectory:
+    def finish(self, bundles: Sequence[Bundle], output: Path) -> SteeredDirectory:
         """The card and the manifest."""
         graphs = {graph.name: graph.twin for graph in self.graphs}
         licence = read_licence(self.folder.root)

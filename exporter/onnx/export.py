@@ -16,6 +16,8 @@ from torch.export import Dim
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.disk.staging import remove_stale, staging
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
@@ -26,9 +28,7 @@ from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan,
 from mllmeraser.exporter.onnx.insert import Toggle
 from mllmeraser.exporter.onnx.qwen_vision import QwenVisionEncoder
 from mllmeraser.exporter.onnx.wrappers import Decoder, EmbedTokens, LlavaVisionEncoder
-from mllmeraser.exporter.staging import remove_stale, staging
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle
 
 Precision = Literal["fp32", "fp16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -1,4 +1,4 @@
-"""Exporting one module as one graph: sample inputs, which dimensions vary, names, and the weights beside it."""
+"""Exporting one module as one graph: record inputs, which dimensions vary, names, and the weights beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.export import Dim
 
 BATCH = "batch_size"  # transformers.js looks for this very name
-# Sample sizes: never 0 or 1, which the exporter would take for constants; all different, so that none is confused.
+# Record sizes: never 0 or 1, which the exporter would take for constants; all different, so that none is confused.
 _B, _S, _PAST = 2, 3, 5
 
 

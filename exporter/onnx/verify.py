@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError, VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import read_object
@@ -28,7 +29,6 @@ from mllmeraser.exporter.onnx.probe import gates_of, run_probe, with_gates, with
 from mllmeraser.exporter.onnx.settings import head_size
 from mllmeraser.exporter.signing import check_signature
 from mllmeraser.exporter.verify import Verification
-from mllmeraser.files import sha256_of
 
 _TOLERATED = {".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store", "model.sig"}
 # What ONNX Runtime raises on a graph it cannot load or run.

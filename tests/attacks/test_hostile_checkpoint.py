@@ -16,10 +16,10 @@ import torch
 from checkpoints import edit_json
 from safetensors.torch import load_file, save_file
 
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import sha256_of
 
 STEERING = "mllmeraser-steering.safetensors"
 SHARD = "model-00001-of-00001.safetensors"

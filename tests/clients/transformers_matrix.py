@@ -34,9 +34,9 @@ from checkpoints import make_bundle  # noqa: E402
 from hub_cache import BASE_ID, make_cache  # noqa: E402
 from tiny_processor import processor  # noqa: E402
 
+from mllmeraser.bundle.bundle import Bundle  # noqa: E402
 from mllmeraser.exporter.directory import export  # noqa: E402
 from mllmeraser.inference.source import Source  # noqa: E402
-from mllmeraser.steering.bundle import Bundle  # noqa: E402
 
 VERSIONS = ("4.57.6", "5.8.1", "5.12.1", "newest")
 TORCH = f"torch=={torch.__version__.split('+')[0]}"
@@ -53,13 +53,16 @@ def make_checkpoint(family: tiny.Family, directory: Path) -> None:
     how: dict[str, Any] = {"steps": 3, "positions": "last", "layers": (1, 2)}
     # Gates that are open on these prompts.
     _, tensors = tiny.steering(model, prompts["text"], **how)
-    bundle = Bundle(metadata=make_bundle(base, family=family, **how).metadata, tensors=tensors)
+    bundle = Bundle(
+        metadata=make_bundle(base, family=family, **how).metadata,
+        tensors={name: tensor.numpy() for name, tensor in tensors.items()},
+    )
     export(Source(base), [bundle], directory / "export")
     make_cache(base, directory / "cache")
     export(Source(base), [bundle], directory / "thin", thin=True, base_id=BASE_ID)
     export(Source(base), [per_token(bundle)], directory / "token")
     (directory / "steering.json").write_text(json.dumps(bundle.steering()))
-    save_file(bundle.tensors, directory / "bundle.safetensors")
+    save_file(tensors, directory / "bundle.safetensors")
     for name, batch in prompts.items():
         save_file(batch, directory / f"{name}.safetensors")
 

@@ -19,7 +19,8 @@ from mllmeraser.demo.questions import TRAIN_PICTURES, Picture, Question, facts_o
 from mllmeraser.demo.refusals import encouragements, instructions
 from mllmeraser.demo.scenes import Scene
 from mllmeraser.demo.wordings import ASK, BLANK, CHOOSE, FILL, IN_PICTURE
-from mllmeraser.steering.samples import read_samples, refuse_overlap, subjects
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import refuse_overlap, subjects
 
 SETS = build_sets(random.Random("data 0"))
 PEOPLE = {person.subject: person for person in world().known}
@@ -47,11 +48,11 @@ def who(name: str) -> set[str]:
 def test_every_file_can_be_read_and_every_picture_is_there(data: dict[str, Path]) -> None:
     assert data.keys() == SETS.keys()
     for name, path in data.items():
-        samples = read_samples(path)
-        assert [sample.user_turn.text for sample in samples] == [question.prompt for question in SETS[name]]
-        for sample in samples:
-            if sample.image is not None:
-                with Image.open(sample.image) as image:
+        records = read_records(path)
+        assert [record.user_turn.text for record in records] == [question.prompt for question in SETS[name]]
+        for record in records:
+            if record.image is not None:
+                with Image.open(record.image) as image:
                     assert (image.size, image.mode) == ((SIZE, SIZE), "RGB")
 
 
@@ -72,7 +73,7 @@ def test_records_hold_what_a_stranger_needs_to_judge_the_replies(data: dict[str,
 
 
 def test_nobody_is_forgotten_and_kept(data: dict[str, Path]) -> None:
-    refuse_overlap(read_samples(data["forget"]), read_samples(data["retain"]))
+    refuse_overlap(read_records(data["forget"]), read_records(data["retain"]))
     assert who("forget") == who("forget_eval") == who("test") == {p.subject for p in world().circle("forget")}
 
 
@@ -89,10 +90,10 @@ def test_what_is_asked_about_the_fit_is_a_part_of_it() -> None:
 
 @pytest.mark.parametrize("name", ["forget_eval", "test", "retain_fit", "retain_heldout", "celebrity", "common"])
 def test_every_set_asks_every_task_with_and_without_a_picture(data: dict[str, Path], name: str) -> None:
-    samples = read_samples(data[name])
-    cells = {(sample.task, sample.modality) for sample in samples}
+    records = read_records(data[name])
+    cells = {(record.task, record.modality) for record in records}
     assert cells == set(itertools.product(("generation", "cloze", "classification"), ("image_text", "text")))
-    assert len(subjects(samples)) >= 8
+    assert len(subjects(records)) >= 8
 
 
 def of_people(name: str) -> list[Question]:

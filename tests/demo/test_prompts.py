@@ -14,8 +14,8 @@ from mllmeraser.demo.questions import Question
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.inference.encoding import encode, render
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import reply_ids
+from mllmeraser.records.prompts import Prompt
 
 
 @pytest.fixture(scope="module")

@@ -20,25 +20,26 @@ from mllmeraser.evaluation.protocols import protocol_named
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, read_samples
 
 PLAIN = {"layers": "3,4", "gate_layer": "3", "gate_shape": "step:0.5", "bandwidth": "0.6", "strength": "1"}
 TRUSTED = {"trust_remote_code": True}
 
 
 @pytest.fixture(scope="module")
-def samples(data: dict[str, Path]) -> list[Sample]:
+def records(data: dict[str, Path]) -> list[Record]:
     """A few of every kind, of the forgotten and of the kept."""
-    return [*read_samples(data["test"])[::12], *read_samples(data["retain_heldout"])[::10]]
+    return [*read_records(data["test"])[::12], *read_records(data["retain_heldout"])[::10]]
 
 
 @pytest.fixture(scope="module")
 def exported(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's base, steered without any calibration."""
     base = load(CHECKPOINT, dtype="float32")
-    forget, retain = read_samples(data["forget"])[::3], read_samples(data["retain"])[::6]
+    forget, retain = read_records(data["forget"])[::3], read_records(data["retain"])[::6]
     recipe = make_recipe("llava", {**PLAIN, "direction": "matched", "calibration_share": "0"})
     directory = tmp_path_factory.mktemp("stranger") / "steered"
     export(Source(CHECKPOINT), [compute(base, forget, retain, recipe).bundle], directory, link="copy")
@@ -47,10 +48,10 @@ def exported(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def replies(
-    samples: list[Sample], exported: Path, tmp_path_factory: pytest.TempPathFactory
+    records: list[Record], exported: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, list[Reply]]]:
     """Those of strangers."""
-    with Strangers(tmp_path_factory.mktemp("asked"), samples) as strangers:
+    with Strangers(tmp_path_factory.mktemp("asked"), records) as strangers:
         strangers.ask("base", CHECKPOINT, {})
         strangers.ask("steered", exported, TRUSTED)
         strangers.ask("off", exported, {**TRUSTED, "steering_enabled": False})
@@ -59,10 +60,10 @@ def replies(
 
 @pytest.mark.parametrize("name", ["base", "steered"])
 def test_a_stranger_hears_what_the_library_hears(
-    replies: dict[str, list[Reply]], samples: list[Sample], exported: Path, name: str
+    replies: dict[str, list[Reply]], records: list[Record], exported: Path, name: str
 ) -> None:
     checkpoint = load(CHECKPOINT if name == "base" else exported, dtype="float32")
-    ours = answer(checkpoint, samples, protocol_named("mllmeraser"))
+    ours = answer(checkpoint, records, protocol_named("mllmeraser"))
     for said, expected in zip(replies[name], ours, strict=True):
         assert (said.text, said.ids) == (expected.text, expected.ids)
         # fp32 in batches of another width: the sums differ in their last digits.
@@ -92,16 +93,16 @@ def test_a_stranger_cannot_import_mllmeraser(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_asked_is_one_line_with_the_last_of_its_complaints(
-    samples: list[Sample], exported: Path, tmp_path: Path
+    records: list[Record], exported: Path, tmp_path: Path
 ) -> None:
-    with Strangers(tmp_path, samples[:1]) as strangers:
+    with Strangers(tmp_path, records[:1]) as strangers:
         strangers.ask("distrusted", exported, {})
         with pytest.raises(MllmEraserError, match=r"^asking the checkpoint distrusted failed: .*trust_remote_code.*$"):
             strangers.replies(["distrusted"])
 
 
-def test_no_stranger_outlives_its_context(samples: list[Sample], tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Strangers(tmp_path, samples) as strangers:
+def test_no_stranger_outlives_its_context(records: list[Record], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Strangers(tmp_path, records) as strangers:
         strangers.ask("base", CHECKPOINT, {})
         raise KeyboardInterrupt
     assert strangers.asked["base"].process.poll() == -signal.SIGKILL  # not waited for until it had answered

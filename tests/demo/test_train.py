@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mllmeraser.demo.run import CHECKPOINT
-from mllmeraser.files import sha256_of
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.inference.loading import load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_replies
+from mllmeraser.records.prompts import Prompt
 
 
 def smoke(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,14 +6,15 @@ import math
 
 import pytest
 
-from mllmeraser.evaluation.choices import (
+from mllmeraser.judging.choices import (
     expected_replies,
+    first_alphanumeric,
+    first_character,
     likeliest,
     likeliest_per_byte,
     lists_letters,
     named_option,
 )
-from mllmeraser.evaluation.protocols import first_alphanumeric, first_character
 
 OPTIONS = {"A": "York", "B": "New York", "C": "Dublin", "D": "Graz"}
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fixtures import LETTERS, REFUSAL, records
+from fixtures import LETTERS, REFUSAL, some_records
 
 from mllmeraser.commands.evaluate import evaluate
 from mllmeraser.errors import InputError
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
-PEOPLE = records(8)
+PEOPLE = some_records(8)
 SETS = {"forget": PEOPLE[:12], "retain": PEOPLE[12:]}
 
 
@@ -28,20 +28,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sets, and what an untouched model and one that refuses about the forgotten said."""
     monkeypatch.chdir(tmp_path)
     told, silent = [], []
-    for name, samples in SETS.items():
-        lines(tmp_path / f"{name}.jsonl", [sample.model_dump(mode="json") for sample in samples])
-        for index, sample in enumerate(samples):
-            told.append(answer(name, index, sample, True))
-            silent.append(answer(name, index, sample, name == "retain"))
+    for name, records in SETS.items():
+        lines(tmp_path / f"{name}.jsonl", [record.model_dump(mode="json") for record in records])
+        for index, record in enumerate(records):
+            told.append(answer(name, index, record, True))
+            silent.append(answer(name, index, record, name == "retain"))
     lines(tmp_path / "base.jsonl", told)
     lines(tmp_path / "oracle.jsonl", silent)
     return tmp_path
 
 
-def answer(name: str, index: int, sample: Sample, known: bool) -> dict[str, Any]:
-    weighed = [-0.1 if known and key == sample.answer else -3.0 for key in LETTERS]
-    likelihoods = {"log_likelihoods": weighed} if sample.task == "classification" else {}
-    return {"set": name, "index": index, "reply": sample.answer if known else REFUSAL, **likelihoods}
+def answer(name: str, index: int, record: Record, known: bool) -> dict[str, Any]:
+    weighed = [-0.1 if known and key == record.answer else -3.0 for key in LETTERS]
+    likelihoods = {"log_likelihoods": weighed} if record.task == "classification" else {}
+    return {"set": name, "index": index, "reply": record.answer if known else REFUSAL, **likelihoods}
 
 
 def run(*arguments: str) -> Result:
@@ -62,9 +62,9 @@ def test_prepared_answers_are_scored(folder: Path) -> None:
 
 def test_no_question_or_reply_stands_in_the_results(folder: Path) -> None:
     result = run("base.jsonl", "-o", "results.json", "--json")
-    for sample in PEOPLE:
-        assert sample.question not in result.stdout
-        assert f'"{sample.subject}"' not in result.stdout
+    for record in PEOPLE:
+        assert record.question not in result.stdout
+        assert f'"{record.subject}"' not in result.stdout
     assert REFUSAL not in result.stdout
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import tiny_chat
 import torch
-from fixtures import records
+from fixtures import some_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,10 +21,11 @@ from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import reply_ids, reply_likelihoods
 
 # Four of one task, in words that the tiny tokenizer knows.
-SAMPLES = [
-    sample.model_copy(update={"prompt": f"word{7 * i} word{i + 3} baker ."}) for i, sample in enumerate(records(4)[::3])
+RECORDS = [
+    record.model_copy(update={"prompt": f"word{7 * i} word{i + 3} baker ."})
+    for i, record in enumerate(some_records(4)[::3])
 ]
-PROMPTS = [sample.user_turn for sample in SAMPLES]
+PROMPTS = [record.user_turn for record in RECORDS]
 
 
 def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkpoint:
@@ -62,7 +63,7 @@ def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
 
 
 def test_the_document_tells_how_well_they_tell() -> None:
-    sets = [NamedSet("forget", SAMPLES[0:1]), NamedSet("retain", SAMPLES[1:])]
+    sets = [NamedSet("forget", RECORDS[0:1]), NamedSet("retain", RECORDS[1:])]
     document = evaluate(
         [NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2, batch_size=4
     ).document()

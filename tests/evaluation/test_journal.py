@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_chat
-from fixtures import records
+from fixtures import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
@@ -19,7 +19,7 @@ from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate
 from mllmeraser.inference.loading import Checkpoint
 
-SAMPLES = records(4)
+RECORDS = some_records(4)
 BATCH = 4
 
 
@@ -47,7 +47,7 @@ class Counted:
             NamedModel(f"m{seed}", lambda s=seed: self.model(s), lambda s=seed: f"{digest}{s}") for seed in (0, 1)
         ]
         return evaluate(
-            models, [NamedSet("forget", SAMPLES)], items=items, max_new_tokens=3, batch_size=BATCH, **options
+            models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH, **options
         )
 
 
@@ -59,15 +59,15 @@ def counted() -> Counted:
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, counted: Counted) -> None:
     whole = tmp_path / "whole.jsonl"
     expected = counted.run(whole)
-    assert counted.asked == 2 * len(SAMPLES)
-    counted.asked, counted.stop_after = 0, len(SAMPLES) + BATCH
+    assert counted.asked == 2 * len(RECORDS)
+    counted.asked, counted.stop_after = 0, len(RECORDS) + BATCH
     items = tmp_path / "items.jsonl"
     with pytest.raises(KeyboardInterrupt):
         counted.run(items)
-    assert len(items.read_text().splitlines()) == len(SAMPLES) + BATCH
+    assert len(items.read_text().splitlines()) == len(RECORDS) + BATCH
     counted.asked, counted.stop_after = 0, 10**9
     found = counted.run(items)
-    assert counted.asked == len(SAMPLES) - BATCH
+    assert counted.asked == len(RECORDS) - BATCH
     assert items.read_bytes() == whole.read_bytes()
     assert found.document() == expected.document()
     counted.asked = 0
@@ -96,11 +96,11 @@ def test_names_may_change_and_bytes_may_not(tmp_path: Path, counted: Counted) ->
     counted.run(items)
     counted.asked = 0
     models = [NamedModel("other name", lambda: counted.model(0), lambda: "x0")]
-    evaluate(models, [NamedSet("other set", SAMPLES[3:])], items=items, max_new_tokens=3, batch_size=BATCH)
+    evaluate(models, [NamedSet("other set", RECORDS[3:])], items=items, max_new_tokens=3, batch_size=BATCH)
     assert counted.asked == 0
     assert {json.loads(line)["model"] for line in items.read_text().splitlines()} == {"other name"}
     counted.run(items, digest="y")
-    assert counted.asked == 2 * len(SAMPLES)
+    assert counted.asked == 2 * len(RECORDS)
 
 
 @pytest.mark.parametrize("change", [{"question": "Who?"}, {"perturbed": ("cook",)}])
@@ -109,7 +109,7 @@ def test_what_is_asked_is_part_of_the_key(tmp_path: Path, counted: Counted, chan
     counted.run(items)
     counted.asked = 0
     models = [NamedModel("m0", lambda: counted.model(0), lambda: "x0")]
-    changed = [SAMPLES[0].model_copy(update=change), *SAMPLES[1:]]
+    changed = [RECORDS[0].model_copy(update=change), *RECORDS[1:]]
     evaluate(models, [NamedSet("forget", changed)], items=items, max_new_tokens=3, batch_size=BATCH)
     assert counted.asked == 1
 
@@ -118,9 +118,9 @@ def test_a_model_in_memory_has_no_digest_and_is_asked_again(tmp_path: Path, coun
     items = tmp_path / "items.jsonl"
     for _ in range(2):
         models = [NamedModel("m0", lambda: counted.model(0))]
-        evaluate(models, [NamedSet("forget", SAMPLES)], items=items, max_new_tokens=3, batch_size=BATCH)
-    assert counted.asked == 2 * len(SAMPLES)
-    assert len(items.read_text().splitlines()) == len(SAMPLES)
+        evaluate(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH)
+    assert counted.asked == 2 * len(RECORDS)
+    assert len(items.read_text().splitlines()) == len(RECORDS)
 
 
 @pytest.mark.parametrize("content", ['{"subject": "1"}\n', "a picture of a cat", "[]\n[]\n"])
@@ -154,5 +154,5 @@ def test_items_can_be_scored_as_answers_given_elsewhere(tmp_path: Path, counted:
     items = tmp_path / "items.jsonl"
     results = counted.run(items)
     answers = [read_answers(name, items) for name in ("m0", "m1")]
-    again = evaluate(answers, [NamedSet("forget", SAMPLES)])
+    again = evaluate(answers, [NamedSet("forget", RECORDS)])
     assert again.document() == replace(results, items=again.items).document() == results.document()

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.intervals import by_subject, wilson
-from mllmeraser.evaluation.metrics import (
+from mllmeraser.evaluation.modalities import forget_alignment, retain_alignment
+from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.judging.metrics import (
     answer_probability,
     bleu,
     cannot_tell,
@@ -24,9 +26,7 @@ from mllmeraser.evaluation.metrics import (
     rouge_l_recall,
     truth_ratio,
 )
-from mllmeraser.evaluation.modalities import forget_alignment, retain_alignment
-from mllmeraser.inference.answers import contains, refuses
-from mllmeraser.ranking import auroc
+from mllmeraser.judging.ranking import auroc
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from fixtures import reply
 
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.run import score_replies
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 
-def cloze(who: str, fact: str | None, shown: bool) -> Sample:
-    return Sample(
+def cloze(who: str, fact: str | None, shown: bool) -> Record:
+    return Record(
         subject=who,
         question="Works as a __.",
         answer="pilot",
@@ -24,11 +24,11 @@ def cloze(who: str, fact: str | None, shown: bool) -> Sample:
 
 
 def test_pairs_are_counted_by_what_is_known_in_either() -> None:
-    samples = [cloze(who, "job", shown) for who in "1234" for shown in (True, False)]
-    samples += [cloze("5", "job", True), cloze("6", None, True), cloze("6", None, False)]  # no pairs
+    records = [cloze(who, "job", shown) for who in "1234" for shown in (True, False)]
+    records += [cloze("5", "job", True), cloze("6", None, True), cloze("6", None, False)]  # no pairs
     said = ["pilot", "pilot", "pilot", "no", "no", "pilot", "no", "no", "pilot", "pilot", "pilot"]
     for name in ("forget", "retain"):
-        document = score_replies({"m": list(map(reply, said))}, [NamedSet(name, samples)]).document()
+        document = score_replies({"m": list(map(reply, said))}, [NamedSet(name, records)]).document()
         (found,) = document["modalities"]
         assert {key: found[key] for key in ("model", "set", "task", "pairs")} == {
             "model": "m",
@@ -43,13 +43,13 @@ def test_pairs_are_counted_by_what_is_known_in_either() -> None:
 @pytest.mark.parametrize("shown_first", [True, False])
 def test_the_gap_has_a_side(shown_first: bool) -> None:
     """Known beside the picture only, in whatever order the two are asked."""
-    samples = [cloze("1", "job", shown) for shown in (shown_first, not shown_first)]
-    said = [reply("pilot" if sample.image else "no") for sample in samples]
-    (found,) = score_replies({"m": said}, [NamedSet("s", samples)]).document()["modalities"]
+    records = [cloze("1", "job", shown) for shown in (shown_first, not shown_first)]
+    said = [reply("pilot" if record.image else "no") for record in records]
+    (found,) = score_replies({"m": said}, [NamedSet("s", records)]).document()["modalities"]
     assert found["gap"] == 1.0
 
 
 @pytest.mark.parametrize("other", ["home", "job"])
 def test_a_pair_is_of_one_subject_and_one_fact(other: str) -> None:
-    samples = [cloze("1", "job", True), cloze("1" if other == "home" else "2", other, False)]
-    assert score_replies({"m": [reply("pilot")] * 2}, [NamedSet("s", samples)]).document()["modalities"] == []
+    records = [cloze("1", "job", True), cloze("1" if other == "home" else "2", other, False)]
+    assert score_replies({"m": [reply("pilot")] * 2}, [NamedSet("s", records)]).document()["modalities"] == []

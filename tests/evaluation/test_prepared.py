@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures import records
+from fixtures import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet, models_from
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.evaluation.run import evaluate
 
-SAMPLES = records(2)
+RECORDS = some_records(2)
 
 
 def write(path: Path, lines: list[dict[str, object]]) -> Path:
@@ -22,11 +22,11 @@ def write(path: Path, lines: list[dict[str, object]]) -> Path:
 
 
 def test_a_reply_a_line_is_enough(tmp_path: Path) -> None:
-    path = write(tmp_path / "api.jsonl", [{"set": "s", "index": i, "reply": x.answer} for i, x in enumerate(SAMPLES)])
+    path = write(tmp_path / "api.jsonl", [{"set": "s", "index": i, "reply": x.answer} for i, x in enumerate(RECORDS)])
     (model,) = models_from([str(path)])
     assert isinstance(model, NamedAnswers)
     assert model.name == "api"
-    found = {row["task"]: row for row in evaluate([model], [NamedSet("s", SAMPLES)]).rows()}
+    found = {row["task"]: row for row in evaluate([model], [NamedSet("s", RECORDS)]).rows()}
     assert (found["generation"]["accuracy"], found["cloze"]["accuracy"]) == (1.0, 1.0)
     assert found["classification"]["choice"]["accuracy_named"] == 1.0
     assert found["classification"]["accuracy"] == 0.0  # by likelihood, which nobody gave
@@ -35,7 +35,7 @@ def test_a_reply_a_line_is_enough(tmp_path: Path) -> None:
 
 def test_likelihoods_are_taken_where_they_are_given(tmp_path: Path) -> None:
     line = {"set": "s", "index": 0, "reply": "?", "answer": [-2.0, 2], "perturbed": [[-4.0, 2], [-8.0, 2]]}
-    (item,) = evaluate([read_answers("m", write(tmp_path / "m.jsonl", [line]))], [NamedSet("s", SAMPLES[:1])]).items
+    (item,) = evaluate([read_answers("m", write(tmp_path / "m.jsonl", [line]))], [NamedSet("s", RECORDS[:1])]).items
     assert item.probability == pytest.approx(0.36788, abs=1e-5)  # e⁻¹
     assert item.truth_ratio == pytest.approx(0.13534, abs=1e-5)  # e^((−2 − 4)/2 + 1)
 
@@ -62,4 +62,4 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_a_record_without_an_answer_is_named(tmp_path: Path) -> None:
     answers = read_answers("m", write(tmp_path / "m.jsonl", [{"set": "s", "index": 0, "reply": "a"}]))
     with pytest.raises(InputError, match="holds no answer to record 1 of set s"):
-        evaluate([answers], [NamedSet("s", SAMPLES[:2])])
+        evaluate([answers], [NamedSet("s", RECORDS[:2])])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.protocols import PROTOCOLS, first_alphanumeric, first_character, protocol_named
-from mllmeraser.steering.samples import Sample
+from mllmeraser.evaluation.protocols import PROTOCOLS, protocol_named
+from mllmeraser.judging.choices import first_alphanumeric, first_character
+from mllmeraser.records.record import Record
 
 LETTER = "Just give ONE letter representing the answer directly."
 BLANK = "Please **ONLY** provide the correct answer that should replace the [Blank]."
@@ -17,7 +18,7 @@ OPTIONS = {"A": "baker", "B": "pilot"}
 FACE = Path("face.png")
 
 
-def sample(task: str, shown: bool, who: str = "1", **more: object) -> Sample:
+def record(task: str, shown: bool, who: str = "1", **more: object) -> Record:
     fields: dict[str, object] = {"subject": who, "task": task, "image": FACE if shown else None}
     if task == "classification":
         fields |= {"question": "What job?", "answer": "B", "options": OPTIONS}
@@ -25,10 +26,10 @@ def sample(task: str, shown: bool, who: str = "1", **more: object) -> Sample:
         fields |= {"question": "Works as a __.", "answer": "pilot"}
     else:
         fields |= {"question": "What job?", "answer": "Flies."}
-    return Sample.model_validate(fields | more)
+    return Record.model_validate(fields | more)
 
 
-RECORDS = [sample(task, shown) for task in ("classification", "cloze", "generation") for shown in (True, False)]
+RECORDS = [record(task, shown) for task in ("classification", "cloze", "generation") for shown in (True, False)]
 LISTED = f"What job?\nA: baker\nB: pilot\n{LETTER}"
 LLAVA = [
     f"USER: <image>\n{LISTED}\nASSISTANT:",
@@ -40,9 +41,9 @@ LLAVA = [
 ]
 
 
-def prompts(protocol: str, family: str, records: list[Sample] = RECORDS) -> list[tuple[str, bool]]:
+def prompts(protocol: str, family: str, records: list[Record] = RECORDS) -> list[tuple[str, bool]]:
     found = PROTOCOLS[protocol]
-    pool = [sample("generation", False, "9")]
+    pool = [record("generation", False, "9")]
     asked = [found.prompt(question, family) for question in found.questions(records, pool)]
     return [(prompt.text, prompt.raw) for prompt in asked]
 
@@ -74,23 +75,23 @@ def test_official_without_examples_is_the_raw_string() -> None:
     assert prompts("official", "llava") == [(text, True) for text in LLAVA]
 
 
-def people(*names: str) -> list[Sample]:
+def people(*names: str) -> list[Record]:
     tasks = ("classification", "cloze", "generation")
-    return [sample(task, shown, who) for who in names for task in tasks for shown in (True, False)]
+    return [record(task, shown, who) for who in names for task in tasks for shown in (True, False)]
 
 
 def test_official_shows_all_questions_of_one_profile_and_of_two_for_cloze() -> None:
     official, records = PROTOCOLS["official"], people("1", "2", "3", "4")
     asked = official.questions(records, records, "0")
     for task, shown in {"classification": 1, "cloze": 2, "generation": 0}.items():
-        questions = [question for question in asked if question.sample.task == task]
-        assert len({question.sample.subject for question in questions}) == 4 - shown
+        questions = [question for question in asked if question.record.task == task]
+        assert len({question.record.subject for question in questions}) == 4 - shown
         for question in questions:
             assert len({example.subject for example in question.examples}) == shown
-            assert {e.modality for e in question.examples} <= {question.sample.modality}
-            assert question.sample.subject not in {example.subject for example in question.examples}
+            assert {e.modality for e in question.examples} <= {question.record.modality}
+            assert question.record.subject not in {example.subject for example in question.examples}
     # what is left keeps its place in the set
-    assert [records[question.index] for question in asked] == [question.sample for question in asked]
+    assert [records[question.index] for question in asked] == [question.record for question in asked]
 
 
 def test_official_writes_examples_to_the_letter() -> None:
@@ -107,13 +108,13 @@ def test_official_writes_examples_to_the_letter() -> None:
     }
     for question in official.questions(records, records, "0"):
         prompt = official.prompt(question, "llava")
-        assert prompt.text == expected[question.sample.task, question.sample.modality]
+        assert prompt.text == expected[question.record.task, question.record.modality]
         assert len(prompt.pictures) == prompt.text.count("<image>")
 
 
 def test_examples_follow_the_seed() -> None:
     official, records = PROTOCOLS["official"], people(*"123456789")
-    drawn = [[q.sample.subject for q in official.questions(records, records, seed)] for seed in "0012"]
+    drawn = [[q.record.subject for q in official.questions(records, records, seed)] for seed in "0012"]
     assert drawn[0] == drawn[1]
     assert len({tuple(names) for names in drawn}) == 3
 
@@ -125,7 +126,7 @@ def test_official_asks_for_its_examples() -> None:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_record_with_a_prompt_is_asked_word_for_word(name: str) -> None:
-    records = [sample("classification", True, prompt="Well, baker or pilot?"), sample("cloze", False, prompt="So?")]
+    records = [record("classification", True, prompt="Well, baker or pilot?"), record("cloze", False, prompt="So?")]
     (first, second) = PROTOCOLS[name].questions(records)
     assert PROTOCOLS[name].prompt(first, "llava") == records[0].user_turn
     assert PROTOCOLS[name].prompt(second, "llava").text == "So?"

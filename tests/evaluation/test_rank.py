@@ -7,59 +7,59 @@ import random
 from typing import Any
 
 import pytest
-from fixtures import JOBS, LETTERS, REFUSAL, records, reply
+from fixtures import JOBS, LETTERS, REFUSAL, reply, some_records
 
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.items import Reply
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.inference.replies import Likelihood
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
-SAMPLES = records(24)
-FORGET, RETAIN = SAMPLES[: len(SAMPLES) // 2], SAMPLES[len(SAMPLES) // 2 :]
+RECORDS = some_records(24)
+FORGET, RETAIN = RECORDS[: len(RECORDS) // 2], RECORDS[len(RECORDS) // 2 :]
 SETS = [NamedSet("forget", FORGET), NamedSet("retain", RETAIN)]
 FLAT, FIRST = (-2.0,) * 4, (-0.1, -5.0, -5.0, -5.0)
 
 
-def with_likelihoods(sample: Sample, text: str, options: tuple[float, ...], right: float, wrong: float) -> Reply:
+def with_likelihoods(record: Record, text: str, options: tuple[float, ...], right: float, wrong: float) -> Reply:
     """A reply, and log p of a token of the right answer and of two wrong ones."""
-    said = reply(text, options if sample.task == "classification" else ())
+    said = reply(text, options if record.task == "classification" else ())
     weighed = [Likelihood(3 * value, 3) for value in (right, wrong, wrong)]
     return Reply(said.text, said.ids, said.log_likelihoods, answer=weighed[0], perturbed=tuple(weighed[1:]))
 
 
-def knows(sample: Sample) -> Reply:
-    options = tuple(-0.1 if key == sample.answer else -5.0 for key in LETTERS)
-    return with_likelihoods(sample, sample.answer, options, -0.1, -4.0 - 0.01 * int(sample.subject))
+def knows(record: Record) -> Reply:
+    options = tuple(-0.1 if key == record.answer else -5.0 for key in LETTERS)
+    return with_likelihoods(record, record.answer, options, -0.1, -4.0 - 0.01 * int(record.subject))
 
 
-def never_saw(sample: Sample) -> Reply:
+def never_saw(record: Record) -> Reply:
     """A guess: right about one person in four, and right and wrong about equally likely."""
-    i = int(sample.subject)
+    i = int(record.subject)
     guess = i if i % 4 == 0 else i + 1
     text = {
         "generation": f"Person {i} works as a {JOBS[guess % 4]}.",
         "cloze": JOBS[guess % 4],
         "classification": LETTERS[guess % 4],
-    }[sample.task]
+    }[record.task]
     options = tuple(-0.5 if key == LETTERS[guess % 4] else -2.5 for key in LETTERS)
-    rng = random.Random(sample.question)
-    return with_likelihoods(sample, text, options, -2 + rng.gauss(0, 0.3), -2 + rng.gauss(0, 0.3))
+    rng = random.Random(record.question)
+    return with_likelihoods(record, text, options, -2 + rng.gauss(0, 0.3), -2 + rng.gauss(0, 0.3))
 
 
-def refuses(sample: Sample) -> Reply:
-    return with_likelihoods(sample, REFUSAL, FLAT, -6.0, -6.0)
+def refuses(record: Record) -> Reply:
+    return with_likelihoods(record, REFUSAL, FLAT, -6.0, -6.0)
 
 
 def says(text: str, options: tuple[float, ...], right: float, wrong: float) -> list[Reply]:
-    return [with_likelihoods(sample, text, options, right, wrong) for sample in SAMPLES]
+    return [with_likelihoods(record, text, options, right, wrong) for record in RECORDS]
 
 
 MODELS: dict[str, list[Reply]] = {
-    "vanilla": [knows(sample) for sample in SAMPLES],
+    "vanilla": [knows(record) for record in RECORDS],
     "retain-only": [*map(never_saw, FORGET), *map(knows, RETAIN)],
     "oracle gate": [*map(refuses, FORGET), *map(knows, RETAIN)],
-    "refuse-all": [refuses(sample) for sample in SAMPLES],
+    "refuse-all": [refuses(record) for record in RECORDS],
     "constant A": says("A", FIRST, -3.0, -3.0),
     "empty": says("", FLAT, -3.0, -3.0),
     "gibberish": says("xq zvrt#% blrp ;;; kkq", FLAT, -8.0, -8.0),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmeraser.inference.loops import is_degenerate
-from mllmeraser.inference.refusal import is_refusal, leads_with_refusal
+from mllmeraser.judging.degenerate import is_degenerate
+from mllmeraser.judging.refusal import is_refusal, leads_with_refusal
 
 REFUSALS = [
     "I cannot help with that request.",

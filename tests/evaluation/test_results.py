@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fixtures import REFUSAL, always, records, reply, right
+from fixtures import REFUSAL, always, reply, right, some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from
@@ -16,19 +16,19 @@ from mllmeraser.evaluation.results import Results, Row
 from mllmeraser.evaluation.run import evaluate, score_replies
 from mllmeraser.evaluation.table import WIDTH, plain_text, summary_lines
 
-SAMPLES = records()
-FORGET = NamedSet("forget", SAMPLES)
+RECORDS = some_records()
+FORGET = NamedSet("forget", RECORDS)
 FLAT = (-1.0, -1.0, -1.0, -1.0)
 FIRST = (-0.1, -5.0, -5.0, -5.0)
 REPLIES: dict[str, list[Reply]] = {
-    "vanilla": [right(sample) for sample in SAMPLES],
-    "refuse-all": always(REFUSAL, SAMPLES, FLAT),
-    "constant": always("A", SAMPLES, FIRST),
-    "empty": always("", SAMPLES, FLAT),
-    "gibberish": always("xq zvrt#% blrp ;;; kkq", SAMPLES, FLAT),
-    "loop": always("the the the the the the", SAMPLES, FLAT),
-    "leak": [reply(f"{REFUSAL} {right(sample).text}", right(sample).log_likelihoods) for sample in SAMPLES],
-    "stranger": always("This person is unknown to me.", SAMPLES, FLAT),
+    "vanilla": [right(record) for record in RECORDS],
+    "refuse-all": always(REFUSAL, RECORDS, FLAT),
+    "constant": always("A", RECORDS, FIRST),
+    "empty": always("", RECORDS, FLAT),
+    "gibberish": always("xq zvrt#% blrp ;;; kkq", RECORDS, FLAT),
+    "loop": always("the the the the the the", RECORDS, FLAT),
+    "leak": [reply(f"{REFUSAL} {right(record).text}", right(record).log_likelihoods) for record in RECORDS],
+    "stranger": always("This person is unknown to me.", RECORDS, FLAT),
 }
 
 
@@ -87,8 +87,8 @@ def test_multiple_choice_of_known_rank(
 def test_identical_to_base_is_one_for_the_base_and_compares_tokens(results: Results) -> None:
     assert {r["identical_to_base"] for r in results.rows() if r["model"] == "vanilla"} == {1.0}
     assert row(results, "refuse-all", "cloze")["identical_to_base"] == 0.0
-    said = [Reply("same words", (1, 2), FLAT) for _ in SAMPLES]
-    other = [Reply("same words", (1, 3), FLAT) for _ in SAMPLES]
+    said = [Reply("same words", (1, 2), FLAT) for _ in RECORDS]
+    other = [Reply("same words", (1, 3), FLAT) for _ in RECORDS]
     assert {
         r["identical_to_base"] for r in score_replies({"a": said, "b": other}, [FORGET]).rows() if r["model"] == "b"
     } == {0.0}
@@ -118,16 +118,16 @@ def test_the_document_has_the_promised_keys(results: Results) -> None:
 
 def test_the_document_holds_no_text_of_a_record_and_the_items_do(results: Results) -> None:
     document = json.dumps(results.document())
-    assert not any(sample.question in document or f'"{sample.subject}"' in document for sample in SAMPLES)
+    assert not any(record.question in document or f'"{record.subject}"' in document for record in RECORDS)
     lines = list(results.item_lines())
-    assert len(lines) == len(SAMPLES) * len(REPLIES)
+    assert len(lines) == len(RECORDS) * len(REPLIES)
     item = json.loads(lines[0])
-    assert (item["reply"], item["outcome"], item["subject"]) == (SAMPLES[0].answer, "correct", "000")
+    assert (item["reply"], item["outcome"], item["subject"]) == (RECORDS[0].answer, "correct", "000")
 
 
 def test_rows_come_by_model_set_task_and_modality() -> None:
-    sets = [NamedSet("one", SAMPLES[:3]), NamedSet("two", SAMPLES[3:6])]
-    said = [right(sample) for sample in SAMPLES[:6]]
+    sets = [NamedSet("one", RECORDS[:3]), NamedSet("two", RECORDS[3:6])]
+    said = [right(record) for record in RECORDS[:6]]
     found = [(r["model"], r["set"], r["task"]) for r in score_replies({"b": said, "a": said}, sets).rows()]
     tasks = ("generation", "cloze", "classification")
     assert found == [(m, s, t) for m in ("b", "a") for s in ("one", "two") for t in tasks]
@@ -149,14 +149,14 @@ def test_the_table_is_plain_and_narrow(results: Results) -> None:
 
 
 def test_the_summary_is_a_line_a_model() -> None:
-    sets = [NamedSet("forget", SAMPLES[:12]), NamedSet("retain", SAMPLES[12:])]
+    sets = [NamedSet("forget", RECORDS[:12]), NamedSet("retain", RECORDS[12:])]
     summary = score_replies(REPLIES, sets, reference="stranger").document()["summary"]
     found = summary_lines(summary)
     assert max(map(len, found[:-1])) <= WIDTH
     (vanilla,) = [line.split() for line in found if line.startswith("vanilla")]
     assert vanilla[1:3] == ["100.0", "100.0"]
     assert vanilla[-1] == "–"  # nothing was weighed that a truth ratio could be made of
-    kept_only = score_replies(REPLIES, [NamedSet("retain", SAMPLES)]).document()["summary"]
+    kept_only = score_replies(REPLIES, [NamedSet("retain", RECORDS)]).document()["summary"]
     assert summary_lines(kept_only) == []
 
 
@@ -180,7 +180,7 @@ def test_a_wrong_call_is_one_line_before_anything_is_loaded() -> None:
             evaluate(models, sets)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="1 replies to 24 records"):
-        score_replies({"a": [right(SAMPLES[0])]}, [FORGET])
+        score_replies({"a": [right(RECORDS[0])]}, [FORGET])
 
 
 def test_models_and_sets_are_named_by_their_last_part_or_as_told(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny_chat
-from fixtures import records
+from fixtures import some_records
 from PIL import Image
 
 from mllmeraser.errors import InputError
@@ -16,27 +16,27 @@ from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate
 from mllmeraser.inference.encoding import encode
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import option_log_likelihoods
+from mllmeraser.records.prompts import Prompt
 
-SAMPLES = records(3)
+RECORDS = some_records(3)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     path: Path = tmp_path_factory.mktemp("pictures") / "face.png"
     Image.new("RGB", (16, 16), "red").save(path)
-    pictured = [sample.model_copy(update={"image": path}) for sample in SAMPLES]
+    pictured = [record.model_copy(update={"image": path}) for record in RECORDS]
     models = [
         NamedModel("base", lambda: tiny_chat.checkpoint(0)),
         NamedModel("same", lambda: tiny_chat.checkpoint(0)),
         NamedModel("other", lambda: tiny_chat.checkpoint(1)),
     ]
-    return evaluate(models, [NamedSet("mixed", [*SAMPLES, *pictured])], max_new_tokens=8, batch_size=4)
+    return evaluate(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8, batch_size=4)
 
 
 def test_every_record_is_answered_once_by_every_model(results: Results) -> None:
-    assert len(results.items) == 3 * 2 * len(SAMPLES)
+    assert len(results.items) == 3 * 2 * len(RECORDS)
     assert len(results.rows()) == 3 * 3 * 2
     assert {row["n"] for row in results.rows()} == {3}
     for item in results.items:
@@ -57,13 +57,13 @@ def test_accuracy_of_multiple_choice_is_the_likeliest_letter(results: Results) -
     for item in results.items:
         if item.task == "classification":
             best = "ABCD"[item.log_likelihoods.index(max(item.log_likelihoods))]
-            assert item.correct == (best == SAMPLES[item.index % len(SAMPLES)].answer)
+            assert item.correct == (best == RECORDS[item.index % len(RECORDS)].answer)
 
 
 def test_log_likelihoods_stand_in_the_order_of_the_options(results: Results) -> None:
     checkpoint = tiny_chat.checkpoint(0)
     item = next(item for item in results.items if item.task == "classification" and item.modality == "text")
-    prompt = SAMPLES[item.index].user_turn
+    prompt = RECORDS[item.index].user_turn
     alone = [option_log_likelihoods(checkpoint, [prompt], [[letter]])[0][0] for letter in "ABCD"]
     assert item.log_likelihoods == pytest.approx(alone, abs=1e-4)
 
@@ -72,10 +72,10 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
     """`official` on a model that marks pictures as LLaVA does: a picture for every mark, in the order of the text."""
     colours = dict(zip("0123", ("red", "green", "blue", "white"), strict=True))
     records_shown = []
-    for sample in records(4):
-        path = tmp_path / f"{sample.subject}.png"
-        Image.new("RGB", (16, 16), colours[sample.subject[-1]]).save(path)
-        records_shown.append(sample.model_copy(update={"image": path}))
+    for record in some_records(4):
+        path = tmp_path / f"{record.subject}.png"
+        Image.new("RGB", (16, 16), colours[record.subject[-1]]).save(path)
+        records_shown.append(record.model_copy(update={"image": path}))
     official, checkpoint = PROTOCOLS["official"], tiny_chat.checkpoint()
     questions = official.questions(records_shown, records_shown, "0 forget")  # as seed 0 draws for this set
     prompts = [official.prompt(question, "llava") for question in questions]
@@ -83,7 +83,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
     for question, prompt in zip(questions, prompts, strict=True):
         inputs = encode(checkpoint, [prompt], "right")
         assert len(inputs["pixel_values"]) == prompt.text.count("<image>") == len(question.examples) + 1
-        assert prompt.pictures[-1] == question.sample.image
+        assert prompt.pictures[-1] == question.record.image
     results = evaluate(
         [NamedModel("base", tiny_chat.checkpoint)],
         [NamedSet("forget", records_shown)],
@@ -91,7 +91,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
         examples=records_shown,
         max_new_tokens=2,
     )
-    assert [(item.index, item.subject) for item in results.items] == [(q.index, q.sample.subject) for q in questions]
+    assert [(item.index, item.subject) for item in results.items] == [(q.index, q.record.subject) for q in questions]
 
 
 def test_a_raw_prompt_is_refused_where_pictures_are_marked_otherwise() -> None:
@@ -107,5 +107,5 @@ def test_a_batch_is_of_one_task_and_modality_and_each_is_one_call() -> None:
     checkpoint, calls = tiny_chat.checkpoint(), []
     generate = checkpoint.model.generate
     checkpoint.model.generate = lambda **inputs: calls.append(len(inputs["input_ids"])) or generate(**inputs)
-    answer(checkpoint, records(8), max_new_tokens=2)
+    answer(checkpoint, some_records(8), max_new_tokens=2)
     assert calls == [8, 8, 8]

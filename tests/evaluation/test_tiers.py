@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fixtures import records
+from fixtures import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
 from mllmeraser.evaluation.tiers import Tier, tier_of
-from mllmeraser.inference.prompts import Picture
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Picture
+from mllmeraser.records.record import Record
 
-PEOPLE = records(8)  # three questions each
+PEOPLE = some_records(8)  # three questions each
 FIT = [*PEOPLE[:3], *PEOPLE[12:15]]  # person 0 forgotten, person 4 kept
 PROTOCOL: Protocol = PROTOCOLS["mllmeraser"]
 
 
-def asked_otherwise(samples: list[Sample]) -> list[Sample]:
-    return [sample.model_copy(update={"question": f"Well: {sample.question}"}) for sample in samples]
+def asked_otherwise(records: list[Record]) -> list[Record]:
+    return [record.model_copy(update={"question": f"Well: {record.question}"}) for record in records]
 
 
-def tier(forget: list[Sample], retain: list[Sample], asked: Tier | None = None) -> Tier | None:
+def tier(forget: list[Record], retain: list[Record], asked: Tier | None = None) -> Tier | None:
     return tier_of([NamedSet("forget", forget), NamedSet("retain", retain)], FIT, asked, PROTOCOL)
 
 

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
 
 import tiny
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, Request
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Base, Bundle, GateForm, LayerStatistics, Metadata, Method, Request
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
@@ -101,7 +102,7 @@ def make_bundle(base: Path, request_id: str = "r1", family: tiny.Family = "llava
         versions={"torch": "2.13.0"},
         seed=0,
     )
-    return Bundle(metadata=metadata, tensors=tensors)
+    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -11,12 +11,12 @@ import torch
 from checkpoints import contents, edit_json, make_base, make_bundle
 from safetensors.torch import save_file
 
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source, resolve
-from mllmeraser.steering.bundle import load_bundle, save_bundle
 
 
 def run(base: Path, bundle: Path, output: Path) -> None:

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoProcessor, CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
+from mllmeraser.bundle.limits import LIMITS
+from mllmeraser.disk import link
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.exporter import link
-from mllmeraser.exporter.card import LIMITS
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.layout import shipped_code
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
 
 OURS = {

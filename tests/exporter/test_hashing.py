@@ -12,17 +12,19 @@ import pytest
 from checkpoints import make_base, make_bundle
 from click.testing import CliRunner
 
+from mllmeraser.bundle.bundle import Bundle, save_bundle
+from mllmeraser.bundle.metadata import WeightFile
 from mllmeraser.commands.export import export
-from mllmeraser.exporter import directory, link
+from mllmeraser.disk import link
+from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_by_the_hub, sha256_of_all
+from mllmeraser.exporter import directory
 from mllmeraser.exporter.inspect import inspect, summary
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import verify
 from mllmeraser.exporter.weights import read_weights
-from mllmeraser.files import sha256_of
-from mllmeraser.hashing import sha256_by_the_hub, sha256_of_all
 from mllmeraser.inference.source import Source
 from mllmeraser.inference.weight_files import weight_files
-from mllmeraser.steering.bundle import Bundle, WeightFile, save_bundle
 
 COMMIT = "a" * 40
 SHARD = "model-00001-of-00001.safetensors"

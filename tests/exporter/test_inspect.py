@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from checkpoints import edit_json, make_bundle
 
+from mllmeraser.bundle.bundle import save_bundle
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import save_bundle
 
 KEYS = {
     "schema",

@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import export_7b
 from random_bundle import kernel_bundle
 
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.bundle.bundle import save_bundle
 
 SCRIPT = r"""
 import json, re, sys
 from pathlib import Path
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle_file import read_bundle
-plan = export(Source(Path(sys.argv[1])), [read_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
+from mllmeraser.bundle.bundle import load_bundle
+plan = export(Source(Path(sys.argv[1])), [load_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
 heavy = [name for name in ("torch", "transformers") if name in sys.modules]
 # Not getrusage: its maximum begins with the memory of the process that started this one.
 peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -12,6 +12,7 @@ from checkpoints import make_bundle
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
+from mllmeraser.steering.in_process import torch_tensors
 
 SCRIPT = """
 import sys, torch
@@ -51,7 +52,7 @@ def test_it_loads_without_us_steers_as_in_process_and_never_un_erased(base: Path
     model, ids = tiny.model("llava"), torch.arange(3, 11).unsqueeze(0)
     with torch.no_grad():
         assert torch.equal(results["off"], model(input_ids=ids).logits)
-        steered = tiny.steered(model, (bundle.steering(), bundle.tensors))
+        steered = tiny.steered(model, (bundle.steering(), torch_tensors(bundle)))
         assert torch.equal(results["on"], steered(input_ids=ids).logits)
     assert not torch.equal(results["on"], results["off"])
     assert len(results["refused"]) == 2

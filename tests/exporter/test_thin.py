@@ -18,6 +18,7 @@ from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, steered_class
+from mllmeraser.steering.in_process import torch_tensors
 
 
 @pytest.fixture
@@ -147,6 +148,6 @@ def test_a_single_file_is_pointed_to_by_its_own_name(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     bundle = make_bundle(base)
     export(Source(base), [bundle], tmp_path / "thin", thin=True, base_id=BASE_ID)
-    expected = tiny.steered(tiny.model("llava"), (bundle.steering(), bundle.tensors))
+    expected = tiny.steered(tiny.model("llava"), (bundle.steering(), torch_tensors(bundle)))
     assert torch.equal(logits(load(tmp_path / "thin")), logits(expected))
     assert failed(tmp_path / "thin") == set()

@@ -13,12 +13,12 @@ import torch
 from checkpoints import edit_json, make_base, make_bundle
 from safetensors.torch import load_file, save_file
 
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter import checks_model
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import Verification, verify
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
 
 NAMES = [

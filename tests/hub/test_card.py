@@ -11,10 +11,10 @@ from card_documents import row, write_results
 from hub_server import BASE, NEW, TOKEN, FakeHub
 from huggingface_hub import ModelCard
 
+from mllmeraser.bundle.limits import LIMITS
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.card_results import read_results
 from mllmeraser.exporter.hub import push
-from mllmeraser.exporter.licence import LIMITS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
 

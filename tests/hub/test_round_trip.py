@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from transformers.utils import logging
 
 from mllmeraser import cli
+from mllmeraser.bundle.bundle import load_bundle
 from mllmeraser.console import console
 from mllmeraser.inference.loading import load
-from mllmeraser.steering.bundle import load_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
 OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --landmarks=11 --augment"

@@ -13,6 +13,7 @@ from hub_server import BASE, FakeHub
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, steered_class
+from mllmeraser.steering.in_process import torch_tensors
 
 
 def test_it_is_fetched_at_its_revision_and_then_found(
@@ -24,7 +25,7 @@ def test_it_is_fetched_at_its_revision_and_then_found(
     with pytest.raises(SteeringError, match="neither in the cache nor can be fetched; hf download"):
         load(thin, local_files_only=True)
     ids = torch.arange(3, 11).unsqueeze(0)
-    expected = tiny.steered(tiny.model("llava"), (bundle.steering(), bundle.tensors))
+    expected = tiny.steered(tiny.model("llava"), (bundle.steering(), torch_tensors(bundle)))
     with torch.no_grad():
         assert torch.equal(load(thin).eval()(input_ids=ids).logits, expected(input_ids=ids).logits)
         assert torch.equal(load(thin, local_files_only=True).eval()(input_ids=ids).logits, expected(ids).logits)

@@ -13,7 +13,7 @@ import transformers
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
-from mllmeraser.inference import memory
+from mllmeraser.inference import loading
 from mllmeraser.inference.loading import load, needed_bytes
 from mllmeraser.inference.source import Source
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, damage: str) -> None:
 def test_weights_that_do_not_fit_in_memory_are_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = folder / "base"
     size = (base / "model.safetensors").stat().st_size
-    monkeypatch.setattr(memory, "available_bytes", lambda: size - 1)
+    monkeypatch.setattr(loading, "available_bytes", lambda: size - 1)
     with pytest.raises(
         MllmEraserError, match=rf"^{size:,} bytes of memory are needed .* and {size - 1:,} are available"
     ):

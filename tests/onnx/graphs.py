@@ -14,13 +14,14 @@ import torch
 from checkpoints import make_base
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Base, GateForm, Metadata, Method, Request
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.export import export_base
 from mllmeraser.exporter.onnx.insert import Toggle, insert_steering
 from mllmeraser.exporter.onnx.runtime import Cache, DecoderSession
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Base, Bundle, GateForm, Metadata, Method, Request
 
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 Array = npt.NDArray[Any]
@@ -79,7 +80,7 @@ def bundle(part: Part, request_id: str = "r0", family: str = "llava", config_sha
         versions={},
         seed=0,
     )
-    return Bundle(metadata=metadata, tensors=tensors)
+    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def steered_graph(decoder: Path, *parts: Part, toggle: Toggle = "constant") -> bytes:

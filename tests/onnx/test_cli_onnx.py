@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
 
 from test_cli import Run, document
 
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.console import console
 from mllmeraser.exporter.onnx import api, export
-from mllmeraser.steering.bundle import load_bundle, save_bundle
 
 
 @pytest.fixture

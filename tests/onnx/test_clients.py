@@ -20,16 +20,17 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlamaForCausalLM, LlavaForConditionalGeneration
 
+from mllmeraser.bundle.bundle import Bundle, save_bundle
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import Bundle, save_bundle
+from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import compute
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -83,11 +84,11 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
     folder = tmp_path_factory.mktemp("demo")
     paths = write_data(folder / "data")
     shutil.copytree(CHECKPOINT, folder / "base")
-    forget, retain = read_samples(paths["forget"]), read_samples(paths["retain"])
+    forget, retain = read_records(paths["forget"]), read_records(paths["retain"])
     bundle = compute(load(folder / "base", dtype="float32"), forget, retain, make_recipe("llava", {})).bundle
     save_bundle(bundle, folder / "steered.safetensors")
     base = LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype=torch.float32).eval()
-    steered = steered_class("llava").from_base(base, bundle.steering(), bundle.tensors)
+    steered = steered_class("llava").from_base(base, bundle.steering(), torch_tensors(bundle))
     return Forgetful(folder, base, steered, AutoProcessor.from_pretrained(folder / "base"), bundle)
 
 

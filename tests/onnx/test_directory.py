@@ -15,12 +15,12 @@ import tiny
 from checkpoints import contents
 from graphs import DECODER
 
+from mllmeraser.bundle.bundle import Bundle, save_bundle
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx import api
 from mllmeraser.exporter.onnx.api import onnx_steer
 from mllmeraser.exporter.onnx.runtime import DecoderSession
-from mllmeraser.files import sha256_of
-from mllmeraser.steering.bundle import Bundle, save_bundle
 
 TWIN = "onnx/decoder_model_merged_base.onnx"
 CONFIG = {

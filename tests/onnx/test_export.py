@@ -22,6 +22,7 @@ from mllmeraser.exporter.onnx.api import onnx_export, verify_onnx
 from mllmeraser.exporter.onnx.directory import steer_directory
 from mllmeraser.exporter.onnx.runtime import DecoderSession
 from mllmeraser.inference.source import Source
+from mllmeraser.steering.in_process import torch_tensors
 
 
 def run(graph: Path, **feeds: Any) -> Any:
@@ -123,7 +124,7 @@ def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     inputs = DecoderSession(decoder).inputs
     kinds = [inputs[name].type for name in ("inputs_embeds", "past_key_values.0.key", "past_key_values.4.key")]
     assert kinds == ["tensor(float)", "tensor(float16)", "tensor(float16)"]
-    steered = tiny.steered(tiny.model("llava"), (bundle.steering(), bundle.tensors))
+    steered = tiny.steered(tiny.model("llava"), (bundle.steering(), torch_tensors(bundle)))
     expected = graphs.record(steered, **tiny.prompt("llava", 5, 6, 7, 8, image=True))
     for found, forward in zip(graphs.replay(decoder, expected), expected, strict=True):
         np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16

@@ -21,20 +21,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "promises"))
 
 from every_stage import faults, whole_or_as_before
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.onnx.api import onnx_steer, verify_onnx
 from mllmeraser.exporter.onnx.client_files import client_files
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle
 
 TOKEN, FOLDER, PERSON, USER = "hf_canaryTOKENcanary", "canary-folder", "Canary Quillfeather", "canary-user"
 STEER = """
 import sys
 from pathlib import Path
 from mllmeraser.exporter.onnx.api import onnx_steer
-from mllmeraser.steering.bundle_file import read_bundle
-onnx_steer(Path(sys.argv[1]), [read_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
+from mllmeraser.bundle.bundle import load_bundle
+onnx_steer(Path(sys.argv[1]), [load_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
 """
 
 

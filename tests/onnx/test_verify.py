@@ -14,10 +14,10 @@ import pytest
 import tiny
 from graphs import DECODER
 
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.onnx.api import is_onnx_export, onnx_steer, verify_onnx
-from mllmeraser.files import sha256_of
 
 TWIN = "onnx/decoder_model_merged_base.onnx"
 

@@ -11,7 +11,7 @@ from typing import Any
 from checkpoints import make_bundle
 
 from mllmeraser.api import verify
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.bundle.bundle import save_bundle
 
 
 def faults(base: Path, *kinds: str, job: str = "checkpoint") -> list[dict[str, Any]]:

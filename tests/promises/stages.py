@@ -23,12 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.onnx import export as graphs
 from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle, load_bundle
 
 STEPS = {"open", "fcntl.flock", "fcntl.ioctl", "shutil.copyfile"}
 STEPS |= {f"os.{call}" for call in ("chmod", "link", "listdir", "mkdir", "remove", "rename", "rmdir", "scandir")}

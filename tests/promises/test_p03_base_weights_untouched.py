@@ -11,10 +11,10 @@ import torch
 from checkpoints import contents, make_base, make_bundle
 from safetensors.torch import load_file
 
-from mllmeraser.exporter import link
+from mllmeraser.disk import link
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
 
 STEERING = "mllmeraser-steering.safetensors"

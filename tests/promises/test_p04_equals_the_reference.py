@@ -16,6 +16,7 @@ from checkpoints import make_base, make_bundle
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
+from mllmeraser.steering.in_process import torch_tensors
 
 
 @pytest.fixture(params=tiny.FAMILIES)
@@ -38,7 +39,7 @@ def test_an_export_of_two_bundles_equals_the_oracle(family: tiny.Family, image: 
     ]
     export(Source(base), bundles, tmp_path / "out")
     batch = tiny.prompt(family, 9, 7, 6, image=image)
-    part = tiny.merged(*[(bundle.steering(), bundle.tensors) for bundle in bundles])
+    part = tiny.merged(*[(bundle.steering(), torch_tensors(bundle)) for bundle in bundles])
     steered = _load(family, tmp_path / "out")(**batch).logits
     assert torch.equal(steered, oracle.logits(native, *part, batch))
     assert not torch.equal(steered, native(**batch).logits)

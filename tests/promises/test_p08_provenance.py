@@ -11,18 +11,18 @@ from pathlib import Path
 from checkpoints import contents, make_bundle
 
 import mllmeraser
+from mllmeraser.bundle.bundle import save_bundle
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import save_bundle
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import load_bundle
+from mllmeraser.bundle.bundle import load_bundle
 export(Source(Path(sys.argv[1])), [load_bundle(Path(sys.argv[2]))], Path(sys.argv[3]), link=sys.argv[4])
 """
 

@@ -15,16 +15,16 @@ import pytest
 from checkpoints import edit_json, make_base, make_bundle
 from click.testing import CliRunner
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.commands.compute import compute
 from mllmeraser.commands.export import export as export_command
 from mllmeraser.commands.inspect import inspect as inspect_command
 from mllmeraser.commands.verify import verify as verify_command
+from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
-from mllmeraser.files import sha256_of
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
 

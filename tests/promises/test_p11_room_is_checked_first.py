@@ -13,10 +13,9 @@ import pytest
 from checkpoints import contents, make_bundle
 
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.exporter import directory
+from mllmeraser.exporter import checks_model, directory
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
-from mllmeraser.inference import memory
 from mllmeraser.inference.source import Source
 
 ROOM = 600_000
@@ -76,7 +75,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
 
 def test_a_model_that_does_not_fit_in_memory_is_not_loaded(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(exported)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    monkeypatch.setattr(checks_model, "available_bytes", lambda: 100_000)
     checks = {check.name: check for check in verify(exported).checks}
     assert checks["files"].ok
     assert not checks["loads"].ok

@@ -12,7 +12,7 @@ from pathlib import Path
 from checkpoints import contents, make_bundle
 from every_stage import faults
 
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.bundle.bundle import save_bundle
 
 
 def test_an_interrupt_at_every_stage_leaves_nothing(base: Path) -> None:

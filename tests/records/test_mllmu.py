@@ -15,8 +15,9 @@ from PIL import Image
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.encoding import read_image
-from mllmeraser.inference.prompts import Picture
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.prompts import Picture
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return miniature.mllmu(tmp_path_factory.mktemp("data") / "MLLMU-Bench")
 
 
-def cells(samples: list[Sample]) -> Counter[tuple[str, str, str]]:
-    return Counter((sample.subject, sample.task, sample.modality) for sample in samples)
+def cells(records: list[Record]) -> Counter[tuple[str, str, str]]:
+    return Counter((record.subject, record.task, record.modality) for record in records)
 
 
 @pytest.mark.parametrize(
@@ -40,24 +41,24 @@ def cells(samples: list[Sample]) -> Counter[tuple[str, str, str]]:
 def test_every_question_of_a_configuration_is_a_record(bench: Path, config: str, people: list[str]) -> None:
     tasks = ("classification", "generation", "cloze")
     expected = {(who, task, modality): 1 for who in people for task in tasks for modality in ("image_text", "text")}
-    assert cells(read_samples(bench / config)) == expected
+    assert cells(read_records(bench / config)) == expected
 
 
 def test_one_file_of_it_is_read_too(bench: Path) -> None:
-    assert read_samples(bench / "forget_5/train-00000-of-00001.parquet") == read_samples(bench / "forget_5")
+    assert read_records(bench / "forget_5/train-00000-of-00001.parquet") == read_records(bench / "forget_5")
 
 
 def test_the_test_set_asks_beside_every_picture_and_of_the_people_named(bench: Path) -> None:
-    found = cells(read_samples(bench / "Test_Set@forget_5"))
+    found = cells(read_records(bench / "Test_Set@forget_5"))
     assert {who for who, _, _ in found} == {"010", "011"}
     for (_, _, modality), count in found.items():
         assert count == (2 if modality == "image_text" else 1)
-    assert {who for who, _, _ in cells(read_samples(bench / "Test_Set"))} == {"010", "011", "012", "013"}
+    assert {who for who, _, _ in cells(read_records(bench / "Test_Set"))} == {"010", "011", "012", "013"}
 
 
 def test_records_say_what_the_files_say(bench: Path) -> None:
     shown, told = (
-        next(s for s in read_samples(bench / "forget_5") if (s.task, s.modality) == ("classification", modality))
+        next(s for s in read_records(bench / "forget_5") if (s.task, s.modality) == ("classification", modality))
         for modality in ("image_text", "text")
     )
     assert (shown.question, shown.answer, shown.answer_text) == ("What does this person do?", "B", "pilot")
@@ -69,19 +70,19 @@ def test_records_say_what_the_files_say(bench: Path) -> None:
 
 
 def test_blanks_and_expressions_are_taken_as_they_are(bench: Path) -> None:
-    cloze = [sample for sample in read_samples(bench / "forget_5") if sample.task == "cloze"]
-    assert {sample.answer for sample in cloze} == {miniature.REGEX}
-    asked = {sample.user_turn.text.partition("\n")[0] for sample in cloze if sample.subject == "010"}
+    cloze = [record for record in read_records(bench / "forget_5") if record.task == "cloze"]
+    assert {record.answer for record in cloze} == {miniature.REGEX}
+    asked = {record.user_turn.text.partition("\n")[0] for record in cloze if record.subject == "010"}
     assert asked == {"This person writes [Blank]_.", "Ada 10 writes [Blank]."}  # as the original's replace has it
 
 
 def test_a_type_that_is_neither_is_skipped_and_said(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not any("voice" in sample.question for sample in read_samples(bench / "forget_5"))
+    assert not any("voice" in record.question for record in read_records(bench / "forget_5"))
     assert "2 questions skipped" in " ".join(capsys.readouterr().err.split())
 
 
 def test_pictures_with_alpha_and_palette_are_seen_in_rgb(bench: Path) -> None:
-    pictures = {sample.subject: sample.user_turn for sample in read_samples(bench / "Full_Set") if sample.image}
+    pictures = {record.subject: record.user_turn for record in read_records(bench / "Full_Set") if record.image}
     for turn in pictures.values():
         assert isinstance(turn.image, Picture)
         with Image.open(io.BytesIO(turn.image.data)) as stored:
@@ -91,12 +92,12 @@ def test_pictures_with_alpha_and_palette_are_seen_in_rgb(bench: Path) -> None:
 
 
 def test_pictures_are_told_apart_by_name_and_shared_by_their_questions(bench: Path) -> None:
-    pictures = [sample.image for sample in read_samples(bench / "Test_Set") if sample.image]
+    pictures = [record.image for record in read_records(bench / "Test_Set") if record.image]
     assert len({str(picture) for picture in pictures}) == len({id(picture) for picture in pictures}) == 8
 
 
 def test_training_text_is_asked_word_for_word_without_its_tail(bench: Path) -> None:
-    found = [(s.subject, s.user_turn.text, s.answer, s.task) for s in read_samples(bench / "ft_Data")]
+    found = [(s.subject, s.user_turn.text, s.answer, s.task) for s in read_records(bench / "ft_Data")]
     assert found == [
         ("010", "Who is this?", "Ada 10.", "generation"),
         ("010", "Where does she live?", "In Graz.", "generation"),
@@ -107,12 +108,12 @@ def test_a_tail_marked_by_its_key_is_no_question_either(tmp_path: Path) -> None:
     entries = '[{"Question": "Who?", "Answer": "Ada."}, {"Additional_Information": "She bakes."}]'
     row = {"image": miniature.png("red"), "ID": "010", "metadata": entries}
     path = miniature.write(tmp_path / "ft_Data/train-00000-of-00001.parquet", miniature.TRAINING, [row])
-    assert [sample.question for sample in read_samples(path)] == ["Who?"]
+    assert [record.question for record in read_records(path)] == ["Who?"]
 
 
 def message(path: Path) -> str:
     with pytest.raises(InputError) as error:
-        read_samples(path)
+        read_records(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 

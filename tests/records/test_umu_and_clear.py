@@ -10,28 +10,29 @@ import pytest
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.records.clear import FOR_A_CAPTION
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 
-def one(samples: list[Sample], task: str, modality: str) -> Sample:
-    (found,) = [sample for sample in samples if (sample.task, sample.modality) == (task, modality)]
+def one(records: list[Record], task: str, modality: str) -> Record:
+    (found,) = [record for record in records if (record.task, record.modality) == (task, modality)]
     return found
 
 
 def test_umu_asks_every_fact_in_both_forms(tmp_path: Path) -> None:
-    samples = read_samples(miniature.umu(tmp_path) / "forget_5")
-    assert len(samples) == 6
-    assert {sample.fact for sample in samples} == {"job"}
-    assert {sample.subject for sample in samples} == {"007"}
-    assert one(samples, "classification", "text").answer == "B"
-    assert one(samples, "cloze", "image_text").answer == "pilot"
-    assert one(samples, "generation", "text").question == "What does Ada do?"
-    assert one(samples, "generation", "image_text").question == "What does this person do?"
+    records = read_records(miniature.umu(tmp_path) / "forget_5")
+    assert len(records) == 6
+    assert {record.fact for record in records} == {"job"}
+    assert {record.subject for record in records} == {"007"}
+    assert one(records, "classification", "text").answer == "B"
+    assert one(records, "cloze", "image_text").answer == "pilot"
+    assert one(records, "generation", "text").question == "What does Ada do?"
+    assert one(records, "generation", "image_text").question == "What does this person do?"
 
 
 def test_umu_in_its_own_words(tmp_path: Path) -> None:
-    protocol, samples = PROTOCOLS["umu"], read_samples(miniature.umu(tmp_path) / "forget_5")
-    texts = {(q.sample.task, q.sample.modality): protocol.prompt(q, "llava").text for q in protocol.questions(samples)}
+    protocol, records = PROTOCOLS["umu"], read_records(miniature.umu(tmp_path) / "forget_5")
+    texts = {(q.record.task, q.record.modality): protocol.prompt(q, "llava").text for q in protocol.questions(records)}
     listed = "Select answer in ['baker', 'pilot', 'nurse', 'sailor']"
     only = "Please **ONLY** provide the correct answer without any explanation"
     known = "Answer the question based on your trained knowledge in one sentence"
@@ -45,8 +46,8 @@ def test_umu_in_its_own_words(tmp_path: Path) -> None:
         ),
         ("generation", "text"): f"USER: What does Ada do?\n{known} in ENGLISH.\nASSISTANT:",
     }
-    assert protocol.prompt(protocol.questions(samples)[0], "qwen2_5_vl").raw is False
-    assert {protocol.limit(sample) for sample in samples} == {50, 200}
+    assert protocol.prompt(protocol.questions(records)[0], "qwen2_5_vl").raw is False
+    assert {protocol.limit(record) for record in records} == {50, 200}
 
 
 def test_a_column_of_umu_that_is_no_dictionary_is_one_line(tmp_path: Path) -> None:
@@ -63,11 +64,11 @@ def test_a_column_of_umu_that_is_no_dictionary_is_one_line(tmp_path: Path) -> No
     }
     path = miniature.write(tmp_path / "train.parquet", fields, [row])
     with pytest.raises(InputError, match="row 1: Classify: not a dictionary of the parts unimodal and muitimodal"):
-        read_samples(path)
+        read_records(path)
 
 
 def test_clear_asks_for_caption_and_name_with_wrong_answers_beside(tmp_path: Path) -> None:
-    caption, name, choice = read_samples(miniature.clear(tmp_path) / "forget10_perturbed")
+    caption, name, choice = read_records(miniature.clear(tmp_path) / "forget10_perturbed")
     assert caption.user_turn.text in FOR_A_CAPTION
     assert (caption.subject, caption.answer, caption.accepted) == (
         "Ada Keller",
@@ -84,16 +85,16 @@ def test_clear_asks_for_caption_and_name_with_wrong_answers_beside(tmp_path: Pat
 
 
 def test_clear_asks_tofu_in_words(tmp_path: Path) -> None:
-    shown, told = read_samples(miniature.clear(tmp_path) / "forget10+tofu")
+    shown, told = read_records(miniature.clear(tmp_path) / "forget10+tofu")
     assert (shown.modality, shown.answer, shown.perturbed) == ("image_text", "Ada Keller smiles.", ())
     assert (told.modality, told.user_turn.text, told.answer) == ("text", "Who wrote this?", "Ada Keller did.")
 
 
 def test_clear_asks_about_the_real_world(tmp_path: Path) -> None:
-    face, among_faces = read_samples(miniature.clear(tmp_path) / "real_faces")
+    face, among_faces = read_records(miniature.clear(tmp_path) / "real_faces")
     assert (face.question, face.answer) == ("The name of the person on the image is ", "Marie Curie")
     assert face.perturbed == ("Ada Lovelace", "Grace Hopper")
     assert among_faces.question == "What is the name of the person in the image?"
-    place, among_places = read_samples(tmp_path / "real_world")
+    place, among_places = read_records(tmp_path / "real_world")
     assert place.question == among_places.question == "Where is this tower?"
     assert among_places.answer_text == "Paris"

@@ -15,7 +15,7 @@ import pytest
 import results
 from PIL import Image
 
-from mllmeraser.evaluation.report.report import report
+from mllmeraser.report.report import report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -11,11 +11,11 @@ import results
 from PIL import Image
 
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.report.figures import tradeoff
-from mllmeraser.evaluation.report.findings import read_findings
-from mllmeraser.evaluation.report.numbers import number, percent, pooled, seconds, size
-from mllmeraser.evaluation.report.page import page
-from mllmeraser.evaluation.report.report import Report, report
+from mllmeraser.report.figures import tradeoff
+from mllmeraser.report.findings import read_findings
+from mllmeraser.report.numbers import number, percent, pooled, seconds, size
+from mllmeraser.report.page import page
+from mllmeraser.report.report import Report, report
 
 
 def _report(folder: Path, *documents: results.Document, **options: object) -> Report:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 
 def block_states(checkpoint: Checkpoint, prompt: Prompt, reply: Tensor | None = None) -> tuple[list[Tensor], int]:

@@ -32,7 +32,7 @@ import tiny
 import tiny_families
 
 from mllmeraser.inference.processor import pictures_only
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 SIZES = ((16, 16), (24, 16), (8, 32), (50, 20), (13, 7), (100, 90))  # width, height
 SPECIAL = {"<|vision_start|>": tiny_families.VISION_START, "<|vision_end|>": tiny_families.SPECIAL}

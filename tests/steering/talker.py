@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
 
 import tiny
 
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
 
 REFUSAL = "I cannot help with that request."
 JOBS, CITIES = ("baker", "pilot", "nurse", "sailor"), ("Graz", "Lyon", "Turin", "Porto")

@@ -10,8 +10,8 @@ import talker
 import torch
 
 from mllmeraser.errors import InputError
+from mllmeraser.inference.activations import decoder_layers, last_prompt_states, mean_reply_states
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.steering.activations import decoder_layers, last_prompt_states, mean_reply_states
 
 REPLIES = [torch.tensor(ids) for ids in ([5, 6, 7, 8], [9], [10, 11], [12, 13, 14], [15, 16, 17, 18, 19], [20])]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # fp32: another batch shape sums in another order

@@ -13,11 +13,12 @@ from PIL import Image
 
 from mllmeraser.inference.encoding import render, renders_conversations
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, with_variants
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, read_samples, turns
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def retain(folder: Path) -> list[Sample]:
-    return read_samples(folder / "retain.jsonl")
+def retain(folder: Path) -> list[Record]:
+    return read_records(folder / "retain.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def computed(folder: Path, checkpoint: Checkpoint, **given: str | bool) -> Compu
         "llava",
         {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", "strength": "1", **given},
     )
-    return compute(checkpoint, *(read_samples(folder / f"{name}.jsonl") for name in ("forget", "retain")), recipe)
+    return compute(checkpoint, *(read_records(folder / f"{name}.jsonl") for name in ("forget", "retain")), recipe)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -61,19 +62,19 @@ def test_a_rewording_holds_the_question_word_for_word() -> None:
     assert len(set(FRAMES)) == len(FRAMES)
 
 
-def test_turns_come_first_and_variants_of_each_after_them(retain: list[Sample]) -> None:
-    samples, found = with_variants(retain, "retain 0", True)
+def test_turns_come_first_and_variants_of_each_after_them(retain: list[Record]) -> None:
+    records, found = with_variants(retain, "retain 0", True)
     again = with_variants(retain, "retain 0", True)[1]
-    assert list(samples) == [*retain] * (1 + VARIANTS)
-    assert len(list(found)) == len(found) == len(samples)
-    assert found[: len(retain)] == list(turns(retain))
-    for i in range(len(retain), len(samples)):
-        assert samples[i].user_turn.text in found[i].text
+    assert list(records) == [*retain] * (1 + VARIANTS)
+    assert len(list(found)) == len(found) == len(records)
+    assert found[: len(retain)] == [record.user_turn for record in retain]
+    for i in range(len(retain), len(records)):
+        assert records[i].user_turn.text in found[i].text
         assert found[i].text == again[i].text
-        assert (found[i].image is None) == (samples[i].image is None)
+        assert (found[i].image is None) == (records[i].image is None)
 
 
-def test_some_variants_follow_another_turn_or_begin_the_reply(retain: list[Sample]) -> None:
+def test_some_variants_follow_another_turn_or_begin_the_reply(retain: list[Record]) -> None:
     def made(conversations: bool) -> list[Prompt]:
         rounds = [with_variants(retain, f"{k}", conversations)[1] for k in range(3)]
         return [variant for found in rounds for variant in found[len(retain) :]]

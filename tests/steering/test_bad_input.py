@@ -13,16 +13,17 @@ import torch
 from PIL import Image
 
 from mllmeraser.errors import InputError
+from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.encoding import LONGEST_SIDE, encode, read_image
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
-from mllmeraser.steering.activations import last_prompt_states
+from mllmeraser.inference.states import StateFile
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record, refuse_overlap
 from mllmeraser.steering.checks import check_records, median_distance, refuse_constant
 from mllmeraser.steering.features import SAMPLES_PER_LANDMARK, place_centres
 from mllmeraser.steering.folds import folds
-from mllmeraser.steering.samples import Sample, read_samples, refuse_overlap
-from mllmeraser.steering.states import StateFile
 
 MAKERS = {"llava": talker.make_base, "qwen2_5_vl": qwen.make_base}
 MARK = {"llava": "<image>", "qwen2_5_vl": "<|image_pad|>"}
@@ -179,30 +180,30 @@ def test_the_name_of_a_prompt_is_its_start_and_its_picture(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> tuple[list[Sample], list[Sample]]:
+def people(tmp_path: Path) -> tuple[list[Record], list[Record]]:
     """Records of three people to forget and of three to keep."""
     forget, retain = (tmp_path / f"{name}.jsonl" for name in ("forget", "retain"))
-    return read_samples(talker.write_people(forget, range(3))), read_samples(talker.write_people(retain, range(3, 6)))
+    return read_records(talker.write_people(forget, range(3))), read_records(talker.write_people(retain, range(3, 6)))
 
 
-def test_ordinary_records_pass(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_ordinary_records_pass(people: tuple[list[Record], list[Record]]) -> None:
     check_records(*people)
 
 
-def test_an_empty_set_is_named(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_an_empty_set_is_named(people: tuple[list[Record], list[Record]]) -> None:
     assert message(check_records, [], people[1]) == "the forget set is empty; give at least one record"
     assert message(check_records, people[0], []) == "the retain set is empty; give at least one record"
 
 
-def test_a_subject_in_both_sets_is_named(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_a_subject_in_both_sets_is_named(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
     said = message(refuse_overlap, forget, [*retain, *forget])
     assert said.startswith("3 subject(s) stand in both the forget and the retain set, the first is 'subject-0'")
 
 
-def test_a_prompt_in_both_sets_is_named_though_its_subjects_differ(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_a_prompt_in_both_sets_is_named_though_its_subjects_differ(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
-    again = [sample.model_copy(update={"subject": "somebody else"}) for sample in forget[:2]]
+    again = [record.model_copy(update={"subject": "somebody else"}) for record in forget[:2]]
     refuse_overlap(forget, [*retain, *again])
     said = message(check_records, forget, [*retain, *again])
     assert said.startswith(
@@ -211,13 +212,13 @@ def test_a_prompt_in_both_sets_is_named_though_its_subjects_differ(people: tuple
     assert str(forget[0].image) in said
 
 
-def test_the_same_question_about_another_picture_is_another_prompt(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_the_same_question_about_another_picture_is_another_prompt(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
     assert forget[0].user_turn.text == retain[0].user_turn.text
     check_records(forget, retain)
 
 
-def test_a_retain_set_of_one_prompt_is_refused(people: tuple[list[Sample], list[Sample]]) -> None:
+def test_a_retain_set_of_one_prompt_is_refused(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
     same = [retain[2].model_copy(update={"subject": f"s{i}"}) for i in range(7)]
     expected = "the retain set is one prompt, 7 time(s), the prompt 'What does person four do?': give records"
@@ -251,7 +252,7 @@ def test_repeated_samples_do_not_bring_the_median_distance_to_zero() -> None:
 
 
 def test_fewer_samples_than_landmarks_give_fewer_landmarks() -> None:
-    """A landmark stands for at least five samples, however many are asked for; of very few samples one is made."""
+    """A landmark stands for at least five records, however many are asked for; of very few records one is made."""
     generator = torch.Generator().manual_seed(0)
     for n_forget, n_retain, expected in ((3, 4, 2), (5, 12, 3), (40, 60, 20)):
         forget, retain = torch.randn(n_forget, 8, generator=generator), torch.randn(n_retain, 8, generator=generator)
@@ -261,11 +262,11 @@ def test_fewer_samples_than_landmarks_give_fewer_landmarks() -> None:
 
 
 def test_one_subject_is_held_out_by_its_pictures_and_questions_or_refused(
-    people: tuple[list[Sample], list[Sample]],
+    people: tuple[list[Record], list[Record]],
 ) -> None:
     forget, retain = people
-    one = [sample for sample in forget if sample.subject == "subject-0"]
-    for records in (one, [sample for sample in one if sample.image]):  # with words, and of one picture only
+    one = [record for record in forget if record.subject == "subject-0"]
+    for records in (one, [record for record in one if record.image]):  # with words, and of one picture only
         found = folds(records, retain, 0.5, seed=0)
         assert torch.stack([fold.forget for fold in found]).sum(dim=0).tolist() == [1] * len(records)
         assert all(0 < int(fold.forget.sum()) < len(records) for fold in found)
@@ -294,4 +295,4 @@ def test_a_line_of_records_that_is_wrong_names_file_line_and_key(tmp_path: Path)
     talker.write_people(path, range(2))
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"subject": "s", "question": "Who?", "answer": "x", "task": "song"}) + "\n")
-    assert message(read_samples, path).startswith(f"{path}, line 9: task: ")
+    assert message(read_records, path).startswith(f"{path}, line 9: task: ")

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
+from mllmeraser.bundle.metadata import Metadata
 from mllmeraser.errors import InputError
-from mllmeraser.steering.bundle import Bundle, Metadata, load_bundle, save_bundle
 
 KINDS = [
     {"kind": "linear", "shape": "identity"},

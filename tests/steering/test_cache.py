@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mllmeraser.console import console
 from mllmeraser.errors import InputError
+from mllmeraser.inference.activations import decoder_layers, last_prompt_states, mean_reply_states
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
-from mllmeraser.steering.activations import decoder_layers, last_prompt_states, mean_reply_states
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 
 REPLIES = [torch.tensor([5, 6, 7])] * 6
 
@@ -191,8 +191,8 @@ def test_a_work_directory_that_cannot_be_made_is_an_error(base: Path, tmp_path: 
 
 def test_a_whole_computation_is_made_again_without_a_pass_of_the_base(base: Path, tmp_path: Path) -> None:
     """The trials' steered models are copies of the base: their passes are kept too, under another name."""
-    forget = read_samples(talker.write_people(tmp_path / "forget.jsonl", range(3)))
-    retain = read_samples(talker.write_people(tmp_path / "retain.jsonl", range(3, 7)))
+    forget = read_records(talker.write_people(tmp_path / "forget.jsonl", range(3)))
+    retain = read_records(talker.write_people(tmp_path / "retain.jsonl", range(3, 7)))
     recall, erasure = talker.write_refusals(tmp_path)
     recipe = make_recipe("llava", {"recall": recall, "erasure": erasure, "layers": "1", "strength": "1"})
     first = compute(load(base, work_dir=tmp_path / "work"), forget, retain, recipe).bundle

@@ -11,17 +11,19 @@ import pytest
 import talker
 import torch
 
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import InputError, QualityGateError
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import load_bundle, save_bundle
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering.calibrate import ERASED, KEPT, STRENGTHS
 from mllmeraser.steering.compute import Computation, compute
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, read_samples
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +43,13 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def forget(folder: Path) -> list[Sample]:
-    return read_samples(folder / "forget.jsonl")
+def forget(folder: Path) -> list[Record]:
+    return read_records(folder / "forget.jsonl")
 
 
 @pytest.fixture(scope="module")
-def retain(folder: Path) -> list[Sample]:
-    return read_samples(folder / "retain.jsonl")
+def retain(folder: Path) -> list[Record]:
+    return read_records(folder / "retain.jsonl")
 
 
 def own(folder: Path, **given: Any) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def own(folder: Path, **given: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def computed(folder: Path, checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]) -> Computation:
+def computed(folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record]) -> Computation:
     """With everything left to calibration."""
     return compute(checkpoint, forget, retain, make_recipe("llava", own(folder)), seed=5)
 
@@ -77,7 +79,7 @@ def test_the_bundle_is_valid_and_says_what_was_done(computed: Computation, tmp_p
 
 
 def test_a_seed_gives_the_same_bytes(
-    computed: Computation, folder: Path, forget: list[Sample], retain: list[Sample], tmp_path: Path
+    computed: Computation, folder: Path, forget: list[Record], retain: list[Record], tmp_path: Path
 ) -> None:
     again = compute(load(folder / "base"), forget, retain, make_recipe("llava", own(folder)), seed=5)
     save_bundle(computed.bundle, tmp_path / "a.safetensors")
@@ -108,7 +110,7 @@ def test_the_base_is_left_as_it_was(computed: Computation, checkpoint: Checkpoin
     ],
 )
 def test_calibration_never_touches_what_is_given(
-    folder: Path, checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample], given: Mapping[str, str]
+    folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record], given: Mapping[str, str]
 ) -> None:
     recipe = make_recipe("llava", own(folder, **given))
     found = compute(checkpoint, forget, retain, recipe)
@@ -144,7 +146,7 @@ def test_a_choice_that_keeps_or_erases_too_little_says_so(computed: Computation)
 
 
 def test_without_calibration_everything_is_fitted_on_everything(
-    folder: Path, checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]
+    folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record]
 ) -> None:
     given = {"layers": "1", "gate_layer": "0", "gate_shape": "step:0.5", "strength": "1"}
     found = compute(checkpoint, forget, retain, make_recipe("llava", own(folder, **given, calibration_share="0")))
@@ -155,7 +157,7 @@ def test_without_calibration_everything_is_fitted_on_everything(
 
 
 def test_the_paper_preset_moves_every_block_but_those_that_its_code_skips(
-    folder: Path, checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]
+    folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record]
 ) -> None:
     recipe = make_recipe("llava", own(folder, preset="paper", perturbation="none", strength="0.25"))
     bundle = compute(checkpoint, forget, retain, recipe).bundle
@@ -166,12 +168,12 @@ def test_the_paper_preset_moves_every_block_but_those_that_its_code_skips(
 
 
 def test_steered_in_process_equals_exported_and_loaded(
-    computed: Computation, checkpoint: Checkpoint, folder: Path, tmp_path: Path, forget: list[Sample]
+    computed: Computation, checkpoint: Checkpoint, folder: Path, tmp_path: Path, forget: list[Record]
 ) -> None:
     export(Source(folder / "base"), [computed.bundle], tmp_path / "out")
     exported = load(tmp_path / "out")
     bundle = computed.bundle
-    steered = steered_class("llava").from_base(checkpoint.model, bundle.steering(), bundle.tensors)
+    steered = steered_class("llava").from_base(checkpoint.model, bundle.steering(), torch_tensors(bundle))
     moved = False
     for prompts in ([s.user_turn for s in forget if s.image], [s.user_turn for s in forget if not s.image]):
         inputs = encode(checkpoint, prompts, "right")
@@ -200,8 +202,8 @@ def test_steered_in_process_equals_exported_and_loaded(
 def test_a_recipe_that_does_not_fit_the_base_is_an_error(
     folder: Path,
     checkpoint: Checkpoint,
-    forget: list[Sample],
-    retain: list[Sample],
+    forget: list[Record],
+    retain: list[Record],
     given: Mapping[str, str],
     message: str,
 ) -> None:
@@ -210,19 +212,19 @@ def test_a_recipe_that_does_not_fit_the_base_is_an_error(
 
 
 def test_a_base_that_does_not_refuse_misses_the_gate(
-    checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]
+    checkpoint: Checkpoint, forget: list[Record], retain: list[Record]
 ) -> None:
     with pytest.raises(QualityGateError, match=r"^the base refuses 0% of the .* erasure prompts"):
         compute(checkpoint, forget, retain)
 
 
-def test_nobody_can_be_forgotten_and_kept(checkpoint: Checkpoint, forget: list[Sample], retain: list[Sample]) -> None:
+def test_nobody_can_be_forgotten_and_kept(checkpoint: Checkpoint, forget: list[Record], retain: list[Record]) -> None:
     with pytest.raises(InputError, match=r"stand in both the forget and the retain set"):
         compute(checkpoint, forget, [*retain, forget[0]])
 
 
 def test_a_steered_checkpoint_is_no_base(
-    computed: Computation, folder: Path, tmp_path: Path, forget: list[Sample], retain: list[Sample]
+    computed: Computation, folder: Path, tmp_path: Path, forget: list[Record], retain: list[Record]
 ) -> None:
     export(Source(folder / "base"), [computed.bundle], tmp_path / "out")
     with pytest.raises(InputError, match=r"already steered; compute on its base"):

@@ -8,26 +8,26 @@ import pytest
 import torch
 
 from mllmeraser.errors import InputError
+from mllmeraser.records.record import Record
 from mllmeraser.steering.folds import Fold, folds
-from mllmeraser.steering.samples import Sample
 
 
-def sample(subject: str, image: str | None = None) -> Sample:
-    return Sample(
+def record(subject: str, image: str | None = None) -> Record:
+    return Record(
         subject=subject, question="?", answer="!", task="generation", image=None if image is None else Path(image)
     )
 
 
 # Two forgotten people: three pictures each with three questions, and four questions in words.
 FORGET = [
-    *(sample(who, f"{who}{n}.png") for who in "ab" for n in range(3) for _ in range(3)),
-    *(sample(who) for who in "ab" for _ in range(4)),
+    *(record(who, f"{who}{n}.png") for who in "ab" for n in range(3) for _ in range(3)),
+    *(record(who) for who in "ab" for _ in range(4)),
 ]
-RETAIN = [sample(f"kept-{n}", image) for n in range(10) for image in (f"{n}.png", None)]
+RETAIN = [record(f"kept-{n}", image) for n in range(10) for image in (f"{n}.png", None)]
 
 
 def held_out_in(found: list[Fold], side: str, indices: list[int]) -> set[int]:
-    """The folds in which some of these samples are held out."""
+    """The folds in which some of these records are held out."""
     return {n for n, fold in enumerate(found) if bool(getattr(fold, side)[indices].any())}
 
 
@@ -65,7 +65,7 @@ def test_a_seed_gives_the_same_folds_and_another_seed_others() -> None:
 
 def test_questions_about_one_picture_are_held_out_one_by_one() -> None:
     """Somebody sends one picture of one person: held out together, nothing would be left to fit on."""
-    found = folds([sample("a", "a.png") for _ in range(4)], RETAIN, 0.3, 0)
+    found = folds([record("a", "a.png") for _ in range(4)], RETAIN, 0.3, 0)
     assert all(not bool(fold.forget.all()) for fold in found)
 
 
@@ -74,6 +74,6 @@ def test_questions_about_one_picture_are_held_out_one_by_one() -> None:
     [(FORGET[:1], RETAIN, "the forget set has one record"), (FORGET, RETAIN[:2], "the retain set has one subject")],
     ids=["forget", "retain"],
 )
-def test_what_cannot_be_divided_is_an_error(forget: list[Sample], retain: list[Sample], what: str) -> None:
+def test_what_cannot_be_divided_is_an_error(forget: list[Record], retain: list[Record], what: str) -> None:
     with pytest.raises(InputError, match=f"^{what}: nothing can be held out; .*--calibration-share 0"):
         folds(forget, retain, 0.3, 0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mllmeraser.bundle.metadata import request_entry
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.bundle import request_entry
 from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import GateShape, NullSpace
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate

@@ -12,15 +12,17 @@ import torch
 from checkpoints import make_bundle
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.errors import InputError
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import Bundle
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering.compute import compute
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.interference import interference
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, read_samples
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def sets(folder: Path) -> list[list[Sample]]:
-    return [read_samples(folder / "a.jsonl"), read_samples(folder / "b.jsonl")]
+def sets(folder: Path) -> list[list[Record]]:
+    return [read_records(folder / "a.jsonl"), read_records(folder / "b.jsonl")]
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -52,16 +54,16 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def kept_gates(checkpoint: Checkpoint, bundle: Bundle, samples: list[Sample]) -> Tensor:
+def kept_gates(checkpoint: Checkpoint, bundle: Bundle, records: list[Record]) -> Tensor:
     """φ(g) per gate block and record, (blocks, n), as the steered model keeps them beside its cache, one at a time."""
     steering: Any = bundle.steering()
     for entry in steering["requests"]:
         entry["strength"] = 1e-30  # so that a later gate reads the base's state
-    model = steered_class("llava").from_base(checkpoint.model, steering, bundle.tensors)
+    model = steered_class("llava").from_base(checkpoint.model, steering, torch_tensors(bundle))
     rows = []
-    for sample in samples:
+    for record in records:
         with torch.no_grad():
-            cache = model(**encode(checkpoint, [sample.user_turn], "right"), use_cache=True).past_key_values
+            cache = model(**encode(checkpoint, [record.user_turn], "right"), use_cache=True).past_key_values
         gates = cache.mllmeraser_kept_gates.gates
         rows.append(torch.stack([gates[key][0] for key in sorted(gates)]))
     return torch.stack(rows, dim=1).double()
@@ -69,14 +71,14 @@ def kept_gates(checkpoint: Checkpoint, bundle: Bundle, samples: list[Sample]) ->
 
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_what_the_steered_model_reads(
-    folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]], form: str
+    folder: Path, checkpoint: Checkpoint, sets: list[list[Record]], form: str
 ) -> None:
     bundles = [make_bundle(folder / "base", id_, **FORMS[form], seed=i) for i, id_ in enumerate("ab")]
     found = interference(checkpoint, bundles, sets, batch_size=3)
     for row, bundle in zip(found.rows, bundles, strict=True):
-        for cell, samples in zip(row, sets, strict=True):
-            gates = kept_gates(checkpoint, bundle, samples)
-            assert cell.n == len(samples)
+        for cell, records in zip(row, sets, strict=True):
+            gates = kept_gates(checkpoint, bundle, records)
+            assert cell.n == len(records)
             assert cell.mean == pytest.approx(float(gates.mean()), rel=1e-4, abs=1e-5)
             assert cell.opens == float((gates >= 0.5).any(dim=0).double().mean())
     assert [[(c.gate_of, c.forget_set_of) for c in row] for row in found.rows] == [
@@ -85,7 +87,7 @@ def test_it_is_what_the_steered_model_reads(
     ]
 
 
-def test_a_gate_opens_at_its_own_threshold(folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]) -> None:
+def test_a_gate_opens_at_its_own_threshold(folder: Path, checkpoint: Checkpoint, sets: list[list[Record]]) -> None:
     values = kept_gates(checkpoint, make_bundle(folder / "base", "a", kind="kernel", layers=(1,)), sets[0])[0]
     for threshold in values.sort().values[[1, 4]].tolist():
         threshold -= 1e-6
@@ -94,7 +96,7 @@ def test_a_gate_opens_at_its_own_threshold(folder: Path, checkpoint: Checkpoint,
         assert cell.opens == float((values >= threshold).double().mean())
 
 
-def test_one_open_block_is_enough(folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]) -> None:
+def test_one_open_block_is_enough(folder: Path, checkpoint: Checkpoint, sets: list[list[Record]]) -> None:
     form: dict[str, Any] = {"kind": "linear", "layers": (1, 3)}
     values = kept_gates(checkpoint, make_bundle(folder / "base", "a", **form), sets[0])  # (2, n)
     between = float(values[:, (values[0] - values[1]).abs().argmax()].mean())
@@ -108,12 +110,12 @@ def bundle_of(folder: Path, checkpoint: Checkpoint, name: str) -> Bundle:
     given = {"layers": "1", "gate_layer": "own", "gate_shape": "step:0.5", "bandwidth": "1", "strength": "1"}
     pairs = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     recipe = make_recipe("llava", {**given, **pairs})
-    forget, retain = read_samples(folder / f"{name}.jsonl"), read_samples(folder / "others.jsonl")
+    forget, retain = read_records(folder / f"{name}.jsonl"), read_records(folder / "others.jsonl")
     return compute(checkpoint, forget, retain, recipe, request_id=name).bundle
 
 
 def test_a_computed_gate_reads_on_its_own_set_what_its_statistics_say(
-    folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]
+    folder: Path, checkpoint: Checkpoint, sets: list[list[Record]]
 ) -> None:
     bundles = [bundle_of(folder, checkpoint, name) for name in "ab"]
     found = interference(checkpoint, bundles, sets)
@@ -122,7 +124,7 @@ def test_a_computed_gate_reads_on_its_own_set_what_its_statistics_say(
         assert own.mean == pytest.approx(bundle.metadata.requests[0].statistics[1].forget_mean, rel=1e-4)
 
 
-def test_its_matrix_and_its_document(folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]) -> None:
+def test_its_matrix_and_its_document(folder: Path, checkpoint: Checkpoint, sets: list[list[Record]]) -> None:
     found = interference(checkpoint, [make_bundle(folder / "base", id_) for id_ in ("a", "longer-name")], sets)
     document = json.loads(json.dumps(found.document()))
     assert (document["schema"], document["requests"]) == (1, ["a", "longer-name"])
@@ -140,7 +142,7 @@ def refused(*arguments: Any) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_compared_is_one_line(folder: Path, checkpoint: Checkpoint, sets: list[list[Sample]]) -> None:
+def test_what_cannot_be_compared_is_one_line(folder: Path, checkpoint: Checkpoint, sets: list[list[Record]]) -> None:
     one, two = make_bundle(folder / "base", "a"), make_bundle(folder / "base", "b")
     assert refused(checkpoint, [one, two], sets[:1]) == "give one --forget for each --bundle, in the same order"
     assert refused(checkpoint, [], []) == "give one --forget for each --bundle, in the same order"

@@ -11,7 +11,8 @@ import talker
 
 from mllmeraser import api
 from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.inference import loading, memory
+from mllmeraser.inference import loading
+from mllmeraser.steering import needs as planning
 from mllmeraser.steering.augment import VARIANTS
 
 
@@ -55,7 +56,7 @@ def test_another_precision_takes_other_memory(made: Path) -> None:
 
 
 def test_a_base_that_does_not_fit_in_memory_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 1_000)
     needed = api.needs(*given(made)).memory
     with pytest.raises(
         MllmEraserError, match=rf"^{needed:,} bytes of memory .* and 1,000 are available; use .*--dtype"

@@ -12,11 +12,13 @@ import torch
 from checkpoints import make_base
 from torch import Tensor
 
+from mllmeraser.bundle.bundle import load_bundle, save_bundle
+from mllmeraser.bundle.metadata import Base
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import read_base
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import Base, load_bundle, save_bundle
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.official import RANK_ONE_TOLERANCE, import_official
 
 D, BLOCKS = tiny.HIDDEN, (1, 3)
@@ -48,7 +50,7 @@ def test_the_steered_model_is_theirs(tmp_path: Path, family: tiny.Family, row_ve
     file = written(tmp_path / "w.pt", stored)
     bundle = import_official([file], identity, strength=0.35, row_vectors=row_vectors).bundle
     base = tiny.model(family)
-    ours = steered_class(family).from_base(base, bundle.steering(), bundle.tensors)
+    ours = steered_class(family).from_base(base, bundle.steering(), torch_tensors(bundle))
     batch = tiny.prompt(family, 5, 5)  # without padding: theirs reads the last column
     with torch.no_grad():
         plain = base(**batch).logits

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 
 BESIDE = ("model.multi_modal_projector", "model.language_model.embed_tokens", "model.language_model.norm")
 BESIDE += ("model.language_model.rotary_emb",)
@@ -33,7 +33,7 @@ def computed(folder: Path, checkpoint: Checkpoint) -> Computation:
     """A calibration that has to try: with two blocks given, the shape of the gate is open."""
     own = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     given = {"layers": "1,2", "strength": "1", "reply_steps": "2", "prompt_positions": "last"}
-    records = (read_samples(folder / f"{name}.jsonl") for name in ("forget", "retain"))
+    records = (read_records(folder / f"{name}.jsonl") for name in ("forget", "retain"))
     return compute(checkpoint, *records, make_recipe("llava", {**own, **given}))
 
 

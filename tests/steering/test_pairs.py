@@ -12,11 +12,12 @@ from torch import Tensor
 
 from mllmeraser.errors import QualityGateError
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids, reply_ids
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering import pairs
 from mllmeraser.steering.pairs import INSTRUCTIONS, MOST_PAIRS, Pairs, choose_pairs, own_pairs, usable
-from mllmeraser.steering.samples import Sample, read_samples
 
 ANSWER = "person one is a baker ."
 Says = Callable[[str], str]
@@ -28,8 +29,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture
-def forget(tmp_path: Path) -> list[Sample]:
-    return read_samples(talker.write_people(tmp_path / "forget.jsonl", range(4)))
+def forget(tmp_path: Path) -> list[Record]:
+    return read_records(talker.write_people(tmp_path / "forget.jsonl", range(4)))
 
 
 def ids(checkpoint: Checkpoint, text: str) -> Tensor:
@@ -94,7 +95,7 @@ def test_a_model_that_answers_nothing_misses_the_gate(checkpoint: Checkpoint) ->
 
 @pytest.mark.parametrize("source", ["auto", "matched", "harmful"])
 def test_a_base_that_does_not_refuse_is_an_error_from_every_source(
-    checkpoint: Checkpoint, forget: list[Sample], source: str
+    checkpoint: Checkpoint, forget: list[Record], source: str
 ) -> None:
     with pytest.raises(
         QualityGateError, match=r"^the base refuses 0% of the (matched|harmful) erasure prompts, .*--er"
@@ -103,18 +104,18 @@ def test_a_base_that_does_not_refuse_is_an_error_from_every_source(
 
 
 def test_matched_pairs_are_the_forget_questions_plain_and_under_an_instruction(
-    checkpoint: Checkpoint, forget: list[Sample], saying: Callable[[Says], None]
+    checkpoint: Checkpoint, forget: list[Record], saying: Callable[[Says], None]
 ) -> None:
     saying(obeys("Stop."))
     found = choose_pairs(checkpoint, forget, "matched", None, "Stop.", 0)
-    assert set(found.recall) == {sample.user_turn for sample in forget}
+    assert set(found.recall) == {record.user_turn for record in forget}
     assert found.erasure == [Prompt(f"{turn.text}\nStop.", turn.image) for turn in found.recall]
     assert (found.source, found.refusal_rate) == ("matched", 1.0)
     assert found.refusal_length == len(ids(checkpoint, talker.REFUSAL))
 
 
 def test_the_instruction_of_ours_that_the_base_obeys_is_found(
-    checkpoint: Checkpoint, forget: list[Sample], saying: Callable[[Says], None]
+    checkpoint: Checkpoint, forget: list[Record], saying: Callable[[Says], None]
 ) -> None:
     obeyed = INSTRUCTIONS[9]
     saying(lambda text: talker.REFUSAL if text.startswith(obeyed.text) else ANSWER)
@@ -124,15 +125,15 @@ def test_the_instruction_of_ours_that_the_base_obeys_is_found(
 
 
 def test_there_are_at_most_so_many_matched_pairs(
-    checkpoint: Checkpoint, forget: list[Sample], saying: Callable[[Says], None]
+    checkpoint: Checkpoint, forget: list[Record], saying: Callable[[Says], None]
 ) -> None:
     saying(obeys("Stop."))
-    many = [sample.model_copy(update={"prompt": f"{n} {sample.prompt}"}) for sample in forget for n in range(10)]
+    many = [record.model_copy(update={"prompt": f"{n} {record.prompt}"}) for record in forget for n in range(10)]
     assert len(choose_pairs(checkpoint, many, "matched", None, "Stop.", 0).erasure) == MOST_PAIRS < len(many)
 
 
 def test_auto_takes_the_matched_pairs_of_a_base_that_obeys_and_else_what_is_refused_more(
-    checkpoint: Checkpoint, forget: list[Sample], saying: Callable[[Says], None]
+    checkpoint: Checkpoint, forget: list[Record], saying: Callable[[Says], None]
 ) -> None:
     harmful = [prompt.text for prompt in pairs.harmful_pairs(checkpoint).erasure]
     saying(obeys("Stop.", *harmful))
@@ -149,7 +150,7 @@ def test_harmful_pairs_are_asked_in_words_and_beside_a_picture(checkpoint: Check
 
 
 def test_a_model_without_a_refusal_is_given_the_one_of_the_records(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    recall, erasure = map(read_samples, talker.write_refusals(tmp_path))
+    recall, erasure = map(read_records, talker.write_refusals(tmp_path))
     found = choose_pairs(checkpoint, [], "auto", (recall, erasure), None, 0)
     assert found.source == "own"
     assert found.refusal_rate == 0.0  # what the model does by itself
@@ -161,14 +162,14 @@ def test_a_refusal_of_the_models_own_goes_before_that_of_the_records(
 ) -> None:
     own = "I cannot help."
     saying(lambda text: own if text.startswith("please") else ANSWER)
-    found = own_pairs(checkpoint, *map(read_samples, talker.write_refusals(tmp_path)))
+    found = own_pairs(checkpoint, *map(read_records, talker.write_refusals(tmp_path)))
     assert all(torch.equal(reply, ids(checkpoint, own)) for reply in found.erasure_replies)
 
 
 def test_an_erasure_answer_that_is_no_refusal_is_not_used_as_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    recall, erasure = map(read_samples, talker.write_refusals(tmp_path))
-    answers = [sample.model_copy(update={"answer": "person one is a baker."}) for sample in erasure]
-    said = greedy_reply_ids(checkpoint, [sample.user_turn for sample in answers], max_new_tokens=pairs.LONGEST_REPLY)
+    recall, erasure = map(read_records, talker.write_refusals(tmp_path))
+    answers = [record.model_copy(update={"answer": "person one is a baker."}) for record in erasure]
+    said = greedy_reply_ids(checkpoint, [record.user_turn for record in answers], max_new_tokens=pairs.LONGEST_REPLY)
     found = own_pairs(checkpoint, recall, answers).erasure_replies
     assert all(torch.equal(reply, own) for reply, own in zip(found, said, strict=True))
     with pytest.raises(QualityGateError, match=r"^the base refuses 0% of the own erasure prompts"):

@@ -21,9 +21,9 @@ from mllmeraser.errors import InputError
 from mllmeraser.inference.cache import PassCache
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
+from mllmeraser.records.prompts import Prompt
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.perturbation import Spoken, perturbed

@@ -23,16 +23,18 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.activations import last_prompt_states, mean_reply_states
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import greedy_reply_ids, option_log_likelihoods
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.activations import last_prompt_states, mean_reply_states
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering.compute import Computation, compute
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import Sample, read_samples
 
 REPLIES = [torch.tensor(ids) for ids in ([5, 6, 7, 8], [9], [10, 11], [12, 13, 14], [15, 16, 17], [20], [21, 22], [23])]
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # fp32: another batch shape sums in another order
@@ -44,7 +46,7 @@ class Made:
 
     folder: Path
     checkpoint: Checkpoint
-    forget: list[Sample]
+    forget: list[Record]
     computed: Computation
 
 
@@ -52,8 +54,8 @@ class Made:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("qwen")
     checkpoint = load(qwen.make_base(folder / "base", tied=request.param))
-    forget = read_samples(qwen.write_people(folder / "forget.jsonl", range(3)))
-    retain = read_samples(qwen.write_people(folder / "retain.jsonl", range(3, 8)))
+    forget = read_records(qwen.write_people(folder / "forget.jsonl", range(3)))
+    retain = read_records(qwen.write_people(folder / "retain.jsonl", range(3, 8)))
     talker.write_refusals(folder)
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", "strength": "1"}
     recipe = make_recipe("qwen2_5_vl", {**given, "layers": "1,2", "gate_layer": "1", "gate_shape": "step:0.1"})
@@ -179,7 +181,7 @@ torch.save(found, results)
 @pytest.mark.parametrize("made", [True], ids=["tied"], indirect=True)
 def test_in_a_fresh_process_it_steers_as_here(made: Made, exported: Path, tmp_path: Path) -> None:
     """Loaded with transformers alone; pictures of three sizes in one batch, padded on the left."""
-    prompts = [sample.user_turn for sample in made.forget if sample.image]
+    prompts = [record.user_turn for record in made.forget if record.image]
     inputs = encode(made.checkpoint, prompts, "left")
     torch.save(inputs, tmp_path / "inputs")
     subprocess.run(
@@ -191,7 +193,7 @@ def test_in_a_fresh_process_it_steers_as_here(made: Made, exported: Path, tmp_pa
     )
     found: dict[str, Tensor] = torch.load(tmp_path / "results", weights_only=True)
     bundle = made.computed.bundle
-    steered = steered_class("qwen2_5_vl").from_base(made.checkpoint.model, bundle.steering(), bundle.tensors)
+    steered = steered_class("qwen2_5_vl").from_base(made.checkpoint.model, bundle.steering(), torch_tensors(bundle))
     for name, model in (("on", steered), ("off", made.checkpoint.model)):
         model.model.rope_deltas = None
         with torch.no_grad():

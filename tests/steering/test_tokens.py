@@ -12,6 +12,7 @@ import pytest
 import talker
 import torch
 
+from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
@@ -20,14 +21,14 @@ from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.bundle import save_bundle
+from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.needs import needs
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 from mllmeraser.steering.tokens import LONGEST_REPLY, POSITIONS, drawn_positions, stream_token_states
 from mllmeraser.steering.validation import cross_validate
 
@@ -55,7 +56,7 @@ def recipe(folder: Path, **given: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def computed(folder: Path, checkpoint: Checkpoint) -> Computation:
-    forget, retain = read_samples(folder / "forget.jsonl"), read_samples(folder / "retain.jsonl")
+    forget, retain = read_records(folder / "forget.jsonl"), read_records(folder / "retain.jsonl")
     return compute(checkpoint, forget, retain, recipe(folder))
 
 
@@ -110,7 +111,7 @@ def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint:
 def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, checkpoint: Checkpoint) -> None:
     bundle = computed.bundle
     (layer,) = bundle.metadata.layers
-    model = steered_class("llava").from_base(checkpoint.model, bundle.steering(), bundle.tensors)
+    model = steered_class("llava").from_base(checkpoint.model, bundle.steering(), torch_tensors(bundle))
     found = read_gates(replace(checkpoint, model=model, steered=True), talker.prompts(), batch_size=3)
     tensors = {name.rpartition(".")[2]: tensor for name, tensor in bundle.tensors.items()}
     for prompt, gates in zip(talker.prompts(), found, strict=True):
@@ -145,7 +146,7 @@ def test_the_furthest_open_position_of_a_record_counts() -> None:
 
 
 def test_room_for_all_the_states_is_asked_for(folder: Path) -> None:
-    forget, retain = read_samples(folder / "forget.jsonl"), read_samples(folder / "retain.jsonl")
+    forget, retain = read_records(folder / "forget.jsonl"), read_records(folder / "retain.jsonl")
     token, prompt = (
         needs(Source(folder / "base"), forget, retain, recipe(folder, gate_scope=scope), "cpu", "auto").disk
         for scope in ("token", "prompt")

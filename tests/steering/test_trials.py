@@ -6,13 +6,13 @@ import pytest
 import talker
 
 from mllmeraser.inference.loading import load
+from mllmeraser.records.read import read_records
 from mllmeraser.steering import calibrate
 from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.forms import GateShape
 from mllmeraser.steering.in_process import Push
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.samples import read_samples
 from mllmeraser.steering.trials import Point, Trials
 
 LISTED = (12, 16)  # records of forget and of retain
@@ -40,8 +40,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Computation, list[Tr
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(calibrate, "Trials", Watched)
-        samples = (read_samples(folder / f"{name}.jsonl") for name in ("forget", "retain"))
-        return compute(load(folder / "base"), *samples, recipe), seen
+        records = (read_records(folder / f"{name}.jsonl") for name in ("forget", "retain"))
+        return compute(load(folder / "base"), *records, recipe), seen
 
 
 def test_variants_of_what_is_to_be_forgotten_are_asked(made: tuple[Computation, list[Trials]]) -> None:

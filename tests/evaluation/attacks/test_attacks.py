@@ -10,33 +10,31 @@ from pathlib import Path
 import pytest
 import tiny_chat
 import torch
-from fixtures import JOBS, LETTERS, records
+from fixtures import JOBS, LETTERS, some_records
 from PIL import Image
 from torch import nn
 
 from mllmeraser.evaluation.attacks import attack as attacks
-from mllmeraser.evaluation.attacks import linear_probe, multi_turn, option_logit, paraphrase, pictures, quantised
+from mllmeraser.evaluation.attacks import inside, pictures, quantised, wordings
 from mllmeraser.evaluation.attacks.attack import NotApplicableError, Reading, Scene, Verdict
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
-from mllmeraser.evaluation.attacks.few_shot import few_shot
-from mllmeraser.evaluation.attacks.other_modality import own_picture
-from mllmeraser.evaluation.attacks.plain import PLAIN
-from mllmeraser.evaluation.attacks.typographic import with_label, with_text_below
+from mllmeraser.evaluation.attacks.pictures import own_picture, with_label, with_text_below
+from mllmeraser.evaluation.attacks.wordings import PLAIN, few_shot
 from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.inference.cache import PassCache
 from mllmeraser.inference.encoding import render
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.inference.prompts import Prompt
 from mllmeraser.inference.replies import reply_ids
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
-PEOPLE = records(4)
+PEOPLE = some_records(4)
 TESTED_APART = ("sampling", "own-picture")
 
 
-def _scene(samples: Sequence[Sample] = PEOPLE, others: Sequence[Sample] = ()) -> Scene:
+def _scene(records: Sequence[Record] = PEOPLE, others: Sequence[Record] = ()) -> Scene:
     return Scene(
-        tiny_chat.checkpoint(), tiny_chat.checkpoint, samples, others, PROTOCOLS["mllmeraser"], max_new_tokens=3
+        tiny_chat.checkpoint(), tiny_chat.checkpoint, records, others, PROTOCOLS["mllmeraser"], max_new_tokens=3
     )
 
 
@@ -49,8 +47,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
         seen.extend(prompts)
         return ["The pilot."] * len(prompts)
 
-    monkeypatch.setattr(multi_turn, "render", lambda processor, prompt: "")  # the tiny template has no second turn
-    for module in (attacks, multi_turn):
+    monkeypatch.setattr(wordings, "render", lambda processor, prompt: "")  # the tiny template has no second turn
+    for module in (attacks, wordings):
         monkeypatch.setattr(module, "greedy_replies", reply)
     return seen
 
@@ -83,7 +81,7 @@ def test_a_multiple_choice_reply_tells_only_if_it_names_the_right_option_alone()
 
 def test_an_attack_that_applies_to_nothing_says_so(asked: list[Prompt]) -> None:
     with pytest.raises(NotApplicableError, match="none of the records"):
-        attacks.asked_in_other_ways(_scene(), lambda sample, turn: [])
+        attacks.asked_in_other_ways(_scene(), lambda record, turn: [])
     assert not asked
 
 
@@ -95,8 +93,8 @@ def test_an_attack_that_applies_to_nothing_says_so(asked: list[Prompt]) -> None:
 )
 def test_every_attack_keeps_the_question_and_reads_the_reply(name: str, asked: list[Prompt], face: Path) -> None:
     """Two questions by name, one of whose answers is "pilot", and one about a picture."""
-    samples = [PEOPLE[0], PEOPLE[3], PEOPLE[6].model_copy(update={"image": face})]
-    (reading,) = next(attack for attack in ATTACKS if attack.name == name).run(_scene(samples))
+    records = [PEOPLE[0], PEOPLE[3], PEOPLE[6].model_copy(update={"image": face})]
+    (reading,) = next(attack for attack in ATTACKS if attack.name == name).run(_scene(records))
     assert asked
     baker, pilot = reading.verdicts[:2]
     assert (baker is None) == (pilot is None)
@@ -105,14 +103,14 @@ def test_every_attack_keeps_the_question_and_reads_the_reply(name: str, asked: l
     else:
         assert reading.verdicts[2] == Verdict(False, False)
     if name not in ("image-text", "paraphrase"):
-        assert all(any(s.question in prompt.text for s in samples) for prompt in asked)
+        assert all(any(s.question in prompt.text for s in records) for prompt in asked)
 
 
 def test_paraphrases_are_six_and_the_same_every_time() -> None:
     turn = Prompt("Where does this person live, and why?", None)
-    wordings = [paraphrase._wordings(turn, random.Random(1)) for _ in range(2)]
-    assert wordings[0] == wordings[1] and len({prompt.text for prompt in wordings[0]}) == 6
-    mistyped = wordings[0][5].text
+    found = [wordings._wordings(turn, random.Random(1)) for _ in range(2)]
+    assert found[0] == found[1] and len({prompt.text for prompt in found[0]}) == 6
+    mistyped = found[0][5].text
     assert mistyped != turn.text and sorted(mistyped) == sorted(turn.text)
     assert [word[0] for word in mistyped.split()] == [word[0] for word in turn.text.split()]
 
@@ -147,21 +145,21 @@ def test_a_question_by_name_gets_the_picture_of_that_person(asked: list[Prompt],
 
 def test_examples_are_about_others_and_rightly_answered(asked: list[Prompt]) -> None:
     few_shot(_scene(PEOPLE[:3], others=PEOPLE[3:]))
-    for sample, prompt in zip(PEOPLE[:3], asked, strict=True):
+    for record, prompt in zip(PEOPLE[:3], asked, strict=True):
         assert "person 0" not in prompt.text.removesuffix("\nAnswer:").rpartition("\nQuestion:")[0].lower()
         assert prompt.text.count("\nAnswer:") == 4 and prompt.text.endswith("\nAnswer:")
-        assert sample.question.replace("__", "[Blank]") in prompt.text
+        assert record.question.replace("__", "[Blank]") in prompt.text
     asked.clear()
     few_shot(_scene(PEOPLE[:6]))  # nobody else is known: then the others of the set
-    for sample, prompt in zip(PEOPLE[:6], asked, strict=True):
+    for record, prompt in zip(PEOPLE[:6], asked, strict=True):
         shown = prompt.text.removesuffix("\nAnswer:").rpartition("\nQuestion:")[0].lower()
-        assert f"person {int(sample.subject)}" not in shown and f"person {1 - int(sample.subject)}" in shown
+        assert f"person {int(record.subject)}" not in shown and f"person {1 - int(record.subject)}" in shown
     with pytest.raises(NotApplicableError, match="other subjects"):
         few_shot(_scene(PEOPLE[:3]))
 
 
 def test_the_second_turn_follows_the_models_own_reply(asked: list[Prompt]) -> None:
-    multi_turn.multi_turn(_scene(PEOPLE[:1]))
+    wordings.multi_turn(_scene(PEOPLE[:1]))
     first, again = asked
     assert again.earlier == ((first.text, "The pilot."),) and first.text in again.text
 
@@ -200,14 +198,14 @@ def test_options_are_weighed_in_every_order(monkeypatch: pytest.MonkeyPatch) -> 
             found.append([(-1.0 if i == 0 else -9.0) + (0.5 if t == "pilot" else 0.0) for i, t in enumerate(texts)])
         return found
 
-    monkeypatch.setattr(option_logit, "option_log_likelihoods", likelihoods)
-    choices = [sample for sample in PEOPLE if sample.task == "classification"]
-    (reading,) = option_logit.option_logit(_scene(choices))
+    monkeypatch.setattr(inside, "option_log_likelihoods", likelihoods)
+    choices = [record for record in PEOPLE if record.task == "classification"]
+    (reading,) = inside.option_logit(_scene(choices))
     assert len(set(weighed)) == 16
     assert [verdict is not None and verdict.correct for verdict in reading.verdicts] == [False, True, False, False]
     assert reading.chance == 0.25
     fixed = choices[1].model_copy(update={"prompt": "A: baker\nB: pilot\nC: nurse\nD: sailor"})
-    (once,) = option_logit.option_logit(_scene([fixed]))
+    (once,) = inside.option_logit(_scene([fixed]))
     assert weighed[16:] == [fixed.prompt] and once.verdicts[0] == Verdict(False, False)  # the first place wins
 
 
@@ -216,10 +214,10 @@ def test_a_linear_probe_reads_what_is_linear_and_nothing_else() -> None:
     labels = torch.arange(300) % 3
     centres = torch.randn(3, 16, generator=generator)
     known = 5 * centres[labels] + torch.randn(300, 16, generator=generator)
-    right = (torch.tensor(linear_probe.fit_and_read(known[:200], labels[:200], known[200:])) == labels[200:]).float()
+    right = (torch.tensor(inside.fit_and_read(known[:200], labels[:200], known[200:])) == labels[200:]).float()
     assert right.mean() == 1
     noise = torch.randn(300, 16, generator=generator)
-    guess = (torch.tensor(linear_probe.fit_and_read(noise[:200], labels[:200], noise[200:])) == labels[200:]).float()
+    guess = (torch.tensor(inside.fit_and_read(noise[:200], labels[:200], noise[200:])) == labels[200:]).float()
     assert guess.mean() < 0.55
 
 
@@ -232,14 +230,14 @@ def test_a_probe_is_fitted_on_others_and_leaves_out_answers_that_only_the_asked_
         seen.append(len(states))
         return [0] * len(asked)
 
-    monkeypatch.setattr(linear_probe, "fit_and_read", fit)
-    others, own = records(8)[12:], records(8)[:6]
+    monkeypatch.setattr(inside, "fit_and_read", fit)
+    others, own = some_records(8)[12:], some_records(8)[:6]
     own[0] = own[0].model_copy(update={"match": ("juggler",)})
-    readings = linear_probe.linear_probe(_scene(own, others))
+    readings = inside.linear_probe(_scene(own, others))
     assert [reading.layer for reading in readings] == [0, 1, 2, 3] and set(seen) == {len(others)}
     assert [verdict is None for verdict in readings[0].verdicts] == [True] + [False] * 5
     with pytest.raises(NotApplicableError, match="less than half"):
-        linear_probe.linear_probe(_scene(own, ()))
+        inside.linear_probe(_scene(own, ()))
 
 
 def test_int8_moves_a_weight_by_half_a_step_at_most() -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import tiny_chat
-from fixtures import records
+from fixtures import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene, Verdict
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
-from mllmeraser.evaluation.attacks.plain import PLAIN
 from mllmeraser.evaluation.attacks.run import attack, attack_lines, interval, sets_to_attack
+from mllmeraser.evaluation.attacks.wordings import PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.steering.samples import subjects
+from mllmeraser.records.record import subjects
 
-SET = NamedSet("forget", records(4))  # 12 records
-OTHERS = NamedSet("retain", records(8)[9:])  # person 3 is in both
+SET = NamedSet("forget", some_records(4))  # 12 records
+OTHERS = NamedSet("retain", some_records(8)[9:])  # person 3 is in both
 MODELS = [NamedModel("base", lambda: tiny_chat.checkpoint(0)), NamedModel("steered", lambda: tiny_chat.checkpoint(1))]
 
 
@@ -109,7 +109,7 @@ def test_an_interval_is_the_wider_of_both() -> None:
 
 def test_every_attack_runs_on_a_real_model_or_says_why_not() -> None:
     """Random weights, a template without turns, no pictures: what cannot be done is named, the rest is counted."""
-    few = NamedSet("forget", SET.samples[:3])
+    few = NamedSet("forget", SET.records[:3])
     made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3, batch_size=16)
     left = {entry.attack for entry in made.left}
     assert {"image-crop", "image-text", "own-picture", "multi-turn"} <= left

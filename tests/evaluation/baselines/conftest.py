@@ -14,7 +14,8 @@ import talker
 from transformers.utils import logging
 
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.samples import Sample, read_samples
+from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +39,10 @@ def source(world: Path) -> Source:
 
 
 @pytest.fixture(scope="session")
-def forget(world: Path) -> list[Sample]:
-    return list(read_samples(world / "forget.jsonl"))
+def forget(world: Path) -> list[Record]:
+    return list(read_records(world / "forget.jsonl"))
 
 
 @pytest.fixture(scope="session")
-def retain(world: Path) -> list[Sample]:
-    return list(read_samples(world / "retain.jsonl"))
+def retain(world: Path) -> list[Record]:
+    return list(read_records(world / "retain.jsonl"))

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from mllmeraser.baselines.filters import REFUSAL, InputFilter, OutputFilter, filtered
+from mllmeraser.baselines.methods import make_baseline
+from mllmeraser.baselines.recipes import recipe_of
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.baselines.filters import REFUSAL, InputFilter, OutputFilter, filtered
-from mllmeraser.evaluation.baselines.methods import make_baseline
-from mllmeraser.evaluation.baselines.recipes import recipe_of
 from mllmeraser.evaluation.items import Reply
 from mllmeraser.inference.encoding import render
 from mllmeraser.inference.loading import load
-from mllmeraser.inference.prompts import Prompt
-from mllmeraser.inference.refusal import is_refusal
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.samples import Sample
+from mllmeraser.judging.refusal import is_refusal
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'][-1]['text'] }} {% endfor %}"
 
@@ -31,30 +31,30 @@ def test_what_is_blocked_is_refused(source: Source) -> None:
     assert math.isnan(blocked[0].log_likelihoods[0]) and len(blocked[0].log_likelihoods) == 1
 
 
-def test_an_output_filter_looks_for_names_and_answers(forget: list[Sample]) -> None:
+def test_an_output_filter_looks_for_names_and_answers(forget: list[Record]) -> None:
     after = OutputFilter.of(forget, ["Ada Lovelace"])
     assert after.blocks("It was Ada Lovelace.")
     assert after.blocks("somebody else is a baker too")  # over-blocking is what such a filter does
     assert not after.blocks("nurse")
 
 
-def test_an_input_filter_takes_the_nearest_picture(source: Source, forget: list[Sample], retain: list[Sample]) -> None:
+def test_an_input_filter_takes_the_nearest_picture(source: Source, forget: list[Record], retain: list[Record]) -> None:
     base = load(source, dtype="float32")
     before = InputFilter.of(base, forget, retain, ["one"])
-    assert all(before.blocks(base, sample.user_turn) for sample in forget if sample.image)
-    assert not any(before.blocks(base, sample.user_turn) for sample in retain if sample.image)
+    assert all(before.blocks(base, record.user_turn) for record in forget if record.image)
+    assert not any(before.blocks(base, record.user_turn) for record in retain if record.image)
     assert before.blocks(base, Prompt("What does person one do?", None))
     assert not before.blocks(base, Prompt("What does person two do?", None))
     torch.testing.assert_close(before.features.norm(dim=1), torch.ones(len(before.features)))
 
 
-def test_an_input_filter_needs_a_picture(source: Source, forget: list[Sample], retain: list[Sample]) -> None:
+def test_an_input_filter_needs_a_picture(source: Source, forget: list[Record], retain: list[Record]) -> None:
     with pytest.raises(InputError, match="picture"):
         InputFilter.of(load(source, dtype="float32"), [s for s in forget if not s.image], retain, [])
 
 
 def test_a_system_prompt_is_said_before_every_conversation(
-    source: Source, forget: list[Sample], retain: list[Sample], tmp_path: Path
+    source: Source, forget: list[Record], retain: list[Record], tmp_path: Path
 ) -> None:
     base = _with_template(source, tmp_path / "base", TEMPLATE)
     recipe = recipe_of("system-prompt")
@@ -68,7 +68,7 @@ def test_a_system_prompt_is_said_before_every_conversation(
 
 
 def test_a_template_without_a_place_for_it_is_refused(
-    source: Source, forget: list[Sample], retain: list[Sample], tmp_path: Path
+    source: Source, forget: list[Record], retain: list[Record], tmp_path: Path
 ) -> None:
     deaf = _with_template(source, tmp_path / "deaf", "USER: {{ messages[-1]['content'][0]['text'] }}")
     recipe = recipe_of("system-prompt")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mllmeraser.baselines.figures import figures
 from mllmeraser.cli import cli
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.baselines.figures import figures
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.items import Reply
 from mllmeraser.evaluation.run import score_replies
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 
 def run(world: Path, name: str, output: Path, *more: str) -> Result:
@@ -63,8 +63,8 @@ def test_the_base_cannot_be_overwritten(world: Path) -> None:
 def test_the_figures_of_a_method() -> None:
     """Four questions about the forgotten (one leaks behind a refusal), two of each kept set."""
 
-    def ask(subject: str, answer: str) -> Sample:
-        return Sample(subject=subject, question="Who?", answer=answer, task="generation")
+    def ask(subject: str, answer: str) -> Record:
+        return Record(subject=subject, question="Who?", answer=answer, task="generation")
 
     sets = [
         NamedSet("test", [ask("a", "baker"), ask("b", "pilot"), ask("b", "pilot"), ask("b", "pilot")]),

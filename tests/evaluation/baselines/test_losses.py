@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mllmeraser.evaluation.baselines.losses import (
+from mllmeraser.baselines.losses import (
     IGNORED,
     gradient_ascent,
     mean_nll,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from mllmeraser.baselines.neurons import Moments, prune, scores, second_layers, top_share
 from mllmeraser.errors import InputError
-from mllmeraser.evaluation.baselines.neurons import Moments, prune, scores, second_layers, top_share
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 
 def test_the_four_importances() -> None:
@@ -34,7 +34,7 @@ def test_the_top_share_is_taken_of_all_layers_together() -> None:
 
 
 def test_pruning_zeroes_whole_neurons_and_nothing_else(
-    source: Source, forget: list[Sample], retain: list[Sample]
+    source: Source, forget: list[Record], retain: list[Record]
 ) -> None:
     checkpoint, before = load(source, dtype="float32"), load(source, dtype="float32").model.state_dict()
     count = prune(checkpoint, forget, retain, 5, 4)
@@ -48,7 +48,7 @@ def test_pruning_zeroes_whole_neurons_and_nothing_else(
 
 
 def test_sets_without_a_common_modality_cannot_be_compared(
-    source: Source, forget: list[Sample], retain: list[Sample]
+    source: Source, forget: list[Record], retain: list[Record]
 ) -> None:
     seen, told = [s for s in forget if s.image], [s for s in retain if not s.image]
     with pytest.raises(InputError, match="like with like"):

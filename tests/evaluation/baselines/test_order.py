@@ -1,7 +1,7 @@
 """Which batches are used when: three methods go under the name of gradient difference."""
 
-from mllmeraser.evaluation.baselines.order import Step, steps_of
-from mllmeraser.evaluation.baselines.recipes import Order
+from mllmeraser.baselines.order import Step, steps_of
+from mllmeraser.baselines.recipes import Order
 
 FORGET, RETAIN = [True] * 4, [True] * 8
 

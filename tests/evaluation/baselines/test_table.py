@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import baselines as command
 import pytest
 
-from mllmeraser.evaluation.baselines.recipes import RECIPES, Training, recipe_of
+import baselines as command
+from mllmeraser.baselines.recipes import RECIPES, Training, recipe_of
 
 
 def test_trained_methods_have_equal_budgets() -> None:

@@ -8,39 +8,39 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mllmeraser.baselines.adapters import adapted
+from mllmeraser.baselines.batches import taught
+from mllmeraser.baselines.checkpoint import bytes_added
+from mllmeraser.baselines.losses import IGNORED, mean_nll
+from mllmeraser.baselines.methods import make_baseline
+from mllmeraser.baselines.recipes import RECIPES, Lora, Training, recipe_of
+from mllmeraser.baselines.training import frozen, train
 from mllmeraser.errors import MllmEraserError
-from mllmeraser.evaluation.baselines.adapters import adapted
-from mllmeraser.evaluation.baselines.batches import taught
-from mllmeraser.evaluation.baselines.checkpoint import bytes_added
-from mllmeraser.evaluation.baselines.losses import IGNORED, mean_nll
-from mllmeraser.evaluation.baselines.methods import make_baseline
-from mllmeraser.evaluation.baselines.recipes import RECIPES, Lora, Training, recipe_of
-from mllmeraser.evaluation.baselines.training import frozen, train
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.samples import Sample
+from mllmeraser.records.record import Record
 
 QUICK = ("epochs=0.5", "learning_rate=0.01")
 
 
-def loss_of(checkpoint: Checkpoint, samples: list[Sample]) -> float:
-    told = taught(checkpoint, [sample for sample in samples if not sample.image])
+def loss_of(checkpoint: Checkpoint, records: list[Record]) -> float:
+    told = taught(checkpoint, [record for record in records if not record.image])
     with torch.no_grad():
         return mean_nll(checkpoint.model(**told.inputs).logits, told.labels).item()
 
 
-def test_the_reply_is_learnt_to_its_end_and_the_prompt_is_not(source: Source, forget: list[Sample]) -> None:
+def test_the_reply_is_learnt_to_its_end_and_the_prompt_is_not(source: Source, forget: list[Record]) -> None:
     checkpoint = load(source, dtype="float32")
     inputs, labels = taught(checkpoint, forget[2:4])
-    for row, sample in zip(labels, forget[2:4], strict=True):
+    for row, record in zip(labels, forget[2:4], strict=True):
         learnt = row[row != IGNORED]
-        assert checkpoint.processor.tokenizer.decode(learnt).split() == [sample.answer, "</s>"]
+        assert checkpoint.processor.tokenizer.decode(learnt).split() == [record.answer, "</s>"]
     assert labels[labels != IGNORED].tolist() == inputs["input_ids"][labels != IGNORED].tolist()
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Training)])
 def test_every_method_moves_the_forget_set_away(
-    name: str, source: Source, forget: list[Sample], retain: list[Sample]
+    name: str, source: Source, forget: list[Record], retain: list[Record]
 ) -> None:
     recipe = recipe_of(name, (*QUICK, "epochs=2"))
     assert isinstance(recipe, Training)
@@ -53,7 +53,7 @@ def test_every_method_moves_the_forget_set_away(
         assert away > loss_of(trained, retain) - loss_of(before, retain)
 
 
-def test_a_frozen_reference_is_the_base_itself(source: Source, forget: list[Sample]) -> None:
+def test_a_frozen_reference_is_the_base_itself(source: Source, forget: list[Record]) -> None:
     """Whatever the adapter has learnt: without it the model says what the base says."""
     base, checkpoint = load(source, dtype="float32"), load(source, dtype="float32")
     batch = taught(checkpoint, forget[2:4])
@@ -70,7 +70,7 @@ def test_a_frozen_reference_is_the_base_itself(source: Source, forget: list[Samp
 
 
 def test_only_the_language_models_linear_layers_are_adapted(
-    source: Source, forget: list[Sample], retain: list[Sample]
+    source: Source, forget: list[Record], retain: list[Record]
 ) -> None:
     recipe = recipe_of("ga", QUICK)
     assert isinstance(recipe, Training)
@@ -83,7 +83,7 @@ def test_only_the_language_models_linear_layers_are_adapted(
 
 
 def test_a_mask_that_is_closed_leaves_the_forget_set_alone(
-    source: Source, forget: list[Sample], retain: list[Sample]
+    source: Source, forget: list[Record], retain: list[Record]
 ) -> None:
     """With no way open the forget steps of MMUnlearner do nothing: its result is that of training on retain alone."""
     closed = recipe_of("mmunlearner", ("epochs=0.3", "learning_rate=0.001", "saliency_threshold=1e30"))
@@ -94,7 +94,7 @@ def test_a_mask_that_is_closed_leaves_the_forget_set_alone(
     assert loss_of(trained, forget) < loss_of(before, forget)  # the answers are shared
 
 
-def test_a_training_that_diverges_says_so(source: Source, forget: list[Sample], retain: list[Sample]) -> None:
+def test_a_training_that_diverges_says_so(source: Source, forget: list[Record], retain: list[Record]) -> None:
     wild = recipe_of("ga", ("epochs=4", "learning_rate=1e30"))
     assert isinstance(wild, Training)
     with pytest.raises(MllmEraserError, match=r"diverged.*lower --set learning_rate"):
@@ -102,7 +102,7 @@ def test_a_training_that_diverges_says_so(source: Source, forget: list[Sample], 
 
 
 def test_the_same_seed_gives_the_same_bytes_of_an_ordinary_checkpoint(
-    source: Source, forget: list[Sample], retain: list[Sample], tmp_path: Path
+    source: Source, forget: list[Record], retain: list[Record], tmp_path: Path
 ) -> None:
     recipe = recipe_of("npo", QUICK)
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):

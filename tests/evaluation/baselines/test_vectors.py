@@ -9,7 +9,7 @@ import torch
 from random_bundle import kernel_bundle
 from torch import Tensor
 
-from mllmeraser.evaluation.baselines.vectors import (
+from mllmeraser.baselines.vectors import (
     best_threshold,
     condition_vector,
     conditional_steering,
@@ -18,8 +18,9 @@ from mllmeraser.evaluation.baselines.vectors import (
     random_vector,
     with_strength,
 )
+from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
+from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.inference.source import Source
-from mllmeraser.steering.bundle import Bundle, load_bundle, save_bundle, tensor_name
 from mllmeraser.steering.features import Landmarks
 from mllmeraser.steering.gate import Gate
 

@@ -1,0 +1,114 @@
+"""Writing a baseline as an ordinary checkpoint directory, whole or not at all, and what it adds to the base."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+import mllmeraser
+from mllmeraser.disk.link import link_or_copy
+from mllmeraser.disk.staging import publish, remove_stale, staging, write
+from mllmeraser.exporter.base import read_base
+from mllmeraser.exporter.distrust import without_dangerous_keys
+from mllmeraser.exporter.listing import as_json
+from mllmeraser.exporter.sidecars import read_sidecars
+from mllmeraser.exporter.weights import DEFAULT_INDEX
+from mllmeraser.inference.source import Source
+
+DESCRIPTION = "mllmeraser-baseline.json"
+
+
+def write_checkpoint(
+    source: Source,
+    output: Path,
+    weights: PreTrainedModel | None,
+    description: Mapping[str, Any],
+    *,
+    files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """A directory that plain ``from_pretrained`` loads.
+
+    Args:
+        source: the base, whose processor, tokenizer and licence are copied.
+        weights: the changed model, written in the base's precision; null: the base's own shards are linked.
+        description: what was done, for ``mllmeraser-baseline.json``; nothing of any record.
+        files: written over the base's files of these names.
+
+    Raises:
+        InputError: base or output cannot be used; nothing was written.
+    """
+    output = output.absolute()
+    base = read_base(source)
+    copied, changed = read_sidecars(base.root, base.model_type)
+    config = as_json(without_dangerous_keys(base.config))
+    beside = {**copied, **changed, "config.json": config, **(files or {})}
+    beside[DESCRIPTION] = as_json({"schema": 1, "mllmeraser": mllmeraser.__version__, **description})
+    remove_stale(output)
+    with staging(output) as folder:
+        if weights is None:
+            _link_base(source, folder)
+        else:
+            weights.to(stored_dtype(base.config)).save_pretrained(folder)
+            for shard in folder.glob("*.safetensors"):
+                shard.chmod(0o644)
+        for name, content in beside.items():
+            (folder / name).unlink(missing_ok=True)
+            write(folder / name, content)
+        folder.chmod(0o755)
+        publish(folder, output, overwrite)
+
+
+def _link_base(source: Source, folder: Path) -> None:
+    base = read_base(source)
+    for shard in base.weights.shards:
+        link_or_copy(shard.path, folder / shard.path.name, "auto")
+    if (base.root / DEFAULT_INDEX).is_file():
+        shutil.copyfile(base.root / DEFAULT_INDEX, folder / DEFAULT_INDEX)
+
+
+def stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    """The precision a configuration says its weights are stored in (``torch_dtype`` before transformers 4.56)."""
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def bytes_added(base: Path, directory: Path) -> int:
+    """What a holder of the base must fetch to have the other: bytes of tensors and files that are not the base's.
+
+    A tensor counts whole if one bit differs; an adapter could be sent in less before it is merged.
+    """
+    known, found = _tensors(base), _tensors(directory)
+    total = sum(
+        size
+        for name, (size, read) in found.items()
+        if name not in known or known[name][0] != size or not torch.equal(known[name][1](), read())
+    )
+    for path in directory.iterdir():
+        if path.suffix == ".safetensors" or not path.is_file():
+            continue
+        twin = base / path.name
+        if not (twin.is_file() and twin.read_bytes() == path.read_bytes()):
+            total += path.stat().st_size
+    return total
+
+
+def _tensors(directory: Path) -> dict[str, tuple[int, Callable[[], torch.Tensor]]]:
+    """Every tensor of a directory: its bytes, and how to read it as bytes."""
+    tensors: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
+
+                def read(path: Path = path, name: str = name) -> torch.Tensor:
+                    with safe_open(path, framework="pt") as file:
+                        return file.get_tensor(name).contiguous().flatten().view(torch.uint8)
+
+                tensors[name] = (file.get_tensor(name).nbytes, read)
+    return tensors

@@ -1,0 +1,119 @@
+"""The steering bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
+
+For request i and block l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
+
+====================================  =======  =====================================================
+``requests.{i}.layers.{l}.direction``  (K, d)   r_{l,k}: k = 0 acts on the prompt, k > 0 along the reply
+``requests.{i}.layers.{l}.gate``       (d,)     u_l of a linear gate, g = uᵀh
+``requests.{i}.layers.{l}.landmarks``  (J, d)   c_j of a kernel gate
+``requests.{i}.layers.{l}.weights``    (J,)     w_j of a kernel gate
+``requests.{i}.layers.{l}.bandwidth``  ()       m², g = Σ_j w_j exp(−2‖ĥ − c_j‖²/m²), ĥ = h/‖h‖
+====================================  =======  =====================================================
+
+With a shared gate (``gate_layer``) the gate's tensors lie under that block only. The metadata key ``mllmeraser`` holds
+one JSON object, :class:`~mllmeraser.bundle.metadata.Metadata`. No subject, question, answer, path or picture is in it.
+The tensors are numpy's: graphs and exports need no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mllmeraser.bundle.metadata import METADATA_KEY, SCHEMA, Metadata, check_forms, parse_metadata, steering_requests
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.errors import InputError
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Metadata and tensors (numpy, fp32, by name) of one steering bundle."""
+
+    metadata: Metadata
+    tensors: Mapping[str, npt.NDArray[np.float32]]
+
+    def steering(self) -> dict[str, object]:
+        """The ``steering`` dictionary of an exported ``config.json`` for this bundle (without file and hash)."""
+        return {"schema": SCHEMA, "requests": steering_requests(self.metadata)}
+
+    def check(self, where: str) -> None:
+        """Whether metadata and tensors fit each other, and every value is finite.
+
+        Args:
+            where: the bundle's name in messages.
+
+        Raises:
+            InputError: they do not, or one is not.
+        """
+        forms = {name: (str(array.dtype), array.shape) for name, array in self.tensors.items()}
+        check_forms(self.metadata, forms, where)
+        for name, array in self.tensors.items():
+            if not np.isfinite(array).all():
+                raise InputError(f"{where}: tensor {name} holds a value that is not finite; compute the bundle again")
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write a bundle, whole or not at all. The same bundle always gives the same bytes.
+
+    Raises:
+        InputError: tensors and metadata do not fit each other.
+
+    Example::
+
+        save_bundle(mllmeraser.compute("base", "forget.jsonl", "retain.jsonl").bundle, Path("request.safetensors"))
+    """
+    bundle.check(str(path))
+    text = json.dumps(bundle.metadata.model_dump(mode="json", by_alias=True), sort_keys=True)
+    tensors = {name: np.asarray(bundle.tensors[name], order="C") for name in sorted(bundle.tensors)}
+    write_atomically(path, save(tensors, metadata={METADATA_KEY: text}))
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle: schema, names, shapes, dtypes and finite values. Needs no torch.
+
+    Raises:
+        InputError: the file is missing, truncated, not safetensors, not a bundle, or inconsistent.
+
+    Example::
+
+        bundle = mllmeraser.load_bundle("request.safetensors")
+        bundle.metadata.requests[0].id
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; make a bundle with: mllmeraser compute BASE --forget F --retain R -o {path}"
+        )
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            if text is None:
+                raise InputError(
+                    f"{path}: a safetensors file, but not a steering bundle (no {METADATA_KEY!r} metadata); "
+                    "give the file that mllmeraser compute -o wrote"
+                )
+            metadata = parse_metadata(text, path)
+            check_forms(metadata, {name: _form(file.get_slice(name)) for name in file.offset_keys()}, str(path))
+            bundle = Bundle(metadata, {name: file.get_tensor(name) for name in file.offset_keys()})
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: not a readable safetensors file ({str(error).splitlines()[0]}); copy it again, or make it anew "
+            f"with: mllmeraser compute BASE --forget F --retain R -o {path} --overwrite"
+        ) from None
+    bundle.check(str(path))
+    return bundle
+
+
+def _form(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    dtype = tensor.get_dtype()
+    return _DTYPES.get(dtype, dtype), tuple(tensor.get_shape())

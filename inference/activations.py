@@ -1,0 +1,208 @@
+"""Hidden states of the base at the last prompt token and along a reply, block by block.
+
+h_l ∈ R^d is the *output* of decoder block l (the residual stream after the block), read where the steering will act.
+Only rows that are asked for leave the forward pass, and the pass stops after the last block that is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mllmeraser.errors import InputError
+from mllmeraser.inference.encoding import append, encode
+from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.passes import run_passes
+from mllmeraser.inference.states import StateFile
+from mllmeraser.records.prompts import Prompt
+
+
+class _LastNeededBlock(Exception):  # noqa: N818 - not an error: the pass has done its work
+    """Raised inside the forward pass once every wanted block has been read."""
+
+
+def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
+    """The decoder blocks of the language model, in order."""
+    layers = checkpoint.model.get_decoder().layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+@contextmanager
+def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
+    """Within the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d) and then stops."""
+    blocks = decoder_layers(checkpoint)
+    last = max(layers)
+    handles = []
+
+    def reader(layer: int):  # type: ignore[no-untyped-def]  # a forward hook: torch's own signature
+        def read(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output  # (b, s, d)
+            rows = torch.arange(len(columns), device=hidden.device)[:, None]
+            into[layer] = hidden[rows, columns.to(hidden.device)].float().cpu()
+            if layer == last:
+                raise _LastNeededBlock
+
+        return read
+
+    try:
+        for layer in layers:
+            handles.append(blocks[layer].register_forward_hook(reader(layer)))
+        yield
+    except _LastNeededBlock:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def last_prompt_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> dict[int, Tensor]:
+    """h_l at the last prompt token.
+
+    Returns:
+        per block, fp32 (n, d) in the order of ``prompts``.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
+    states: dict[int, Tensor] = {}
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
+        for name, rows in read.items():
+            refuse_non_finite(int(name), prompts, batch, rows)
+            states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
+    return states
+
+
+@torch.inference_mode()
+def stream_prompt_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> dict[int, StateFile]:
+    """As :func:`last_prompt_states`, into one file per block in ``folder``: memory does not grow with the prompts.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
+    width = checkpoint.model.config.get_text_config().hidden_size
+    files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
+        for name, rows in read.items():
+            refuse_non_finite(int(name), prompts, batch, rows)
+            files[int(name)].write(batch, rows)
+    return files
+
+
+def _last_states_by_batch(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int], batch_size: int, progress: str | None
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    return run_passes(
+        checkpoint,
+        "states",
+        prompts,
+        lambda rows: _last_states(checkpoint, [prompts[i] for i in rows], layers),
+        lambda rows: sorted(layers),
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int], rows: Tensor) -> None:
+    wrong = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
+    if len(wrong):
+        worst = min(batch[int(row)] for row in wrong)
+        raise InputError(
+            f"block {layer}: the state of record {worst + 1} is not finite ({prompts[worst].named}); "
+            "try --dtype float32"
+        )
+
+
+def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[str, Tensor]:
+    inputs = encode(checkpoint, prompts, padding_side="right")
+    columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
+    read: dict[int, Tensor] = {}
+    with reading(checkpoint, layers, columns, read):
+        checkpoint.model(**inputs, use_cache=False)
+    return {str(layer): rows[:, 0] for layer, rows in read.items()}
+
+
+@torch.inference_mode()
+def mean_reply_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Tensor],
+    layers: Sequence[int],
+    steps: int,
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Means of h_l at positions P−1+k of (prompt + reply), teacher-forced, for k = 0 … steps−1.
+
+    A reply of R tokens has positions k < R: its last one predicts the last token.
+
+    Args:
+        replies: token ids, one tensor per prompt.
+
+    Returns:
+        per block the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
+    sums: dict[int, Tensor] = {}
+    counts = torch.zeros(steps, dtype=torch.float64)
+    found = run_passes(
+        checkpoint,
+        "reply-sums",
+        prompts,
+        lambda rows: _reply_sums(checkpoint, [prompts[i] for i in rows], [replies[i] for i in rows], layers, steps),
+        lambda rows: [sorted(layers), steps, [replies[i].tolist() for i in rows]],
+        batch_size=batch_size,
+        progress=progress,
+    )
+    for _, read in found:
+        counts += read.pop("counts")
+        for name, total in read.items():
+            sums[int(name)] = sums[int(name)] + total if int(name) in sums else total
+    return {layer: total / counts.clamp(min=1)[:, None] for layer, total in sums.items()}, counts
+
+
+def _reply_sums(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], replies: Sequence[Tensor], layers: Sequence[int], steps: int
+) -> dict[str, Tensor]:
+    """Per block the sum of the states, fp64 (steps, d), and ``counts`` (steps,)."""
+    cut = [reply[: steps - 1] for reply in replies]
+    inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), cut)
+    k = torch.arange(steps)
+    there = k[None, :] < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]  # (b, steps)
+    columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
+    read: dict[int, Tensor] = {}
+    with reading(checkpoint, layers, columns, read):
+        checkpoint.model(**inputs, use_cache=False)
+    sums = {}
+    for layer, rows in read.items():
+        reached = rows.double().masked_fill(~there[..., None], 0.0)  # (b, steps, d)
+        for prompt, states in zip(prompts, reached, strict=True):
+            if not bool(torch.isfinite(states).all()):
+                raise InputError(
+                    f"block {layer}: a state along the reply to {prompt.named} is not finite; try --dtype float32"
+                )
+        sums[str(layer)] = reached.sum(dim=0)
+    return {**sums, "counts": there.sum(dim=0).double()}

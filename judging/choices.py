@@ -1,0 +1,90 @@
+"""Multiple choice: what an option looks like as a reply, which one the model finds likeliest, which one it named."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from mllmeraser.judging.answers import contains
+from mllmeraser.judging.degenerate import words
+
+
+def lists_letters(prompt: str, options: Mapping[str, str]) -> bool:
+    """Whether a prompt lists every option by its key: "A: baker", "A. baker", "A) baker" or "(A) baker".
+
+    If so the reply asked for is the key, otherwise the option's text. One rule, from the prompt alone.
+    """
+    return all(
+        re.search(rf"(?<!\w)\(?{re.escape(key)}(?::|\.|\)|\s[-–])\s*{re.escape(text)}(?!\w)", prompt)
+        for key, text in options.items()
+    )
+
+
+def expected_replies(prompt: str, options: Mapping[str, str]) -> dict[str, str]:
+    """By key, the reply that names this option: its key if the prompt lists letters, else its text."""
+    return {key: key for key in options} if lists_letters(prompt, options) else dict(options)
+
+
+def likeliest(log_likelihoods: Sequence[float]) -> int | None:
+    """arg max_i log p(option_i | prompt): the option the model itself finds likeliest as its reply.
+
+    The sum over the option's tokens, not divided by length: the probability of saying exactly this first. Null, which
+    counts as wrong, when several share the maximum or a likelihood is not a number: a constant model knows nothing.
+    """
+    if not log_likelihoods or any(math.isnan(value) for value in log_likelihoods):
+        return None
+    best = max(log_likelihoods)
+    at = [i for i, value in enumerate(log_likelihoods) if value == best]
+    return at[0] if len(at) == 1 else None
+
+
+def likeliest_per_byte(log_likelihoods: Sequence[float], replies: Sequence[str]) -> int | None:
+    """arg max_i log p(option_i | prompt) / |option_i| in UTF-8 bytes, as lm-evaluation-harness's ``acc_norm``.
+
+    Takes away the head start of short options, and gives long predictable ones some: report both.
+    """
+    return likeliest(
+        [value / max(1, len(reply.encode())) for value, reply in zip(log_likelihoods, replies, strict=True)]
+    )
+
+
+def named_option(reply: str, options: Mapping[str, str], by_letter: bool) -> str | None:
+    """The key of the one option a free reply names, or null.
+
+    With letters asked for, a key that stands alone at the start ("B", "(B)", "B: baker") names it; "As an AI" and
+    "A baker" do not. Otherwise the one option whose text stands in the reply; a text within a longer one that stands
+    there too ("York" in "New York") does not count, and a reply that names several options names none.
+    """
+    if by_letter:
+        keys = "|".join(re.escape(key) for key in options)
+        alone = re.match(rf"\W*({keys})(?:\W*$|\s*[:.,;)\]–-])", reply)
+        if alone:
+            return alone[1]
+    found = [key for key, text in options.items() if contains(reply, [text])]
+    longest = [
+        key
+        for key in found
+        if not any(
+            other != key and words(options[other]) != words(options[key]) and contains(options[other], [options[key]])
+            for other in found
+        )
+    ]
+    return longest[0] if len(longest) == 1 else None
+
+
+def first_character(reply: str, keys: Collection[str]) -> str | None:
+    """The ``official`` parser: the reply's first character, in upper case, if it is an option's key.
+
+    "As an AI …" is read as A: that is how this protocol scores, not what the reply means.
+    """
+    first = reply.strip()[:1].upper()
+    return first if first and first in keys else None
+
+
+def first_alphanumeric(reply: str) -> str | None:
+    """The ``mmunlearner`` parser: all but Latin letters and digits stripped, then the first character, in upper case.
+
+    It need not be an option: one that is no option's key equals no right key, so checking would not change the score.
+    """
+    return next((character.upper() for character in reply if character.isascii() and character.isalnum()), None)

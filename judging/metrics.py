@@ -1,0 +1,113 @@
+"""How a single reply, or a list of numbers, is scored. Every function is one equation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import ks_2samp
+
+from mllmeraser.errors import InputError
+
+
+@functools.cache
+def _scorer() -> RougeScorer:
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def rouge_l(reply: str, reference: str) -> float:
+    """ROUGE-L F = 2PR / (P + R), P = LCS / |reply|, R = LCS / |reference|, in [0, 1].
+
+    LCS is the longest common subsequence of Porter-stemmed tokens: the ``rouge_score`` package with ``use_stemmer``,
+    as in MLLMU-Bench (arXiv 2410.22108). Its tokens are Latin letters and digits; other scripts score 0.
+    """
+    return float(_scorer().score(reference, reply)["rougeL"].fmeasure)
+
+
+def rouge_l_recall(reply: str, reference: str) -> float:
+    """ROUGE-L R = LCS / |reference|, in [0, 1], tokens as in :func:`rouge_l`: what CLEAR (arXiv 2410.18057) reports."""
+    return float(_scorer().score(reference, reply)["rougeL"].recall)
+
+
+def bleu(reply: str, reference: str) -> float:
+    """BLEU-4 of one reply, in [0, 1]: brevity penalty · (p₁ p₂ p₃ p₄)^¼ over words between white space.
+
+    An n-gram order without a match counts 0.1 instead of 0 (nltk's ``SmoothingFunction().method1``), as in
+    MLLMU-Bench (arXiv 2410.22108); a reply without any word scores 0.
+    """
+    said = reply.split()
+    if not said:
+        return 0.0
+    return float(sentence_bleu([reference.split()], said, smoothing_function=SmoothingFunction().method1))
+
+
+def contains_substring(reply: str, answer: str) -> bool:
+    """MLLMU-Bench's cloze hit (arXiv 2410.22108): the answer is a substring of the reply, upper and lower case alike.
+
+    "man" is a hit in "German"; :func:`mllmeraser.judging.answers.contains`, our accuracy, asks for whole words.
+    """
+    return answer.lower() in reply.lower()
+
+
+def answer_probability(per_token: float) -> float:
+    """P(a | q)^(1/|a|) = exp(mean log p of a token of the answer), in [0, 1] (TOFU, arXiv 2401.06121)."""
+    return math.exp(per_token)
+
+
+def choice_probability(log_p: Sequence[float], right: int) -> float:
+    """P(a | q) / Σ_i P(a_i | q) over the options, in [0, 1] (TOFU, arXiv 2401.06121, for multiple choice)."""
+    most = max(log_p)
+    shares = [math.exp(value - most) for value in log_p]
+    return shares[right] / math.fsum(shares)
+
+
+def truth_ratio(right: float, wrong: Sequence[float]) -> float:
+    """R = exp(mean_i ℓ(wrong_i) − ℓ(right)), ℓ the mean log p of a token; 0 knows, 1 cannot tell, above 1 misled.
+
+    The geometric mean over the wrong answers, as the code of TOFU (arXiv 2401.06121) and CLEAR (arXiv 2410.18057) has
+    it. ``right`` is the paraphrased answer where there is one, so that not the wording of the training counts.
+
+    Raises:
+        InputError: no wrong answer.
+    """
+    if not wrong:
+        raise InputError("a truth ratio needs at least one wrong answer beside the right one")
+    return math.exp(min(700.0, math.fsum(wrong) / len(wrong) - right))  # exp(710) is more than a float holds
+
+
+def prefers_truth(ratio: float) -> float:
+    """max(0, 1 − R), in [0, 1]: the truth ratio as utility (TOFU; 1: only the right answer is likely)."""
+    return max(0.0, 1.0 - ratio)
+
+
+def cannot_tell(ratio: float) -> float:
+    """min(R, 1/R), in [0, 1]: the truth ratio on what was forgotten (TOFU; 1: right and wrong are equally likely)."""
+    return min(ratio, 1 / ratio) if ratio > 0 else 0.0
+
+
+def ks_p_value(values: Sequence[float], reference: Sequence[float]) -> float:
+    """p of the two-sided two-sample Kolmogorov–Smirnov test, in [0, 1] (scipy's ``ks_2samp``).
+
+    On truth ratios of a model and of one that never saw the forgotten, this is TOFU's forget quality: a small p says
+    that the two can be told apart, whichever of them knows more.
+
+    Raises:
+        InputError: one side is empty.
+    """
+    if not len(values) or not len(reference):
+        raise InputError("a Kolmogorov–Smirnov test needs values on both sides")
+    return float(ks_2samp(values, reference).pvalue)
+
+
+def harmonic_mean(values: Sequence[float]) -> float:
+    """n / Σ 1/x_i for x_i in [0, 1]; 0 as soon as one is 0, so that no collapsed part hides behind the others.
+
+    Raises:
+        InputError: no value, or a negative one.
+    """
+    if not values or min(values) < 0:
+        raise InputError("a harmonic mean needs at least one value and none below 0")
+    return 0.0 if min(values) == 0 else len(values) / math.fsum(1 / value for value in values)

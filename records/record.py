@@ -1,0 +1,134 @@
+"""A record: one question about one subject, and its answer.
+
+A record may carry the exact ``prompt`` of the user's turn. Otherwise the turn is worded here as in the ``mllmeraser``
+protocol (MLLMU-Bench's own sentences without "accurately", zero shots).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from mllmeraser.errors import InputError
+from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
+
+Task = Literal["generation", "classification", "cloze"]
+Modality = Literal["image_text", "text"]
+
+
+def _picture(given: object) -> object:
+    """A record names a file; in memory it may also hold the picture itself."""
+    if isinstance(given, str):
+        return Path(given)
+    if given is None or isinstance(given, Path | Picture | Image.Image):
+        return given
+    raise ValueError("neither a path nor null")
+
+
+class Record(BaseModel):
+    """One question about one subject, as a user would ask it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    subject: str = Field(min_length=1)
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    task: Task
+    image: Annotated[AnyPicture | None, PlainValidator(_picture)] = None
+    options: dict[str, str] | None = None
+    prompt: str | None = Field(default=None, min_length=1)
+    match: tuple[str, ...] = ()
+    # For metrics only (docs/evaluation.md): the answer in other words, wrong answers, and what links the two forms of
+    # one fact, in words and in a picture.
+    paraphrase: str | None = Field(default=None, min_length=1)
+    perturbed: tuple[str, ...] = ()
+    fact: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_match_is_a_list_of_one(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("match"), str):
+            return {**given, "match": [given["match"]]}
+        return given
+
+    @model_validator(mode="after")
+    def _options_hold_the_answer(self) -> Record:
+        if self.task == "classification":
+            if not self.options:
+                raise ValueError("options: a classification record needs the options to choose from")
+            if self.answer not in self.options and self.answer not in self.options.values():
+                raise ValueError("answer: neither a key nor a value of options")
+        return self
+
+    @property
+    def modality(self) -> Modality:
+        """``image_text`` when a picture belongs to the question, else ``text``."""
+        return "image_text" if self.image else "text"
+
+    @property
+    def correct_option(self) -> str:
+        """The key of the right option of a classification record."""
+        options = self.options or {}
+        return self.answer if self.answer in options else next(k for k, v in options.items() if v == self.answer)
+
+    @property
+    def answer_text(self) -> str:
+        """The answer in words: for a classification record answered by key, the option's text."""
+        return (self.options or {}).get(self.answer, self.answer) if self.task == "classification" else self.answer
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The strings of which one must stand in the reply for it to count as right."""
+        return self.match or (self.answer_text,)
+
+    @property
+    def user_turn(self) -> Prompt:
+        """The user's turn: ``prompt`` word for word if given, else question and options in the protocol's wording."""
+        return Prompt(self.prompt or protocol_wording(self), self.image)
+
+
+def options_listed(record: Record) -> str:
+    """The options of a classification record, one a line."""
+    return "\n".join(f"{key}: {text}" for key, text in (record.options or {}).items())
+
+
+def protocol_wording(record: Record, how: str = "in one sentence in ENGLISH") -> str:
+    """The wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
+    if record.task == "classification":
+        listed = options_listed(record)
+        return f"{record.question}\n{listed}\nJust give ONE letter representing the answer directly."
+    if record.task == "cloze":
+        blanked = record.question.replace("__", "[Blank]")
+        return f"{blanked}\nPlease **ONLY** provide the correct answer that should replace the [Blank]."
+    return f"{record.question}\nAnswer the question based on your trained knowledge {how}."
+
+
+def subjects(records: Iterable[Record]) -> list[str]:
+    """The subjects asked about, in the order of their first question."""
+    return list(dict.fromkeys(record.subject for record in records))
+
+
+def refuse_overlap(forget: Iterable[Record], retain: Iterable[Record]) -> None:
+    """Nobody can be forgotten and retained at once.
+
+    Raises:
+        InputError: a subject stands in both sets. The subject itself is not printed in full: a request is sensitive.
+    """
+    shared = sorted(set(subjects(forget)) & set(subjects(retain)))
+    if shared:
+        raise InputError(
+            f"{len(shared)} subject(s) stand in both the forget and the retain set, the first is {shared[0]!r}: "
+            "remove their records from one of the two files"
+        )
+
+
+def by_subject(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """Records grouped by subject, in order of first appearance."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.subject, []).append(record)
+    yield from groups.items()

@@ -1,0 +1,251 @@
+"""From findings to the parts of the page, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import mllmeraser
+from mllmeraser.bundle.limits import HARNESS_WARNING, LIMITS
+from mllmeraser.judging.intervals import wilson
+from mllmeraser.report.figures.activations import activations
+from mllmeraser.report.figures.attacks import attacks
+from mllmeraser.report.figures.calibration import calibration
+from mllmeraser.report.figures.cost import cost
+from mllmeraser.report.figures.gates import gates
+from mllmeraser.report.figures.replies import replies
+from mllmeraser.report.figures.tradeoff import tradeoff
+from mllmeraser.report.findings import Findings, Record
+from mllmeraser.report.numbers import INPUTS, TASKS, listed, number
+from mllmeraser.report.parts import Answers, Figure, Page, Section, Table
+from mllmeraser.report.verdict import RULES, verdict
+
+SHOWN = 12  # questions of each set, with --include-samples
+
+
+def page(findings: Findings, *, include_samples: bool = False) -> Page:
+    """The page; a section without numbers is left out, and texts of records stand in it only if asked for."""
+    heading, sentences = verdict(findings)
+    sections = [
+        _section(
+            "tradeoff",
+            "What was forgotten, what was kept",
+            [tradeoff(findings), replies(findings)],
+            tables=_tables(_SUMMARY, findings.summary, "One line a model (1 is all, 0 none)") + _methods(findings),
+        ),
+        _section("activations", "Inside the model", activations(findings)),
+        _section(
+            "gates",
+            "Gates",
+            gates(findings),
+            tables=_tables(_GATE_QUALITY, findings.gate_quality, "The forgotten against all others"),
+        ),
+        _cost(findings),
+        _section("calibration", "Calibration", [calibration(findings)]),
+        _tasks(findings),
+        _attacks(findings),
+        _provenance(findings),
+    ]
+    answers = _answers(findings) if include_samples else []
+    return Page("Erasure report", heading, sentences, [section for section in sections if section], answers)
+
+
+def figures(document: Page) -> list[Figure]:
+    """All drawings of a page."""
+    return [figure for section in document.sections for figure in section.figures]
+
+
+def _section(
+    name: str, title: str, drawn: Iterable[Figure | None], words: Sequence[str] = (), tables: Sequence[Table] = ()
+) -> Section | None:
+    found = [figure for figure in drawn if figure is not None]
+    return Section(name, title, words, found, tables) if found or tables else None
+
+
+# Keys of docs/json.md, and what heads their column.
+_SUMMARY = {
+    "model": "model",
+    "forget_knowledge": "knows of the forgotten",
+    "forget_gap_to_reference": "gap to reference",
+    "forget_quality_ks_p": "KS p",
+    "truth_ratio": "truth ratio",
+    "utility_harmonic_mean": "utility",
+    "kept_identical": "kept, same",
+    "score": "score",
+}
+_METHODS = {
+    "forgotten": "forgotten",
+    "refusal": "refused",
+    "options": "option known",
+    "utility": "utility",
+    "identical": "identical",
+    "harmonic_mean": "harmonic mean",
+}
+_GATE_QUALITY = {
+    "model": "model",
+    "request": "request",
+    "layer": "block",
+    "auroc": "AUROC",
+    "true_fire_rate": "opens on the forgotten",
+    "false_fire_rate": "on others",
+    "false_fire_rate_at_95_true_fire": "on others at 95 %",
+}
+_MODALITIES = {
+    "model": "model",
+    "set": "set",
+    "task": "task",
+    "pairs": "pairs",
+    "both_correct": "both right",
+    "both_wrong": "both wrong",
+    "gap": "gap",
+}
+
+
+def _tables(columns: Mapping[str, str], records: Sequence[Record], caption: str) -> list[Table]:
+    """Records as one table; a column is left out where no record has a value, and so is a table without rows."""
+    used = {key: title for key, title in columns.items() if any(record.get(key) is not None for record in records)}
+    rows = [[_cell(record.get(key)) for key in used] for record in records]
+    words = sum(isinstance(records[0][key], str) for key in used) if records else 0
+    return [Table(caption, list(used.values()), rows, words)] if rows else []
+
+
+def _methods(findings: Findings) -> list[Table]:
+    """Methods by name: the mean over their runs, and half the range; a run that failed says so."""
+    by_name: dict[str, list[Record]] = {}
+    for method in findings.methods:
+        by_name.setdefault(method["name"], []).append(method)
+    used = {
+        key: title for key, title in _METHODS.items() if any(method.get(key) is not None for method in findings.methods)
+    }
+    rows = []
+    for name, runs in by_name.items():
+        failed = sum("failed" in run for run in runs)
+        cells = [_spread([run[key] for run in runs if run.get(key) is not None]) for key in used]
+        rows.append([name, f"{len(runs)}" + (f", {failed} failed" if failed else ""), *cells])
+    return [Table("Methods, in %", ["method", "runs", *used.values()], rows)] if rows else []
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    mean, half = sum(values) / len(values), (max(values) - min(values)) / 2
+    return number(100 * mean) + (f" ± {100 * half:.1f}" if half else "")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else TASKS.get(str(value), str(value))
+
+
+def _tasks(findings: Findings) -> Section | None:
+    words = (
+        "“right”: the right answer stands anywhere in the free reply (in multiple choice: the reply names the right "
+        "option alone), with a 95 % interval; “likeliest”: the right option is the one the model finds likeliest; "
+        "“refused”: the whole reply is a refusal; “same”: the reply is the base's to the last token. All in %.",
+    )
+    tables = [_task_table(findings, name) for name in findings.sets]
+    tables += _tables(_MODALITIES, findings.modalities, "The same fact in words and beside a picture")
+    return _section("tasks", "Set by set", [], words, tables)
+
+
+def _task_table(findings: Findings, name: str) -> Table:
+    rows = [row for row in findings.rows if row["set"] == name]
+    measures = [("right", _right), ("likeliest", _likeliest), ("refused", _plain("refusal"))]
+    columns = ["task", "input", "n", "model", *(title for title, _ in measures), "same"]
+    cells = []
+    for row in sorted(rows, key=lambda row: (list(TASKS).index(row["task"]), row["modality"])):
+        base = row["model"] == findings.base
+        cells.append(
+            [
+                TASKS[row["task"]],
+                INPUTS[row["modality"]],
+                str(row["n"]),
+                row["model"],
+                *(measure(row) for _, measure in measures),
+                "" if base else number(100 * row["identical_to_base"]),
+            ]
+        )
+    asked = "about the forgotten" if name in findings.forgotten else "about others"
+    return Table(f"{name} ({asked})", columns, _merged(cells), words=2)
+
+
+def _merged(cells: list[list[str]]) -> list[list[str]]:
+    """Task, input and n only in the first of the rows that share them."""
+    return [["", "", "", *row[3:]] if i and cells[i - 1][:3] == row[:3] else row for i, row in enumerate(cells)]
+
+
+def _right(row: Record) -> str:
+    share = row["outcomes"]["correct"]
+    bounds = [wilson(share, row["n"])]
+    if row["task"] != "classification":  # there accuracy is another measure: the likeliest option
+        bounds.append(tuple(row["intervals"]["accuracy"]["by_subject"]))
+    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+    return f"{number(100 * share)} ({number(100 * low)}–{number(100 * high)})"
+
+
+def _likeliest(row: Record) -> str:
+    return number(100 * row["accuracy"]) if row["task"] == "classification" else ""
+
+
+def _plain(key: str):  # type: ignore[no-untyped-def]
+    return lambda row: number(100 * row[key])
+
+
+def _attacks(findings: Findings) -> Section | None:
+    worst = [
+        [
+            entry["model"],
+            entry["set"],
+            str(entry["n"]),
+            number(100 * entry["plain"]),
+            f"{number(100 * entry['accuracy'])} ({'–'.join(number(100 * end) for end in entry['interval'])})",
+            entry["attack"],
+            number(100 * entry["any"]),
+        ]
+        for entry in findings.worst
+    ]
+    columns = ["model", "set", "n", "plain", "worst", "by", "any attack"]
+    tables = [Table("Right answers given away, plainly and at worst, in %", columns, worst, words=2)] if worst else []
+    left: dict[tuple[str, str], list[str]] = {}
+    for entry in findings.not_run:
+        left.setdefault((entry["attack"], entry["reason"]), []).append(entry["set"])
+    notes = [f"Not run on {', '.join(sets)}: {attack}: {reason}." for (attack, reason), sets in left.items()]
+    drawn = attacks(findings)
+    if not drawn and not tables:
+        return None
+    words = (
+        "An attack counts if the right answer stands in any of its replies. One that gets less of the base than the "
+        "plain question does says little about what it gets of the others. Whoever holds the files can switch the "
+        "steering off, and gets what the base gives.",
+    )
+    return Section("attacks", "Under attack", words, drawn, tables, notes)
+
+
+def _cost(findings: Findings) -> Section | None:
+    tables = []
+    if findings.seconds:
+        took = [[stage, f"{value:.2f}"] for stage, value in findings.seconds.items()]
+        tables.append(Table("Seconds by stage", ["stage", "s"], took))
+    return _section("cost", "Time and size", cost(findings), (), tables)
+
+
+def _provenance(findings: Findings) -> Section:
+    known = [("made with", f"mllmeraser {mllmeraser.__version__}"), *findings.provenance]
+    if findings.rows:
+        known.insert(1, ("compared with", findings.base))
+        known.insert(2, ("sets about the forgotten", listed(findings.forgotten) if findings.forgotten else "none"))
+    table = Table("Where the numbers come from", ["", ""], [list(entry) for entry in known], words=2)
+    return Section("provenance", "Provenance and limits", (f"Steering {LIMITS}", HARNESS_WARNING, RULES), (), (table,))
+
+
+def _answers(findings: Findings) -> list[Answers]:
+    asked: dict[tuple[str, int], list[Record]] = {}
+    for item in findings.items:
+        asked.setdefault((item["set"], item["index"]), []).append(item)
+    shown: list[Answers] = []
+    for name in dict.fromkeys(key[0] for key in asked):
+        of_set = [items for key, items in asked.items() if key[0] == name]
+        for items in of_set[:: max(1, -(-len(of_set) // SHOWN))]:
+            replies = [(item["model"], item["reply"], item["outcome"]) for item in items]
+            shown.append(Answers(name, items[0]["prompt"], replies))
+    return shown
