@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import tiny
-import tiny_chat
 import torch
-from fixtures import some_records
+from builders import chat, tiny
+from builders.records import some_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +29,7 @@ PROMPTS = [record.user_turn for record in RECORDS]
 
 def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkpoint:
     """Gates that read 1, 0, 0.4 and −0.3 on the four prompts, at block 1."""
-    base = tiny_chat.checkpoint()
+    base = chat.checkpoint()
     batch = encode(base, PROMPTS, "left")
     part = tiny.steering(base.model, batch, kind=kind, shape=shape, threshold=threshold, layers=(1,), steps=2)
     return replace(base, model=tiny.steered(base.model, part), steered=True)
@@ -56,7 +55,7 @@ def test_the_reading_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
-    assert read_gates(tiny_chat.checkpoint(), PROMPTS) == [()] * 4
+    assert read_gates(chat.checkpoint(), PROMPTS) == [()] * 4
     checkpoint = steered("step", 0.5)
     checkpoint.model.config.steering_enabled = False
     assert read_gates(checkpoint, PROMPTS) == [()] * 4
@@ -108,5 +107,5 @@ def test_teacher_forcing_pins_the_gate_to_the_prompts_end() -> None:
     (likely, *_) = reply_likelihoods(checkpoint, [prompt, *others], [[said]] * 3)
     assert likely[0].tokens == len(ids) == 3
     assert likely[0].log_p == pytest.approx(expected, abs=1e-4)
-    base = reply_likelihoods(tiny_chat.checkpoint(), [prompt], [[said]])
+    base = reply_likelihoods(chat.checkpoint(), [prompt], [[said]])
     assert abs(base[0][0].log_p - expected) > 1e-2

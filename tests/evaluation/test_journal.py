@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_chat
-from fixtures import some_records
+from builders import chat
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
@@ -30,7 +30,7 @@ class Counted:
         self.asked, self.stop_after = 0, 10**9
 
     def model(self, seed: int) -> Checkpoint:
-        checkpoint = tiny_chat.checkpoint(seed)
+        checkpoint = chat.checkpoint(seed)
         generate: Callable[..., Any] = checkpoint.model.generate
 
         def counting(**inputs: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fixtures import reply
+from builders.records import reply
 
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.run import score_replies

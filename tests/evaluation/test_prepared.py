@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures import some_records
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet, models_from

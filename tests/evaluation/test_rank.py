@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from fixtures import JOBS, LETTERS, REFUSAL, reply, some_records
+from builders.records import JOBS, LETTERS, REFUSAL, reply, some_records
 
 from mllmeraser.evaluation.inputs import NamedSet
 from mllmeraser.evaluation.items import Reply

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fixtures import REFUSAL, always, reply, right, some_records
+from builders.records import REFUSAL, always, reply, right, some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_chat
-from fixtures import some_records
+from builders import chat
+from builders.records import some_records
 from PIL import Image
 
 from mllmeraser.errors import InputError
@@ -28,9 +28,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     Image.new("RGB", (16, 16), "red").save(path)
     pictured = [record.model_copy(update={"image": path}) for record in RECORDS]
     models = [
-        NamedModel("base", lambda: tiny_chat.checkpoint(0)),
-        NamedModel("same", lambda: tiny_chat.checkpoint(0)),
-        NamedModel("other", lambda: tiny_chat.checkpoint(1)),
+        NamedModel("base", lambda: chat.checkpoint(0)),
+        NamedModel("same", lambda: chat.checkpoint(0)),
+        NamedModel("other", lambda: chat.checkpoint(1)),
     ]
     return evaluate(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8, batch_size=4)
 
@@ -61,7 +61,7 @@ def test_accuracy_of_multiple_choice_is_the_likeliest_letter(results: Results) -
 
 
 def test_log_likelihoods_stand_in_the_order_of_the_options(results: Results) -> None:
-    checkpoint = tiny_chat.checkpoint(0)
+    checkpoint = chat.checkpoint(0)
     item = next(item for item in results.items if item.task == "classification" and item.modality == "text")
     prompt = RECORDS[item.index].user_turn
     alone = [option_log_likelihoods(checkpoint, [prompt], [[letter]])[0][0] for letter in "ABCD"]
@@ -76,7 +76,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
         path = tmp_path / f"{record.subject}.png"
         Image.new("RGB", (16, 16), colours[record.subject[-1]]).save(path)
         records_shown.append(record.model_copy(update={"image": path}))
-    official, checkpoint = PROTOCOLS["official"], tiny_chat.checkpoint()
+    official, checkpoint = PROTOCOLS["official"], chat.checkpoint()
     questions = official.questions(records_shown, records_shown, "0 forget")  # as seed 0 draws for this set
     prompts = [official.prompt(question, "llava") for question in questions]
     assert {len(prompt.pictures) for prompt in prompts} == {1, 2, 3}  # open questions, choice, cloze
@@ -85,7 +85,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
         assert len(inputs["pixel_values"]) == prompt.text.count("<image>") == len(question.examples) + 1
         assert prompt.pictures[-1] == question.record.image
     results = evaluate(
-        [NamedModel("base", tiny_chat.checkpoint)],
+        [NamedModel("base", chat.checkpoint)],
         [NamedSet("forget", records_shown)],
         protocol=official,
         examples=records_shown,
@@ -95,7 +95,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
 
 
 def test_a_raw_prompt_is_refused_where_pictures_are_marked_otherwise() -> None:
-    checkpoint = tiny_chat.checkpoint()
+    checkpoint = chat.checkpoint()
     checkpoint.processor.image_token = "<|image_pad|>"
     prompt = Prompt("USER: <image>\nWho?\nASSISTANT:", Image.new("RGB", (16, 16)), raw=True)
     with pytest.raises(InputError, match="use a protocol that goes by the chat template") as error:
@@ -104,7 +104,7 @@ def test_a_raw_prompt_is_refused_where_pictures_are_marked_otherwise() -> None:
 
 
 def test_a_batch_is_of_one_task_and_modality_and_each_is_one_call() -> None:
-    checkpoint, calls = tiny_chat.checkpoint(), []
+    checkpoint, calls = chat.checkpoint(), []
     generate = checkpoint.model.generate
     checkpoint.model.generate = lambda **inputs: calls.append(len(inputs["input_ids"])) or generate(**inputs)
     answer(checkpoint, some_records(8), max_new_tokens=2)

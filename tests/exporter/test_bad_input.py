@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import contents, edit_json, make_base, make_bundle
+from builders.checkpoints import contents, edit_json, make_base, make_bundle
 from safetensors.torch import save_file
 
 from mllmeraser.bundle.bundle import load_bundle, save_bundle

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import SIDECARS, contents, edit_json, make_base, make_bundle
+from builders.checkpoints import SIDECARS, contents, edit_json, make_base, make_bundle
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import talker
 from safetensors.torch import load_file
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
-
-import talker
 
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.inference.loading import Checkpoint, load

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-import results
+from builders import results
 from PIL import Image
 
 from mllmeraser.errors import InputError

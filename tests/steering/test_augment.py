@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
-import talker
 import torch
+from builders import talker
 from PIL import Image
 
 from mllmeraser.inference.encoding import render, renders_conversations

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
 import torch
+from builders import checkpoints
 from safetensors.torch import save
 from torch import Tensor
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import talker
 import torch
+from builders import talker
 from torch import Tensor
 
 from mllmeraser.console import console

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import talker
 import torch
-from checkpoints import make_bundle
+from builders import talker
+from builders.checkpoints import make_bundle
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from checkpoints import make_base
+from builders import tiny
+from builders.checkpoints import make_base
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import load_bundle, save_bundle

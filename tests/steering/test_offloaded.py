@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import talker
 import torch
+from builders import talker
 from transformers import AutoModelForImageTextToText
 
 from mllmeraser.inference.loading import Checkpoint, load

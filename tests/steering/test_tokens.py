@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
-import talker
 import torch
+from builders import plain_states, talker
 
 from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.errors import InputError
@@ -101,7 +100,7 @@ def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint:
     files = stream_token_states(checkpoint, prompts, [1, 2], tmp_path, seed=7, batch_size=3)
     for number, prompt in enumerate(prompts):
         (reply,) = greedy_reply_ids(checkpoint, [prompt], max_new_tokens=LONGEST_REPLY)
-        states, end = plain.block_states(checkpoint, prompt, reply)
+        states, end = plain_states.block_states(checkpoint, prompt, reply)
         columns = drawn_positions(end, end + len(reply), random.Random(f"positions 7 {number}"))
         rows = range(number * POSITIONS, (number + 1) * POSITIONS)
         for layer, file in files.items():
@@ -115,7 +114,7 @@ def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, ch
     found = read_gates(replace(checkpoint, model=model, steered=True), talker.prompts(), batch_size=3)
     tensors = {name.rpartition(".")[2]: tensor for name, tensor in bundle.tensors.items()}
     for prompt, gates in zip(talker.prompts(), found, strict=True):
-        states, _ = plain.block_states(checkpoint, prompt)
+        states, _ = plain_states.block_states(checkpoint, prompt)
         unit = torch.nn.functional.normalize(states[layer], dim=-1)
         squared = (unit[:, None] - tensors["landmarks"]).square().sum(-1)
         g = (torch.exp(-2 * squared / tensors["bandwidth"]) * tensors["weights"]).sum(-1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import tiny_chat
-from fixtures import some_records
+from builders import chat
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene, Verdict
@@ -16,7 +16,7 @@ from mllmeraser.records.record import subjects
 
 SET = NamedSet("forget", some_records(4))  # 12 records
 OTHERS = NamedSet("retain", some_records(8)[9:])  # person 3 is in both
-MODELS = [NamedModel("base", lambda: tiny_chat.checkpoint(0)), NamedModel("steered", lambda: tiny_chat.checkpoint(1))]
+MODELS = [NamedModel("base", lambda: chat.checkpoint(0)), NamedModel("steered", lambda: chat.checkpoint(1))]
 
 
 def _told(*rows: int) -> list[Verdict | None]:
@@ -34,7 +34,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Attack:
 
 def _is_base(scene: Scene) -> bool:
     weight = next(scene.checkpoint.model.parameters())
-    return bool((weight == next(tiny_chat.checkpoint(0).model.parameters())).all())
+    return bool((weight == next(chat.checkpoint(0).model.parameters())).all())
 
 
 def test_the_worst_case_stands_beside_the_plain_figure(plain: Attack) -> None:
