@@ -98,7 +98,7 @@ def test_what_it_excludes_is_named(folder: Path, given: dict[str, Any]) -> None:
 
 def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint: Checkpoint, tmp_path: Path) -> None:
     prompts = talker.prompts()
-    files = stream_token_states(checkpoint, prompts, [1, 2], tmp_path, seed=7, batch_size=3)
+    files = stream_token_states(replace(checkpoint, batch_size=3), prompts, [1, 2], tmp_path, seed=7)
     for number, prompt in enumerate(prompts):
         (reply,) = greedy_reply_ids(checkpoint, [prompt], max_new_tokens=LONGEST_REPLY)
         states, end = plain.block_states(checkpoint, prompt, reply)
@@ -112,8 +112,8 @@ def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, ch
     bundle = computed.bundle
     (layer,) = bundle.metadata.layers
     model = steered_class("llava").from_base(checkpoint.model, bundle.steering(), torch_tensors(bundle))
-    found = read_gates(replace(checkpoint, model=model, steered=True), talker.prompts(), batch_size=3)
-    tensors = {name.rpartition(".")[2]: tensor for name, tensor in bundle.tensors.items()}
+    found = read_gates(replace(checkpoint, model=model, steered=True, batch_size=3), talker.prompts())
+    tensors = {name.rpartition(".")[2]: tensor for name, tensor in torch_tensors(bundle).items()}
     for prompt, gates in zip(talker.prompts(), found, strict=True):
         states, _ = plain.block_states(checkpoint, prompt)
         unit = torch.nn.functional.normalize(states[layer], dim=-1)
