@@ -9,7 +9,7 @@ considers for a gate, from the second quarter on and without the last.
 
 * plain: batches in the order given, padded to the longest prompt of all, ``output_hidden_states=True``, from which the
   last real column is taken;
-* ours (``inference.activations.last_prompt_states``): batches of like length, only the rows that are asked for leave the
+* ours (``inference.activations.last_prompt_states``): batches of like length, only rows that are asked for leave the
   pass, which ends after the last block needed.
 
 Then the same with the variants of ``--augment``, four of each of ``--records`` records, every record with a picture:
