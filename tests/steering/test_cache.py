@@ -67,7 +67,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_a_second_run_makes_no_pass_and_gives_the_same(base: Path, tmp_path: Path) -> None:
-    plain = everything(load(base))
+    plain = everything(load(base, batch_size=2))
     with counting(load(base, work_dir=tmp_path / "work", batch_size=2)) as _:
         first = everything(load(base, work_dir=tmp_path / "work", batch_size=2))
     again = load(base, work_dir=tmp_path / "work", batch_size=2)
@@ -78,7 +78,7 @@ def test_a_second_run_makes_no_pass_and_gives_the_same(base: Path, tmp_path: Pat
 
 
 def test_without_a_work_directory_nothing_is_kept(base: Path) -> None:
-    checkpoint = load(base)
+    checkpoint = load(base, batch_size=2)
     with counting(checkpoint) as passes:
         everything(checkpoint)
         once = passes.count
@@ -88,7 +88,7 @@ def test_without_a_work_directory_nothing_is_kept(base: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 9])
 def test_a_killed_run_repeats_nothing_that_was_finished(base: Path, tmp_path: Path, stop_at: int) -> None:
-    with counting(whole := load(base)) as passes:
+    with counting(whole := load(base, batch_size=2)) as passes:
         expected = everything(whole)
     needed = passes.count
     killed = load(base, work_dir=tmp_path / "work", batch_size=2)
@@ -138,7 +138,7 @@ def test_another_checkpoint_another_precision_and_another_template_miss(base: Pa
         with counting(checkpoint) as passes:
             found = everything(checkpoint)
         assert passes.count > 0
-        assert same(found, everything(load(other, dtype=dtype)))
+        assert same(found, everything(load(other, dtype=dtype, batch_size=2)))
 
 
 def test_the_same_checkpoint_in_another_place_hits(base: Path, tmp_path: Path) -> None:

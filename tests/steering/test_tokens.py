@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_the_bundle_says_so_and_holds_one_direction_a_block(computed: Computatio
 
 def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: Path, tmp_path: Path) -> None:
     save_bundle(computed.bundle, tmp_path / "b.safetensors")
-    bundle = computed.bundle.model_copy(deep=True)
+    bundle = copy.deepcopy(computed.bundle)
     bundle.metadata.requests[0].strength = 1.0  # on a random model calibration may find nothing worth a push
     export(Source(folder / "base"), [bundle], tmp_path / "out")
     checks = {check.name: check for check in verify(tmp_path / "out", folder / "base").checks}
@@ -82,7 +83,7 @@ def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: 
 
 
 def test_bundles_of_two_scopes_are_exported_apart(computed: Computation, folder: Path, tmp_path: Path) -> None:
-    other = computed.bundle.model_copy(deep=True)
+    other = copy.deepcopy(computed.bundle)
     other.metadata.requests[0].id, other.metadata.gate.scope = "other", "prompt"
     with pytest.raises(InputError, match="export them apart"):
         export(Source(folder / "base"), [computed.bundle, other], tmp_path / "out")
