@@ -106,13 +106,18 @@ def compute(
     source, chosen, forget_records, retain_records = _read(base, forget, retain, recipe, choices)
     needs(source, forget_records, retain_records, chosen, device, dtype).check()
     computation = compute(
-        load(source, device=device, dtype=dtype, work_dir=None if work_dir is None else Path(work_dir)),
+        load(
+            source,
+            device=device,
+            dtype=dtype,
+            work_dir=None if work_dir is None else Path(work_dir),
+            batch_size=batch_size,
+        ),
         forget_records,
         retain_records,
         chosen,
         request_id=request_id,
         seed=seed,
-        batch_size=batch_size,
         compare=compare_directions,
     )
     name_data(
@@ -348,7 +353,7 @@ def interference(
     from mllmeraser.steering.interference import interference
 
     steering, records = _loaded(bundles), [read_records(Path(path)) for path in forget]
-    return interference(load(resolve(base), device=device, dtype=dtype), steering, records, batch_size)
+    return interference(load(resolve(base), device=device, dtype=dtype, batch_size=batch_size), steering, records)
 
 
 def import_official(

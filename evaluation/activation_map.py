@@ -24,7 +24,6 @@ def activation_maps(
     sets: Sequence[NamedSet],
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
-    batch_size: int = 64,
 ) -> list[dict[str, Any]]:
     """One map for every steered model; the first model is the base. Numbers and names only (docs/json.md)."""
     shown = [named.records[:: -(-len(named.records) // MOST)] for named in sets]
@@ -34,12 +33,12 @@ def activation_maps(
         checkpoint = named.load()
         if checkpoint.steered:
             block = max(max(request["layers"]) for request in checkpoint.model.config.steering["requests"])
-            after[named.name] = block, last_prompt_states(checkpoint, turns, [block], batch_size=batch_size)[block]
+            after[named.name] = block, last_prompt_states(checkpoint, turns, [block])[block]
         del checkpoint
     if not after:
         return []
     blocks = sorted({block for block, _ in after.values()})
-    before = last_prompt_states(models[0].load(), turns, blocks, batch_size=batch_size)
+    before = last_prompt_states(models[0].load(), turns, blocks)
     maps = []
     for name, (block, states) in after.items():
         both, explained = in_the_plane(torch.cat([before[block], states]))

@@ -73,7 +73,11 @@ def evaluate_all(
 ) -> Evaluation:
     """See :func:`mllmeraser.api.evaluate`; models and data are given as ``NAME=SOURCE`` or ``SOURCE``."""
     refuse_existing([output] if output else [], overwrite)
-    named, sets, wording = models_from(models, device=device, dtype=dtype), sets_from(data), protocol_named(protocol)
+    named, sets, wording = (
+        models_from(models, device=device, dtype=dtype, batch_size=batch_size),
+        sets_from(data),
+        protocol_named(protocol),
+    )
     victims = sets_to_attack(sets, attack_sets) if attacks or attack_sets else []
     asked = [model for model in named if isinstance(model, NamedModel)]
     if len(asked) < len(named) and (victims or activations):
@@ -82,7 +86,6 @@ def evaluate_all(
         named,
         sets,
         protocol=wording,
-        batch_size=batch_size,
         seed=seed,
         reference=reference,
         examples=read_records(examples) if examples else (),
@@ -92,8 +95,8 @@ def evaluate_all(
     )
     evaluation = Evaluation(
         results,
-        attack(asked, sets, victims, protocol=wording, batch_size=batch_size, seed=seed) if victims else None,
-        activation_maps(asked, sets, protocol=wording, batch_size=batch_size) if activations else [],
+        attack(asked, sets, victims, protocol=wording, seed=seed) if victims else None,
+        activation_maps(asked, sets, protocol=wording) if activations else [],
         provenance(asked, sets, seed=seed, dtype=dtype, device=device),
         output,
     )

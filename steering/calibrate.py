@@ -95,7 +95,6 @@ def calibrate(
     num_layers: int,
     folds: Sequence[Fold],
     seed: int,
-    batch_size: int,
 ) -> Calibration:
     """Choose everything the recipe leaves open; what it gives is never touched. Without folds nothing is open."""
     steps = len(next(iter(material.directions.values())))
@@ -117,7 +116,7 @@ def calibrate(
         return Calibration(pushes[0], shape, _read(pushes[0], gates), ())
     settings = {layer: gate.setting for layer, gate in gates.items()}
     held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
-    trials = Trials(checkpoint, material, settings, held_out, folds[0], seed, batch_size)
+    trials = Trials(checkpoint, material, settings, held_out, folds[0], seed)
 
     def tried(attempts: Sequence[tuple[Push, GateShape]], what: str) -> list[Point]:
         return [

@@ -83,10 +83,9 @@ class Trials:
         held_out: Mapping[int, HeldOut],
         fold: Fold,
         seed: int,
-        batch_size: int,
     ) -> None:
         self.checkpoint, self.material, self.settings, self.fold = checkpoint, material, settings, fold
-        self.held_out, self.batch_size = held_out, batch_size
+        self.held_out = held_out
         rng = random.Random(f"trials {seed}")
         # Variants are asked of what is to be forgotten, since it must hold for them; what must stay is what people ask.
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
@@ -139,7 +138,7 @@ class Trials:
         return self._base[forget]
 
     def _replies(self, checkpoint: Checkpoint, turns: Sequence[Prompt]) -> list[Tensor]:
-        return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length, batch_size=self.batch_size))
+        return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length))
 
     def _judge(self, push: Push, shape: GateShape, replies: Sequence[Tensor], kept: float) -> Point:
         tokenizer = self.checkpoint.processor.tokenizer

@@ -94,7 +94,6 @@ def attack(
     attacks: Sequence[Attack] = ATTACKS,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     max_new_tokens: int = 50,
-    batch_size: int = 64,
     seed: int = 0,
 ) -> Assault:
     """Every attack on every model and every set of ``victims``, ``sets`` being all that the attacker knows about.
@@ -116,7 +115,6 @@ def attack(
                 _about_others(named, sets),
                 protocol,
                 max_new_tokens,
-                batch_size,
                 seed,
             )
             readings: dict[str, list[Reading]] = {}

@@ -40,7 +40,7 @@ def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkp
 )
 @pytest.mark.parametrize("kind", ["linear", "kernel"])
 def test_a_gate_is_read_before_its_shape(shape: str, threshold: float | None, kind: str) -> None:
-    found = read_gates(steered(shape, threshold, kind), PROMPTS, batch_size=2)
+    found = read_gates(replace(steered(shape, threshold, kind), batch_size=2), PROMPTS)
     assert [[(g.request, g.layer, g.threshold) for g in gates] for gates in found] == [[("r1", 1, threshold)]] * 4
     assert [gates[0].value for gates in found] == pytest.approx([1.0, 0.0, 0.4, -0.3], abs=2e-2)
 
@@ -63,9 +63,7 @@ def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
 
 def test_the_document_tells_how_well_they_tell() -> None:
     sets = [NamedSet("forget", RECORDS[0:1]), NamedSet("retain", RECORDS[1:])]
-    document = evaluate(
-        [NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2, batch_size=4
-    ).document()
+    document = evaluate([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).document()
     forget, retain = document["gates"]
     assert (forget["model"], forget["set"], forget["request"], forget["layer"]) == ("steered", "forget", "r1", 1)
     assert (len(forget["values"]), len(retain["values"])) == (1, 3)

@@ -30,7 +30,7 @@ class Counted:
         self.asked, self.stop_after = 0, 10**9
 
     def model(self, seed: int) -> Checkpoint:
-        checkpoint = chat.checkpoint(seed)
+        checkpoint = replace(chat.checkpoint(seed), batch_size=BATCH)
         generate: Callable[..., Any] = checkpoint.model.generate
 
         def counting(**inputs: Any) -> Any:
@@ -46,9 +46,7 @@ class Counted:
         models = [
             NamedModel(f"m{seed}", lambda s=seed: self.model(s), lambda s=seed: f"{digest}{s}") for seed in (0, 1)
         ]
-        return evaluate(
-            models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH, **options
-        )
+        return evaluate(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, **options)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_names_may_change_and_bytes_may_not(tmp_path: Path, counted: Counted) ->
     counted.run(items)
     counted.asked = 0
     models = [NamedModel("other name", lambda: counted.model(0), lambda: "x0")]
-    evaluate(models, [NamedSet("other set", RECORDS[3:])], items=items, max_new_tokens=3, batch_size=BATCH)
+    evaluate(models, [NamedSet("other set", RECORDS[3:])], items=items, max_new_tokens=3)
     assert counted.asked == 0
     assert {json.loads(line)["model"] for line in items.read_text().splitlines()} == {"other name"}
     counted.run(items, digest="y")
@@ -110,7 +108,7 @@ def test_what_is_asked_is_part_of_the_key(tmp_path: Path, counted: Counted, chan
     counted.asked = 0
     models = [NamedModel("m0", lambda: counted.model(0), lambda: "x0")]
     changed = [RECORDS[0].model_copy(update=change), *RECORDS[1:]]
-    evaluate(models, [NamedSet("forget", changed)], items=items, max_new_tokens=3, batch_size=BATCH)
+    evaluate(models, [NamedSet("forget", changed)], items=items, max_new_tokens=3)
     assert counted.asked == 1
 
 
@@ -118,7 +116,7 @@ def test_a_model_in_memory_has_no_digest_and_is_asked_again(tmp_path: Path, coun
     items = tmp_path / "items.jsonl"
     for _ in range(2):
         models = [NamedModel("m0", lambda: counted.model(0))]
-        evaluate(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH)
+        evaluate(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3)
     assert counted.asked == 2 * len(RECORDS)
     assert len(items.read_text().splitlines()) == len(RECORDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,16 @@ from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate
 from mllmeraser.inference.encoding import encode
+from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import option_log_likelihoods
 from mllmeraser.records.prompts import Prompt
 
 RECORDS = some_records(3)
+
+
+def few(seed: int) -> Checkpoint:
+    """A tiny model that is asked four prompts at a time."""
+    return replace(chat.checkpoint(seed), batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +35,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     Image.new("RGB", (16, 16), "red").save(path)
     pictured = [record.model_copy(update={"image": path}) for record in RECORDS]
     models = [
-        NamedModel("base", lambda: chat.checkpoint(0)),
-        NamedModel("same", lambda: chat.checkpoint(0)),
-        NamedModel("other", lambda: chat.checkpoint(1)),
+        NamedModel("base", lambda: few(0)),
+        NamedModel("same", lambda: few(0)),
+        NamedModel("other", lambda: few(1)),
     ]
-    return evaluate(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8, batch_size=4)
+    return evaluate(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8)
 
 
 def test_every_record_is_answered_once_by_every_model(results: Results) -> None:

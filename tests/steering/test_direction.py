@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from builders import plain_states, talker
@@ -26,7 +28,7 @@ def pairs(answers: list[list[int]], refusals: list[list[int]]) -> Pairs:
 
 def test_a_direction_is_mean_erasure_minus_mean_recall_at_each_position(checkpoint: Checkpoint) -> None:
     asked = pairs([[5, 6, 7], [8, 9], [10, 11, 12, 13]], [[20, 21, 22], [23, 24, 25, 26], [27, 28]])
-    directions = erasure_directions(checkpoint, asked, [0, 2], steps=3, batch_size=2)
+    directions = erasure_directions(replace(checkpoint, batch_size=2), asked, [0, 2], steps=3)
     for layer in (0, 2):
         assert directions[layer].dtype == torch.float64
         for k in range(3):

@@ -10,7 +10,7 @@ import functools
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -82,8 +82,8 @@ def test_states_in_a_batch_of_many_sizes_are_those_of_each_prompt_alone(
     prompts, steps = qwen_talker.prompts(), 4
     inputs = encode(made.checkpoint, [prompt for prompt in prompts if prompt.image], "right")
     assert len(inputs["image_grid_thw"].unique(dim=0)) == 6  # all sizes differ
-    states = last_prompt_states(made.checkpoint, prompts, [0, 2], batch_size=batch_size)
-    means, counts = mean_reply_states(made.checkpoint, prompts, REPLIES, [0, 2], steps, batch_size=batch_size)
+    states = last_prompt_states(replace(made.checkpoint, batch_size=batch_size), prompts, [0, 2])
+    means, counts = mean_reply_states(replace(made.checkpoint, batch_size=batch_size), prompts, REPLIES, [0, 2], steps)
     assert counts.tolist() == [8, 5, 3, 1]
     for layer in (0, 2):
         for row, prompt in enumerate(prompts):

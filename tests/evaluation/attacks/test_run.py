@@ -110,7 +110,7 @@ def test_an_interval_is_the_wider_of_both() -> None:
 def test_every_attack_runs_on_a_real_model_or_says_why_not() -> None:
     """Random weights, a template without turns, no pictures: what cannot be done is named, the rest is counted."""
     few = NamedSet("forget", SET.records[:3])
-    made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3, batch_size=16)
+    made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3)
     left = {entry.attack for entry in made.left}
     assert {"image-crop", "image-text", "own-picture", "multi-turn"} <= left
     assert {found.attack for found in made.found} | left == {each.name for each in ATTACKS}
