@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.judging.metrics import harmonic_mean
+from mllmeraser.judging.means import harmonic_mean
 
 KEPT_SETS = ("kept", "celebrity", "common")
 Figures = dict[str, float | None]

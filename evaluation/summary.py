@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.judging.metrics import cannot_tell, harmonic_mean, ks_p_value
+from mllmeraser.judging.means import harmonic_mean
+from mllmeraser.judging.metrics import cannot_tell
+from mllmeraser.judging.ranking import ks_p_value
 
 
 def summary(

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from mllmeraser.judging.metrics import harmonic_mean
+from mllmeraser.judging.means import harmonic_mean
 from mllmeraser.report.figures.theme import ACCENT, INK, WIDTH, data, finished
 from mllmeraser.report.findings import Findings, Record
 from mllmeraser.report.numbers import number
