@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from mllmeraser.evaluation.items import Item
+from mllmeraser.judging.results_file import ModalityGap
 
 Pair = tuple[Item, Item]
 
 
-def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[dict[str, Any]]:
+def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[ModalityGap]:
     """By model, set and task, over the pairs.
 
     ``both_correct`` (Acc_R on kept sets) and ``both_wrong`` (Acc_F on forgotten ones) are shares of pairs; ``gap`` is
@@ -34,16 +34,16 @@ def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[dic
         shown, told = (item, other) if item.modality == "image_text" else (other, item)
         cells.setdefault((item.model, item.set, item.task), []).append((shown, told))
     return [
-        {
-            "model": model,
-            "set": set_name,
-            "task": task,
-            "pairs": len(pairs),
-            "both_correct": _mean([shown.correct and told.correct for shown, told in pairs]),
-            "both_wrong": _mean([not shown.correct and not told.correct for shown, told in pairs]),
-            "gap": _mean([shown.correct - told.correct for shown, told in pairs]),
-            "rouge_l_aligned": _mean([_alignment(set_name in forgotten, *pair) for pair in pairs]),
-        }
+        ModalityGap(
+            model=model,
+            set=set_name,
+            task=task,
+            pairs=len(pairs),
+            both_correct=_mean([shown.correct and told.correct for shown, told in pairs]),
+            both_wrong=_mean([not shown.correct and not told.correct for shown, told in pairs]),
+            gap=_mean([shown.correct - told.correct for shown, told in pairs]),
+            rouge_l_aligned=_mean([_alignment(set_name in forgotten, *pair) for pair in pairs]),
+        )
         for (model, set_name, task), pairs in cells.items()
     ]
 
