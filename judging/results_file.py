@@ -19,6 +19,7 @@ SCHEMA = 1
 
 Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Task = Literal["generation", "cloze", "classification"]
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -79,7 +80,7 @@ class Row(Part):
 
     model: str
     set: str
-    task: Literal["generation", "cloze", "classification"]
+    task: Task
     modality: Literal["image_text", "text"]
     n: Annotated[int, Field(ge=1)]
     subjects: int | None = None
@@ -128,7 +129,7 @@ class ModalityGap(Part):
 
     model: str
     set: str
-    task: str
+    task: Task
     pairs: int
     both_correct: float
     both_wrong: float
