@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from mllmeraser.evaluation.items import Item
 from mllmeraser.judging.results_file import ModalityGap
+from mllmeraser.records.record import Task
 
 Pair = tuple[Item, Item]
 
@@ -22,7 +23,7 @@ def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[Mod
     accuracy beside the picture minus accuracy in words; ``rouge_l_aligned`` is RL_F on a forgotten set, RL_R on a kept
     one.
     """
-    cells: dict[tuple[str, str, str], list[Pair]] = {}
+    cells: dict[tuple[str, str, Task], list[Pair]] = {}
     halves: dict[tuple[str, str, str, str, str], Item] = {}
     for item in items:
         if item.fact is None:

@@ -8,14 +8,14 @@ given is not written; one that was given as null is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmeraser.errors import InputError
 from mllmeraser.judging.intervals import Interval
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -37,7 +37,9 @@ class Intervals(Part):
 
     @property
     def widest(self) -> Interval:
-        """The outer one at either end: Wilson's takes a subject's replies for independent, a bootstrap all for ever."""
+        """The outer one at either end: Wilson's takes replies about one subject for independent, and a bootstrap of
+        equal values has no width.
+        """
         ends = [self.by_subject] if self.wilson is None else [self.by_subject, self.wilson]
         return min(low for low, _ in ends), max(high for _, high in ends)
 
@@ -254,9 +256,9 @@ class ResultsFile(Part):
     trials: list[Method] = []
 
     @property
-    def compared_with(self) -> str | None:
-        """The model that the others are compared with: ``base``, or where no file says so that of the first row."""
-        return self.base or (self.rows[0].model if self.rows else None)
+    def compared_with(self) -> str:
+        """The model that the others are compared with: ``base``, else that of the first row; empty without rows."""
+        return self.base or next((row.model for row in self.rows), "")
 
     def document(self) -> dict[str, Any]:
         """As JSON has it: only what was given, in the order above."""

@@ -204,7 +204,12 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 
 def _made(path: Path, file: ResultsFile) -> list[tuple[str, str]]:
     """Where a results file comes from; no path and no file name, which may say more than the numbers do."""
-    parts = {"rows": file.rows, "methods": file.methods, "attacks": file.attacks, "gates": file.gates}
+    parts: dict[str, Sequence[object]] = {
+        "rows": file.rows,
+        "methods": file.methods,
+        "attacks": file.attacks,
+        "gates": file.gates,
+    }
     holds = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part) or "no rows"
     known = [(f"sha256 of results with {holds}", hashlib.sha256(path.read_bytes()).hexdigest())]
     said = {"protocol": file.protocol, "reference": file.reference, "tier": file.tier}

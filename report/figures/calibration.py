@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mllmeraser.report.figures.theme import ACCENT, INK, WIDTH, finished
 from mllmeraser.report.figures.vega import category, marks, quantity, rank
 from mllmeraser.report.findings import Findings, Setting, Trial
@@ -67,7 +69,7 @@ def _blocks(layers: list[int]) -> str:
     return ", ".join(map(str, ordered))
 
 
-def _chart(cells: list[Spec], blocks: list[str]) -> Spec:
+def _chart(cells: Sequence[Spec], blocks: Sequence[str]) -> Spec:
     strengths = sorted({cell["strength"] for cell in cells}, key=float)
     axis = {"domain": False, "ticks": False}
     at = {

@@ -215,7 +215,7 @@ def test_a_calibration_is_that_of_a_work_directory_or_of_compute(tmp_path: Path)
     assert drawn[0] == drawn[1] and "The best of 4 trials" in drawn[0]
     for document in (results.evaluated(), {**written, "curve": [{"layers": []}]}):
         file.write_text(json.dumps(document))
-        with pytest.raises(InputError, match="curve.*; give what `mllmeraser compute --json` printed"):
+        with pytest.raises(InputError, match=r"curve.*; give what `mllmeraser compute --json` printed"):
             report(paths, calibration=file)
 
 
