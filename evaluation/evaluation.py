@@ -21,33 +21,25 @@ from mllmeraser.evaluation.run import evaluate
 from mllmeraser.evaluation.table import plain_text, summary_lines
 from mllmeraser.evaluation.tiers import Tier
 from mllmeraser.inference.processes import processes
+from mllmeraser.judging.results_file import ResultsFile
 from mllmeraser.records.read import read_records
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and with what."""
+    """What was found: all scored replies, and what is made of them."""
 
     results: Results
+    file: ResultsFile
     assault: Assault | None
-    activations: Sequence[dict[str, Any]]
-    provenance: dict[str, Any]
-    output: Path | None
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``evaluate --json`` (docs/json.md): numbers and names only, no text of any record."""
-        document = self.results.document(None if self.output is None else str(self.output))
-        document["provenance"] = self.provenance
-        if self.assault is not None:
-            document |= self.assault.document()
-        if self.activations:
-            document["activations"] = list(self.activations)
-        return document
+        return self.file.document()
 
     def lines(self) -> list[str]:
         """Tables for a person."""
-        document = self.document()
-        lines = [*plain_text(document["rows"]).splitlines(), *summary_lines(document["summary"])]
+        lines = [*plain_text(self.file.rows).splitlines(), *summary_lines(self.file.summary)]
         return lines if self.assault is None else [*lines, "", *attack_lines(self.assault)]
 
 
@@ -93,13 +85,15 @@ def evaluate_all(
         tier=tier,
         items=items,
     )
-    evaluation = Evaluation(
-        results,
-        attack(asked, sets, victims, protocol=wording, seed=seed) if victims else None,
-        activation_maps(asked, sets, protocol=wording) if activations else [],
-        provenance(asked, sets, seed=seed, dtype=dtype, device=device),
-        output,
-    )
+    parts: dict[str, Any] = {"provenance": provenance(asked, sets, seed=seed, dtype=dtype, device=device)}
+    assault = attack(asked, sets, victims, protocol=wording, seed=seed) if victims else None
+    if assault is not None:
+        parts |= assault.parts()
+    if activations and (maps := activation_maps(asked, sets, protocol=wording)):
+        parts["activations"] = maps
+    if output is not None:
+        parts["output"] = str(output)
+    evaluation = Evaluation(results, results.file(**parts), assault)
     if output is not None and processes().leads:
         write_atomically(output, f"{json.dumps(evaluation.document(), indent=2)}\n".encode())
     return evaluation

@@ -63,13 +63,13 @@ def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
 
 def test_the_document_tells_how_well_they_tell() -> None:
     sets = [NamedSet("forget", RECORDS[0:1]), NamedSet("retain", RECORDS[1:])]
-    document = evaluate([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).document()
-    forget, retain = document["gates"]
-    assert (forget["model"], forget["set"], forget["request"], forget["layer"]) == ("steered", "forget", "r1", 1)
-    assert (len(forget["values"]), len(retain["values"])) == (1, 3)
-    (quality,) = document["gate_quality"]
-    assert (quality["auroc"], quality["false_fire_rate_at_95_true_fire"]) == (1.0, 0.0)
-    assert (quality["true_fire_rate"], quality["false_fire_rate"], quality["threshold"]) == (1.0, 0.0, 0.5)
+    document = evaluate([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).file()
+    forget, retain = document.gates
+    assert (forget.model, forget.set, forget.request, forget.layer) == ("steered", "forget", "r1", 1)
+    assert (len(forget.values), len(retain.values)) == (1, 3)
+    (quality,) = document.gate_quality
+    assert (quality.auroc, quality.false_fire_rate_at_95_true_fire) == (1.0, 0.0)
+    assert (quality.true_fire_rate, quality.false_fire_rate, quality.threshold) == (1.0, 0.0, 0.5)
 
 
 def test_false_fire_rate_by_hand() -> None:

@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, counted: Counted)
     found = counted.run(items)
     assert counted.asked == len(RECORDS) - BATCH
     assert items.read_bytes() == whole.read_bytes()
-    assert found.document() == expected.document()
+    assert found.file() == expected.file()
     counted.asked = 0
     counted.run(items)
     assert counted.asked == 0
@@ -153,4 +153,4 @@ def test_items_can_be_scored_as_answers_given_elsewhere(tmp_path: Path, counted:
     results = counted.run(items)
     answers = [read_answers(name, items) for name in ("m0", "m1")]
     again = evaluate(answers, [NamedSet("forget", RECORDS)])
-    assert again.document() == replace(results, items=again.items).document() == results.document()
+    assert again.file() == replace(results, items=again.items).file() == results.file()

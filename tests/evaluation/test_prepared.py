@@ -26,11 +26,11 @@ def test_a_reply_a_line_is_enough(tmp_path: Path) -> None:
     (model,) = models_from([str(path)])
     assert isinstance(model, NamedAnswers)
     assert model.name == "api"
-    found = {row["task"]: row for row in evaluate([model], [NamedSet("s", RECORDS)]).rows()}
-    assert (found["generation"]["accuracy"], found["cloze"]["accuracy"]) == (1.0, 1.0)
-    assert found["classification"]["choice"]["accuracy_named"] == 1.0
-    assert found["classification"]["accuracy"] == 0.0  # by likelihood, which nobody gave
-    assert found["cloze"]["probability"] is None
+    found = {row.task: row for row in evaluate([model], [NamedSet("s", RECORDS)]).rows()}
+    assert (found["generation"].accuracy, found["cloze"].accuracy) == (1.0, 1.0)
+    assert found["classification"].choice.accuracy_named == 1.0
+    assert found["classification"].accuracy == 0.0  # by likelihood, which nobody gave
+    assert found["cloze"].probability is None
 
 
 def test_likelihoods_are_taken_where_they_are_given(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def test_every_record_is_answered_once_by_every_model(results: Results) -> None:
     assert len(results.items) == 3 * 2 * len(RECORDS)
     assert len(results.rows()) == 3 * 3 * 2
-    assert {row["n"] for row in results.rows()} == {3}
+    assert {row.n for row in results.rows()} == {3}
     for item in results.items:
         assert len(item.log_likelihoods) == (4 if item.task == "classification" else 0)
         assert all(value < 0 for value in item.log_likelihoods)
@@ -54,9 +54,9 @@ def test_every_record_is_answered_once_by_every_model(results: Results) -> None:
 def test_the_same_weights_say_the_same_and_others_something_else(results: Results) -> None:
     rows = results.rows()
     for base, same in zip(rows[:6], rows[6:12], strict=True):
-        assert {**same, "model": "base"} == base
-        assert same["identical_to_base"] == 1.0
-    assert min(row["identical_to_base"] for row in rows[12:]) < 1.0
+        assert same.model_copy(update={"model": "base"}) == base
+        assert same.identical_to_base == 1.0
+    assert min(row.identical_to_base for row in rows[12:]) < 1.0
 
 
 def test_accuracy_of_multiple_choice_is_the_likeliest_letter(results: Results) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from mllmeraser.bundle.limits import LIMITS
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.card_results import read_results
+from mllmeraser.exporter.card_results import read_comparisons
 from mllmeraser.exporter.hub import push
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
@@ -98,9 +98,9 @@ def test_results_that_say_something_else_are_refused(tmp_path: Path, change: dic
     path = write_results(tmp_path / "results.json", ["forget"])
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=complaint):
-        read_results(path)
+        read_comparisons(path)
 
 
 def test_results_that_are_not_there_are_a_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"results\.json of mllmeraser evaluate"):
-        read_results(tmp_path / "nothing.json")
+    with pytest.raises(InputError, match=r"No such file or directory; give what `mllmeraser evaluate -o` wrote"):
+        read_comparisons(tmp_path / "nothing.json")

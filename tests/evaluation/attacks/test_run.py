@@ -75,7 +75,7 @@ def test_what_does_not_apply_is_listed_once_with_its_reason(plain: Attack) -> No
     made = attack(MODELS, [SET], [SET], attacks=[plain, Attack("none", "", refuse)])
     assert [(left.set, left.attack, left.reason) for left in made.left] == [("forget", "none", "no pictures")]
     assert tried == ["tried"] and {found.attack for found in made.found} == {"plain"}
-    assert made.document()["attacks_not_run"] == [{"set": "forget", "attack": "none", "reason": "no pictures"}]
+    assert list(made.parts()) == ["attacks", "attacks_worst", "attacks_not_run"]
 
 
 @pytest.mark.parametrize(("answers", "run"), [(4, False), (5, True)])
