@@ -1,4 +1,4 @@
-"""The documentation is true: it builds without a warning, its options exist, and README fits a short look."""
+"""The documentation is true: it builds, what it names exists, and README is short."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from mllmeraser.cli import cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+PAGES = (*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")), *sorted(DOCS.glob("*.md")))
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Options of other programs that the pages call; those of our own scripts are read from the scripts.
 OTHER_PROGRAMS = {
+    "--check": "ruff format",
     "--hf-overrides": "vllm serve",
     "--ignore-scripts": "npm install",
     "--local-dir": "hf download",
@@ -63,6 +64,18 @@ def test_readme_is_short_and_holds_the_two_commands_that_others_run() -> None:
     assert len(lines) <= 80
     assert "pip install -c constraints.txt . && mllmeraser demo" in lines
     assert "pip install -c constraints.txt -e '.[test]' && pytest" in lines
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    named = {
+        (page.name, page.parent / target)
+        for page in PAGES
+        for target in re.findall(r"\]\(((?!https?:)[^)#]+)", text(page))
+    } | {
+        (page.name, ROOT / path) for page in PAGES for path in re.findall(r"\b[\w-]+/[\w/-]+\.(?:py|mjs)\b", text(page))
+    }
+    assert len(named) > len(PAGES)
+    assert [f"{page}: {path.relative_to(ROOT)}" for page, path in named if not path.exists()] == []
 
 
 def commands() -> dict[str, click.Command]:
