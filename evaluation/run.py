@@ -26,7 +26,7 @@ class Place:
     question: Question
 
 
-def evaluate(
+def evaluate_models(
     models: Sequence[NamedModel | NamedAnswers],
     sets: Sequence[NamedSet],
     *,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mllmeraser.evaluation.gates import false_fire_rate
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import evaluate_models
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
@@ -63,7 +63,7 @@ def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
 
 def test_the_document_tells_how_well_they_tell() -> None:
     sets = [NamedSet("forget", RECORDS[0:1]), NamedSet("retain", RECORDS[1:])]
-    document = evaluate([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).file()
+    document = evaluate_models([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).file()
     forget, retain = document.gates
     assert (forget.model, forget.set, forget.request, forget.layer) == ("steered", "forget", "r1", 1)
     assert (len(forget.values), len(retain.values)) == (1, 3)

@@ -13,7 +13,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from
 from mllmeraser.evaluation.items import Reply, is_readable
 from mllmeraser.evaluation.results import Results
-from mllmeraser.evaluation.run import evaluate, score_replies
+from mllmeraser.evaluation.run import evaluate_models, score_replies
 from mllmeraser.evaluation.table import WIDTH, plain_text, summary_lines
 from mllmeraser.judging.results_file import OUTCOMES, Row
 
@@ -178,7 +178,7 @@ def test_a_wrong_call_is_one_line_before_anything_is_loaded() -> None:
         ([model("a")], [NamedSet("none", [])], "holds no record"),
     ]:
         with pytest.raises(InputError, match=said) as error:
-            evaluate(models, sets)
+            evaluate_models(models, sets)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="1 replies to 24 records"):
         score_replies({"a": [right(RECORDS[0])]}, [FORGET])

@@ -15,7 +15,7 @@ from mllmeraser.evaluation.answering import answer
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.evaluation.results import Results
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import evaluate_models
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import option_log_likelihoods
@@ -39,7 +39,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         NamedModel("same", lambda: few(0)),
         NamedModel("other", lambda: few(1)),
     ]
-    return evaluate(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8)
+    return evaluate_models(models, [NamedSet("mixed", [*RECORDS, *pictured])], max_new_tokens=8)
 
 
 def test_every_record_is_answered_once_by_every_model(results: Results) -> None:
@@ -91,7 +91,7 @@ def test_worked_examples_are_seen_with_their_pictures(tmp_path: Path) -> None:
         inputs = encode(checkpoint, [prompt], "right")
         assert len(inputs["pixel_values"]) == prompt.text.count("<image>") == len(question.examples) + 1
         assert prompt.pictures[-1] == question.record.image
-    results = evaluate(
+    results = evaluate_models(
         [NamedModel("base", chat.checkpoint)],
         [NamedSet("forget", records_shown)],
         protocol=official,

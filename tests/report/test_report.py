@@ -146,7 +146,7 @@ def test_the_markdown_form_is_well_formed(tmp_path: Path) -> None:
 
 
 def test_drawings_are_also_files_for_a_paper(tmp_path: Path) -> None:
-    made = _report(tmp_path, results.evaluated(), figures_folder=tmp_path / "figures")
+    made = _report(tmp_path, results.evaluated(), figures=tmp_path / "figures")
     assert [path.name for path in made.figures] == ["tradeoff.svg", "tradeoff.png", "replies.svg", "replies.png"]
     assert made.figures[0].read_text().startswith("<svg")
     with Image.open(made.figures[1]) as picture:
