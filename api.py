@@ -262,15 +262,9 @@ def verify(directory: AnyPath, *, base: AnyPath | None = None, public_key: AnyPa
     Raises:
         InputError: there is no such directory or base. A broken promise raises nothing: it is a check that is not ok.
     """
-    from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
     from mllmeraser.exporter.verify import verify
-    from mllmeraser.inference.source import resolve
 
-    directory = Path(directory)
-    onnx = is_onnx_export(directory)
-    # A directory of graphs needs no config.json, which a base checkpoint must have.
-    found = None if base is None else Path(base) if onnx and Path(base).is_dir() else resolve(base).path
-    return (verify_onnx if onnx else verify)(directory, found, None if public_key is None else Path(public_key))
+    return verify(directory, base, public_key)
 
 
 def sign(directory: AnyPath, private_key: AnyPath) -> Path:

@@ -15,8 +15,7 @@ from mllmeraser.commands.reporting import report
 @output_options
 def inspect(path: Path, as_json: bool) -> None:
     """Show what is in a bundle file or an exported directory."""
-    from mllmeraser.api import inspect
-    from mllmeraser.exporter.inspect import summary
+    from mllmeraser.exporter.inspect import inspect, summary
 
     document = inspect(path)
     report(as_json, document, summary(document))

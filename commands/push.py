@@ -34,7 +34,7 @@ def push(directory: Path, repo_id: str, results: Path | None, dry_run: bool, pub
     Log in with `hf auth login`, or set HF_TOKEN. A push that was interrupted leaves nothing visible, at most an empty
     private repository; run it again to go on.
     """
-    from mllmeraser.api import push
+    from mllmeraser.exporter.hub import push
 
     pushed = push(directory, repo_id, public=public, results=results, dry_run=dry_run)
     report(as_json, pushed.document(), pushed.lines())

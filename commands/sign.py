@@ -16,7 +16,7 @@ from mllmeraser.commands.reporting import report, suggest
 @output_options
 def sign(directory: Path, private_key: Path, as_json: bool) -> None:
     """Sign every file of an exported DIRECTORY, on this machine; needs the extra: pip install 'mllmeraser[sign]'."""
-    from mllmeraser.api import sign
+    from mllmeraser.exporter.signing import sign
 
     signature = sign(directory, private_key)
     report(as_json, {"schema": 1, "output": str(signature)}, [f"{signature}: signed"])

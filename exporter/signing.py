@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.errors import InputError, VerificationError
+from mllmeraser.exporter.listing import LEFT_BY_OTHERS, SIGNATURE
 
-SIGNATURE = "model.sig"
-# Left by git, the Hub's client or a file browser; the signature itself.
-IGNORED = (SIGNATURE, ".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store")
+__all__ = ["SIGNATURE", "check_signature", "sign"]
 
 
 def _library() -> Any:
@@ -27,7 +26,7 @@ def _library() -> Any:
 
 
 def _hashing(library: Any, directory: Path) -> Any:
-    ignored = [directory / name for name in IGNORED]
+    ignored = [directory / name for name in LEFT_BY_OTHERS]
     # Snapshots of the Hugging Face cache, and exports with --link sym, hold links.
     return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +13,6 @@ from mllmeraser.errors import InputError, MllmEraserError
 if TYPE_CHECKING:
     from mllmeraser.bundle.bundle import Bundle
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
-    from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
 
 _PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
@@ -76,23 +74,6 @@ def check_onnx_export(source: Source, output: Path, overwrite: bool) -> None:
     from mllmeraser.exporter.onnx.export import check_export
 
     check_export(source, output, overwrite)
-
-
-def verify_onnx(directory: Path, base: Path | None = None, public_key: Path | None = None) -> Verification:
-    """Check a directory of steered graphs; see :func:`mllmeraser.exporter.onnx.verify.verify_directory`."""
-    require_onnx()
-    from mllmeraser.exporter.onnx.verify import verify_directory
-
-    return verify_directory(directory, base, public_key)
-
-
-def is_onnx_export(directory: Path) -> bool:
-    """Whether a directory says of itself that it holds steered graphs; needs no extra."""
-    try:
-        manifest = json.loads((directory / "mllmeraser.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == "onnx"
 
 
 @contextmanager

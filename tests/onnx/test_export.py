@@ -18,9 +18,10 @@ from checkpoints import contents, make_base, make_bundle
 
 import mllmeraser
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.onnx.api import onnx_export, verify_onnx
+from mllmeraser.exporter.onnx.api import onnx_export
 from mllmeraser.exporter.onnx.directory import steer_directory
 from mllmeraser.exporter.onnx.runtime import DecoderSession
+from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.in_process import torch_tensors
 
@@ -128,7 +129,7 @@ def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     expected = graphs.record(steered, **tiny.prompt("llava", 5, 6, 7, 8, image=True))
     for found, forward in zip(graphs.replay(decoder, expected), expected, strict=True):
         np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16
-    assert verify_onnx(tmp_path / "out", base).ok
+    assert verify(tmp_path / "out", base).ok
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'license: "llama2"' in card and "r1" in card
     with pytest.raises(InputError, match="not empty"):
