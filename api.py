@@ -12,15 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mllmeraser.errors import InputError
-
 if TYPE_CHECKING:
     from mllmeraser.baselines.methods import Baseline
     from mllmeraser.bundle.bundle import Bundle
     from mllmeraser.evaluation.evaluation import Evaluation
     from mllmeraser.exporter.hub import Push
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
-    from mllmeraser.exporter.plan import Plan
+    from mllmeraser.exporter.plan import ExportPlan
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
     from mllmeraser.records.record import Record
@@ -94,7 +92,7 @@ def compute(
         QualityGateError: the base does not refuse what it should, so there is no direction.
     """
     from mllmeraser.bundle.bundle import save_bundle
-    from mllmeraser.disk.atomic import refuse_existing
+    from mllmeraser.disk.target import file_target
     from mllmeraser.inference.loading import load
     from mllmeraser.inference.processes import processes
     from mllmeraser.steering.compute import compute
@@ -102,7 +100,7 @@ def compute(
     from mllmeraser.steering.provenance import name_data
 
     if output is not None:
-        refuse_existing([Path(output)], overwrite)
+        file_target(Path(output), overwrite)
     source, chosen, forget_records, retain_records = _read(base, forget, retain, recipe, choices)
     needs(source, forget_records, retain_records, chosen, device, dtype).check()
     computation = compute(
@@ -167,7 +165,7 @@ def export(
     hash_weights: bool = True,
     thin: bool = False,
     base_id: str | None = None,
-) -> Plan:
+) -> ExportPlan:
     """A checkpoint directory that steers by itself; the base model is never loaded.
 
     Args:
@@ -185,17 +183,12 @@ def export(
         InputError: base, bundles or output cannot be used; nothing was written.
         MllmEraserError: the disk is full or fails; nothing is left behind.
     """
-    from mllmeraser.bundle.bundle import load_bundle
     from mllmeraser.exporter.directory import export
-    from mllmeraser.inference.source import resolve
 
-    _refuse_one(bundles)
-    # Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
-    steering = [load_bundle(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
     return export(
-        resolve(base),
-        steering,
-        Path(output),
+        base,
+        bundles,
+        output,
         link=link,
         overwrite=overwrite,
         dry_run=dry_run,
@@ -221,13 +214,9 @@ def export_onnx(
     Raises:
         InputError: base, bundles or output cannot be used, or the extra is missing; nothing was written.
     """
-    from mllmeraser.console import console
-    from mllmeraser.exporter.onnx.api import onnx_export
-    from mllmeraser.inference.source import resolve
+    from mllmeraser.exporter.onnx.api import export_onnx
 
-    return onnx_export(
-        resolve(base), _loaded(bundles), Path(output), toggle=toggle, overwrite=overwrite, progress=console.print
-    )
+    return export_onnx(base, bundles, output, toggle=toggle, overwrite=overwrite)
 
 
 def onnx_steer(
@@ -244,12 +233,9 @@ def onnx_steer(
     Raises:
         InputError: a graph is not understood, or does not fit the bundles; nothing was written.
     """
-    from mllmeraser.bundle.bundle import load_bundle
-    from mllmeraser.exporter.onnx.api import onnx_steer, require_onnx
+    from mllmeraser.exporter.onnx.api import onnx_steer
 
-    require_onnx()
-    steering = [load_bundle(Path(path)) for path in bundles]
-    return onnx_steer(Path(model_dir), steering, Path(output), toggle=toggle, link=link, overwrite=overwrite)
+    return onnx_steer(model_dir, bundles, output, toggle=toggle, link=link, overwrite=overwrite)
 
 
 def verify(directory: AnyPath, *, base: AnyPath | None = None, public_key: AnyPath | None = None) -> Verification:
@@ -278,7 +264,7 @@ def sign(directory: AnyPath, private_key: AnyPath) -> Path:
     """
     from mllmeraser.exporter.signing import sign
 
-    return sign(Path(directory), Path(private_key))
+    return sign(directory, private_key)
 
 
 def push(
@@ -302,9 +288,7 @@ def push(
     """
     from mllmeraser.exporter.hub import push
 
-    return push(
-        Path(directory), repo_id, public=public, results=None if results is None else Path(results), dry_run=dry_run
-    )
+    return push(directory, repo_id, public=public, results=results, dry_run=dry_run)
 
 
 def inspect(path: AnyPath) -> dict[str, Any]:
@@ -315,7 +299,7 @@ def inspect(path: AnyPath) -> dict[str, Any]:
     """
     from mllmeraser.exporter.inspect import inspect
 
-    return inspect(Path(path))
+    return inspect(path)
 
 
 def interference(
@@ -336,12 +320,13 @@ def interference(
     Raises:
         InputError: base, bundles and records do not fit each other.
     """
+    from mllmeraser.bundle.bundle import load_bundles
     from mllmeraser.inference.loading import load
     from mllmeraser.inference.source import resolve
     from mllmeraser.records.read import read_records
     from mllmeraser.steering.interference import interference
 
-    steering, records = _loaded(bundles), [read_records(Path(path)) for path in forget]
+    steering, records = load_bundles(bundles), [read_records(Path(path)) for path in forget]
     return interference(load(resolve(base), device=device, dtype=dtype), steering, records, batch_size)
 
 
@@ -367,13 +352,13 @@ def import_official(
         InputError: a file is not such matrices, or one is not of rank one.
     """
     from mllmeraser.bundle.bundle import save_bundle
-    from mllmeraser.disk.atomic import refuse_existing
+    from mllmeraser.disk.target import file_target
     from mllmeraser.exporter.base import read_base
     from mllmeraser.inference.source import resolve
     from mllmeraser.steering.official import import_official
 
     if output is not None:
-        refuse_existing([Path(output)], overwrite)
+        file_target(Path(output), overwrite)
     imported = import_official(
         [Path(file) for file in files],
         read_base(resolve(base)).identity,
@@ -384,16 +369,6 @@ def import_official(
     if output is not None:
         save_bundle(imported.bundle, Path(output))
     return imported
-
-
-def _loaded(bundles: Sequence[AnyPath | Bundle]) -> list[Bundle]:
-    _refuse_one(bundles)
-    return [load_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle for bundle in bundles]
-
-
-def _refuse_one(bundles: object) -> None:
-    if isinstance(bundles, (str, Path)):
-        raise InputError(f"{bundles}: give a list of bundles")
 
 
 def baseline(

@@ -72,9 +72,9 @@ def export(
     **options: Any,
 ) -> None:
     """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
-    from mllmeraser.api import compute, export, export_onnx
-    from mllmeraser.exporter.directory import check_output
-    from mllmeraser.exporter.onnx.api import check_onnx_export
+    from mllmeraser.api import compute
+    from mllmeraser.exporter.directory import check_output, export
+    from mllmeraser.exporter.onnx.api import check_onnx_export, export_onnx
     from mllmeraser.inference.source import resolve
 
     if bool(bundles) == bool(options["forget"]) or bool(options["forget"]) != bool(options["retain"]):

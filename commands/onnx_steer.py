@@ -29,7 +29,7 @@ def onnx_steer(
     as_json: bool,
 ) -> None:
     """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
-    from mllmeraser.api import onnx_steer
+    from mllmeraser.exporter.onnx.api import onnx_steer
 
     steered = onnx_steer(model_dir, bundles, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
     report_graphs(as_json, steered, str(model_dir))

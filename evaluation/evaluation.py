@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import mllmeraser
-from mllmeraser.disk.atomic import refuse_existing, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.target import file_target
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.attacks.run import Assault, attack, attack_lines, sets_to_attack
@@ -72,7 +73,8 @@ def evaluate_all(
     batch_size: int,
 ) -> Evaluation:
     """See :func:`mllmeraser.api.evaluate`; models and data are given as ``NAME=SOURCE`` or ``SOURCE``."""
-    refuse_existing([output] if output else [], overwrite)
+    if output is not None:
+        file_target(output, overwrite)
     named, sets, wording = models_from(models, device=device, dtype=dtype), sets_from(data), protocol_named(protocol)
     victims = sets_to_attack(sets, attack_sets) if attacks or attack_sets else []
     asked = [model for model in named if isinstance(model, NamedModel)]

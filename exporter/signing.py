@@ -31,15 +31,26 @@ def _hashing(library: Any, directory: Path) -> Any:
     return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
 
 
-def sign(directory: Path, private_key: Path) -> Path:
-    """Sign every file of an exported directory; returns the path of the signature.
+def sign(directory: str | Path, private_key: str | Path) -> Path:
+    """Sign every file of an exported directory, on this machine (OpenSSF model signing); needs the extra ``sign``.
 
     Args:
-        private_key: a PEM file, for example of ``openssl ecparam -name prime256v1 -genkey -noout``.
+        directory: a new signature replaces the one that lies there.
+        private_key: an elliptic curve's, a PEM file; for example of
+            ``openssl ecparam -name prime256v1 -genkey -noout``.
+
+    Returns:
+        the signature file, in the directory.
 
     Raises:
         InputError: the extra is not installed, or the directory or key cannot be used.
+
+    Example::
+
+        mllmeraser.sign("steered", "key.pem")
+        mllmeraser.verify("steered", public_key="key.pub").ok
     """
+    directory, private_key = Path(directory), Path(private_key)
     library = _library()
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give one that mllmeraser export made")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mllmeraser.disk.atomic import refuse_existing, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.target import file_target
 from mllmeraser.errors import InputError
 from mllmeraser.report.draw import save
 from mllmeraser.report.findings import read_findings
@@ -64,7 +65,7 @@ def report(
     if include_samples != (items is not None):
         raise InputError("--include-samples shows the replies of --items FILE: give both, or neither")
     if output is not None:
-        refuse_existing([output], overwrite)
+        file_target(output, overwrite)
     findings = read_findings(results, forgotten=forgotten, calibration=calibration, items=items)
     made = page(findings, include_samples=include_samples)
     text = FORMATS[form](made, judged_model(findings))
