@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, Request
+from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, RemovalRequest
 from mllmeraser.exporter.base import read_base
 from mllmeraser.inference.source import Source
 
@@ -32,7 +32,7 @@ def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
         f"{name}.weights": torch.randn(landmarks),
         f"{name}.bandwidth": torch.tensor(0.5),
     }
-    request = Request(
+    request = RemovalRequest(
         id="r1",
         created="2026-01-01",
         n_forget=landmarks,

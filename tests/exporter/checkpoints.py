@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
 import tiny
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, Request
+from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, RemovalRequest
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 
@@ -75,7 +75,7 @@ def make_bundle(base: Path, request_id: str = "r1", family: tiny.Family = "llava
             config_sha256=hashlib.sha256((base / "config.json").read_bytes()).hexdigest(),
         ),
         requests=[
-            Request(
+            RemovalRequest(
                 id=request_id,
                 created="2026-01-02",
                 n_forget=12,

@@ -15,7 +15,7 @@ from checkpoints import make_base
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import Base, GateForm, Metadata, Method, Request
+from mllmeraser.bundle.metadata import Base, GateForm, Metadata, Method, RemovalRequest
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.export import export_base
@@ -42,7 +42,7 @@ def bundle(part: Part, request_id: str = "r0", family: str = "llava", config_sha
     """The bundle of one request made by ``tiny.steering``."""
     section, tensors = part
     entry = section["requests"][0]
-    request = Request(
+    request = RemovalRequest(
         id=request_id,
         created="2026-01-02",
         n_forget=1,
