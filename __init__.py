@@ -1,7 +1,85 @@
-"""Make a multimodal language model stop knowing somebody, at inference time (MLLMEraser, arXiv 2510.04217)."""
+"""Make a multimodal language model stop knowing somebody, at inference time (MLLMEraser, arXiv 2510.04217).
 
-from mllmeraser import api
-from mllmeraser.api import *  # noqa: F403
+Every command is one call: ``import mllmeraser; mllmeraser.export(…)``. A call is imported when it is first asked for,
+because torch and transformers take seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = [*api.__all__, "__version__"]
+
+# Every public call, and the module it is written in.
+_CALLS = {
+    "baseline": "api",
+    "compute": "api",
+    "evaluate": "evaluation.evaluation",
+    "export": "exporter.directory",
+    "export_onnx": "exporter.onnx.api",
+    "import_official": "api",
+    "inspect": "exporter.inspect",
+    "interference": "api",
+    "load_bundle": "bundle.bundle",
+    "needs": "api",
+    "onnx_steer": "exporter.onnx.api",
+    "push": "exporter.hub",
+    "report": "report.report",
+    "sign": "exporter.signing",
+    "steer": "steering.in_process",
+    "verify": "exporter.verify",
+}
+__all__ = ["__version__", *_CALLS]
+
+if TYPE_CHECKING:  # the same, for type checkers and editors
+    from mllmeraser.api import baseline as baseline
+    from mllmeraser.api import compute as compute
+    from mllmeraser.api import import_official as import_official
+    from mllmeraser.api import interference as interference
+    from mllmeraser.api import needs as needs
+    from mllmeraser.bundle.bundle import load_bundle as load_bundle
+    from mllmeraser.evaluation.evaluation import evaluate as evaluate
+    from mllmeraser.exporter.directory import export as export
+    from mllmeraser.exporter.hub import push as push
+    from mllmeraser.exporter.inspect import inspect as inspect
+    from mllmeraser.exporter.onnx.api import export_onnx as export_onnx
+    from mllmeraser.exporter.onnx.api import onnx_steer as onnx_steer
+    from mllmeraser.exporter.signing import sign as sign
+    from mllmeraser.exporter.verify import verify as verify
+    from mllmeraser.report.report import report as report
+    from mllmeraser.steering.in_process import steer as steer
+
+
+def _call(name: str) -> Callable[..., Any]:
+    call: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{_CALLS[name]}"), name)
+    return call
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CALLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _call(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CALLS})
+
+
+class _Package(ModuleType):
+    """The package. One call has the name of a room, which the import system would put in its place."""
+
+    @property
+    def report(self) -> Callable[..., Any]:
+        """The call, whether the room has been imported or not."""
+        return _call("report")
+
+    @report.setter
+    def report(self, room: ModuleType) -> None:
+        """The room is found by its full name: ``from mllmeraser.report.page import page``."""
+
+
+sys.modules[__name__].__class__ = _Package

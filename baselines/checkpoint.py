@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 import mllmeraser
 from mllmeraser.disk.link import link_or_copy
-from mllmeraser.disk.staging import publish, remove_stale, staging, write
-from mllmeraser.exporter.base import read_base
+from mllmeraser.disk.staging import publish, staging, write
+from mllmeraser.disk.target import directory_target
+from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.listing import as_json
 from mllmeraser.exporter.sidecars import read_sidecars
@@ -44,16 +45,15 @@ def write_checkpoint(
     Raises:
         InputError: base or output cannot be used; nothing was written.
     """
-    output = output.absolute()
     base = read_base(source)
+    output = directory_target(output, overwrite, base.root)
     copied, changed = read_sidecars(base.root, base.model_type)
     config = as_json(without_dangerous_keys(base.config))
     beside = {**copied, **changed, "config.json": config, **(files or {})}
     beside[DESCRIPTION] = as_json({"schema": 1, "mllmeraser": mllmeraser.__version__, **description})
-    remove_stale(output)
     with staging(output) as folder:
         if weights is None:
-            _link_base(source, folder)
+            _link_base(base, folder)
         else:
             weights.to(stored_dtype(base.config)).save_pretrained(folder)
             for shard in folder.glob("*.safetensors"):
@@ -61,12 +61,10 @@ def write_checkpoint(
         for name, content in beside.items():
             (folder / name).unlink(missing_ok=True)
             write(folder / name, content)
-        folder.chmod(0o755)
         publish(folder, output, overwrite)
 
 
-def _link_base(source: Source, folder: Path) -> None:
-    base = read_base(source)
+def _link_base(base: BaseCheckpoint, folder: Path) -> None:
     for shard in base.weights.shards:
         link_or_copy(shard.path, folder / shard.path.name, "auto")
     if (base.root / DEFAULT_INDEX).is_file():

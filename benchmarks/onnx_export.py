@@ -38,7 +38,6 @@ EXPORT = """
 import json, resource, sys, threading, time
 from pathlib import Path
 from random_bundle import kernel_bundle
-from mllmeraser.exporter.onnx.api import onnx_export
 from mllmeraser.exporter.onnx import export
 from mllmeraser.inference.source import Source
 
@@ -56,7 +55,7 @@ def watch():
 watcher = threading.Thread(target=watch)
 watcher.start()
 start = time.perf_counter()
-onnx_export(Source(base), [bundle], base.parent / "out", precision=precision,
+export.export_onnx(Source(base), [bundle], base.parent / "out", precision=precision,
             progress=lambda line: print(f"{time.perf_counter() - start:6.1f} s  {line}", file=sys.stderr))
 seconds = time.perf_counter() - start
 done.set()

@@ -18,7 +18,7 @@ The tensors are numpy's: graphs and exports need no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,17 @@ def load_bundle(path: str | Path) -> Bundle:
         ) from None
     bundle.check(str(path))
     return bundle
+
+
+def load_bundles(bundles: Sequence[str | Path | Bundle]) -> list[Bundle]:
+    """Bundles that are given as files or as such, in their order.
+
+    Raises:
+        InputError: a file is not a bundle, or one bundle is given instead of a list.
+    """
+    if isinstance(bundles, (str, Path, Bundle)):
+        raise InputError(f"{bundles if isinstance(bundles, (str, Path)) else 'one bundle'}: give a list of bundles")
+    return [bundle if isinstance(bundle, Bundle) else load_bundle(bundle) for bundle in bundles]
 
 
 def _form(tensor: Any) -> tuple[str, tuple[int, ...]]:

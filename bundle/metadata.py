@@ -72,7 +72,7 @@ class Data(_Strict):
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class Request(_Strict):
+class RemovalRequest(_Strict):
     """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
 
     id: str = Field(pattern=REQUEST_ID)
@@ -115,7 +115,7 @@ class Metadata(_Strict):
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     base: Base
-    requests: list[Request] = Field(min_length=1)
+    requests: list[RemovalRequest] = Field(min_length=1)
     layers: list[int] = Field(min_length=1)
     gate_layer: int | None
     strength: float

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, RUNNING, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 
@@ -38,9 +39,7 @@ def baseline(
     """Make the baseline NAME of BASE, an ordinary checkpoint: ga, ga-diff-sequential, ga-diff-interleaved,
     ga-diff-joint, kl-min, npo, npo-public, mmunlearner, manu, system-prompt, constant-vector, random-vector,
     conditional-steering (docs/baselines.md)."""
-    from mllmeraser.api import baseline
-
-    made = baseline(
+    made = mllmeraser.baseline(
         name,
         base,
         forget,

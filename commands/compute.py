@@ -7,6 +7,7 @@ from typing import Any
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import (
     HELP,
     PATH,
@@ -39,18 +40,17 @@ _OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "se
 @output_options
 def compute(base: str, output: Path, overwrite: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Compute the steering bundle of one removal request on BASE (a directory or a Hub id org/name[@revision])."""
-    from mllmeraser.api import compute, needs
     from mllmeraser.inference.processes import processes
 
     console.quiet = console.quiet or not processes().leads
     if dry_run:
         arguments = {name: value for name, value in given(options).items() if name not in _OF_THE_RUN}
-        found = needs(base, **arguments)
+        found = mllmeraser.needs(base, **arguments)
         report(as_json, found.document(), found.lines())
         found.check()
         suggest("the same without --dry-run")
         return
-    computation = compute(base, output=output, overwrite=overwrite, **given(options))
+    computation = mllmeraser.compute(base, output=output, overwrite=overwrite, **given(options))
     if not processes().leads:
         return
     report(as_json, {"output": str(output), **computation.document()}, computation.lines())

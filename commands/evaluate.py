@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 from rich.markup import escape
 
+import mllmeraser
 from mllmeraser.commands.options import CAREFUL, HELP, PATH, model_options, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
@@ -57,12 +58,11 @@ def evaluate(
 
     A MODEL may also be a file of answers given elsewhere (.jsonl, docs/evaluation.md).
     """
-    from mllmeraser.api import evaluate
     from mllmeraser.bundle.limits import HARNESS_WARNING
     from mllmeraser.inference.processes import processes
 
     console.quiet = console.quiet or not processes().leads
-    evaluation = evaluate(models, data, output, **options)
+    evaluation = mllmeraser.evaluate(models, data, output, **options)
     if not processes().leads:
         return
     document = evaluation.document()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import (
     HELP,
     PATH,
@@ -72,7 +73,6 @@ def export(
     **options: Any,
 ) -> None:
     """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
-    from mllmeraser.api import compute, export, export_onnx
     from mllmeraser.exporter.directory import check_output
     from mllmeraser.exporter.onnx.api import check_onnx_export
     from mllmeraser.inference.source import resolve
@@ -91,12 +91,12 @@ def export(
     if options["forget"]:
         check = check_onnx_export if format_ == "onnx" else check_output
         check(resolve(base), output, overwrite)  # before the long work, not after it
-        steering = [compute(base, **given(options)).bundle]
+        steering = [mllmeraser.compute(base, **given(options)).bundle]
     if format_ == "onnx":
-        steered = export_onnx(base, steering, output, toggle=onnx_toggle, overwrite=overwrite)
+        steered = mllmeraser.export_onnx(base, steering, output, toggle=onnx_toggle, overwrite=overwrite)
         report_graphs(as_json, steered, base)
         return
-    plan = export(
+    plan = mllmeraser.export(
         base,
         steering,
         output,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 
@@ -30,9 +31,7 @@ def import_official(
     as_json: bool,
 ) -> None:
     """Turn the authors' dense .pt FILEs, one d × d matrix a block, into a bundle; no code in them is run."""
-    from mllmeraser.api import import_official
-
-    imported = import_official(
+    imported = mllmeraser.import_official(
         files,
         base,
         output,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report
 
@@ -15,8 +16,7 @@ from mllmeraser.commands.reporting import report
 @output_options
 def inspect(path: Path, as_json: bool) -> None:
     """Show what is in a bundle file or an exported directory."""
-    from mllmeraser.api import inspect
     from mllmeraser.exporter.inspect import summary
 
-    document = inspect(path)
+    document = mllmeraser.inspect(path)
     report(as_json, document, summary(document))

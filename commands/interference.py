@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, model_options, output_options
 from mllmeraser.commands.reporting import report, suggest
 
@@ -27,8 +28,6 @@ def interference(
     as_json: bool,
 ) -> None:
     """How far the gates of each bundle's request open on the forget set of every other; run on BASE, un-steered."""
-    from mllmeraser.api import interference
-
-    found = interference(base, bundles, forget, device=device, dtype=dtype, batch_size=batch_size)
+    found = mllmeraser.interference(base, bundles, forget, device=device, dtype=dtype, batch_size=batch_size)
     report(as_json, found.document(), found.lines())
     suggest(f"mllmeraser export {base} {' '.join(f'--bundle {path}' for path in bundles)} -o DIRECTORY")

@@ -7,6 +7,7 @@ from typing import Literal
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, link_option, onnx_toggle_option, output_options, overwrite_option
 from mllmeraser.commands.reporting import report_graphs
 
@@ -29,7 +30,6 @@ def onnx_steer(
     as_json: bool,
 ) -> None:
     """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
-    from mllmeraser.api import onnx_steer
 
-    steered = onnx_steer(model_dir, bundles, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
+    steered = mllmeraser.onnx_steer(model_dir, bundles, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
     report_graphs(as_json, steered, str(model_dir))

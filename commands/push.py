@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 from rich.markup import escape
 
+import mllmeraser
 from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
@@ -34,9 +35,8 @@ def push(directory: Path, repo_id: str, results: Path | None, dry_run: bool, pub
     Log in with `hf auth login`, or set HF_TOKEN. A push that was interrupted leaves nothing visible, at most an empty
     private repository; run it again to go on.
     """
-    from mllmeraser.api import push
 
-    pushed = push(directory, repo_id, public=public, results=results, dry_run=dry_run)
+    pushed = mllmeraser.push(directory, repo_id, public=public, results=results, dry_run=dry_run)
     report(as_json, pushed.document(), pushed.lines())
     for warning in pushed.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report as say
 
@@ -57,11 +58,9 @@ def report(
     as_json: bool,
 ) -> None:
     """Put RESULTS (what `evaluate -o` wrote, one file or several) on one page: words, figures, tables."""
-    from mllmeraser.api import report
-
     if output is None and (form == "html" or as_json):
         raise click.UsageError("give -o report.html, or --format md or json to read it here")
-    made = report(
+    made = mllmeraser.report(
         results,
         output,
         form=form,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 
@@ -16,8 +17,7 @@ from mllmeraser.commands.reporting import report, suggest
 @output_options
 def sign(directory: Path, private_key: Path, as_json: bool) -> None:
     """Sign every file of an exported DIRECTORY, on this machine; needs the extra: pip install 'mllmeraser[sign]'."""
-    from mllmeraser.api import sign
 
-    signature = sign(directory, private_key)
+    signature = mllmeraser.sign(directory, private_key)
     report(as_json, {"schema": 1, "output": str(signature)}, [f"{signature}: signed"])
     suggest(f"mllmeraser verify {directory} --public-key FILE")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+import mllmeraser
 from mllmeraser.commands.options import HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.errors import VerificationError
@@ -18,10 +19,8 @@ from mllmeraser.errors import VerificationError
 @output_options
 def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
     """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
-    from mllmeraser.api import verify
-    from mllmeraser.exporter.onnx.api import is_onnx_export
 
-    verification = verify(directory, base=base, public_key=public_key)
+    verification = mllmeraser.verify(directory, base=base, public_key=public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
     report(as_json, verification.document(), lines)
@@ -29,4 +28,4 @@ def verify(directory: Path, base: str | None, public_key: Path | None, as_json: 
         failed = [check.name for check in verification.checks if not check.ok]
         raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")
     evaluate = f"mllmeraser evaluate {base or 'BASE'} {directory} --data NAME=FILE.jsonl -o results.json"
-    suggest(f"mllmeraser sign {directory} --private-key FILE" if is_onnx_export(directory) else evaluate)
+    suggest(f"mllmeraser sign {directory} --private-key FILE" if verification.format == "onnx" else evaluate)

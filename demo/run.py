@@ -25,7 +25,9 @@ from mllmeraser.console import console
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.strangers import Strangers
 from mllmeraser.disk.atomic import write_atomically
-from mllmeraser.errors import InputError, MllmEraserError, VerificationError
+from mllmeraser.disk.staging import publish, staging
+from mllmeraser.disk.target import directory_target
+from mllmeraser.errors import MllmEraserError, VerificationError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.run import score_replies
@@ -120,34 +122,17 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
         InputError: the directory is not empty, or cannot be written to.
         VerificationError: the export does not keep its promises.
     """
-    directory = directory.absolute()
     if not CHECKPOINT.is_dir():
         raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
-    if directory.exists() and not overwrite and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory}: is not empty; choose another directory, or replace it with --overwrite")
-    if not directory.parent.is_dir():
-        raise InputError(f"{directory}: the folder {directory.parent} does not exist; create it first")
+    directory = directory_target(directory, overwrite)
     clock = _Clock()
-    with _staged(directory) as folder:
+    with staging(directory) as folder:
         found = _run(folder, seed, clock)
         outcome = Outcome(directory, found, clock.stop())
         write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
         report([folder / "results.json"], folder / "report.html", calibration=folder / "calibration.json")
+        publish(folder, directory, overwrite)
     return outcome
-
-
-@contextmanager
-def _staged(directory: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes ``directory`` when the block succeeds, and is gone if it does not."""
-    folder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        folder.rename(directory)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:

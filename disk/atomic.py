@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
-from mllmeraser.errors import InputError
+from mllmeraser.disk.target import require_folder
 
 
 def sha256_of(path: Path) -> str:
@@ -26,8 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         InputError: the folder of ``path`` does not exist.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    require_folder(path)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -39,16 +37,3 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Before long work: is there room for the files it will write?
-
-    Raises:
-        InputError: one exists and may not be replaced, or its folder does not exist.
-    """
-    for path in paths:
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise InputError(f"{path}: exists; choose another output, or replace a file with --overwrite")
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")

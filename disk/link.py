@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from mllmeraser.errors import MllmEraserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Link = Literal["auto", "copy", "hard", "sym"]
 
@@ -43,13 +47,15 @@ def link_or_copy(source: Path, target: Path, link: Link) -> bool:
         raise MllmEraserError(f"{target.name}: a copy needs {needed:,} bytes and {free:,} are free; make room")
     shutil.copyfile(source, target)
     target.chmod(0o644)
-    with target.open("rb") as file:
+    with target.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
     return False
 
 
 def reflink(source: Path, target: Path) -> bool:
     """Whether the file system could share the blocks (btrfs, XFS); nothing is left if it could not."""
+    if fcntl is None:
+        return False
     try:
         with source.open("rb") as read, target.open("xb") as written:
             fcntl.ioctl(written.fileno(), _FICLONE, read.fileno())

@@ -1,60 +1,78 @@
 """A directory that is never half there: built beside its target, and renamed once.
 
 Everything is built in a temporary sibling of the target, ``.NAME.mllmeraser-<random>``, synced to the disk and renamed.
-The temporary directory is locked by its owner as long as that lives; one that a killed run left behind is not locked
-any more, and the next run to the same target removes it.
+The file ``….lock`` beside it is locked by its owner as long as that lives, and gone afterwards. What a killed run left
+behind is not locked any more, and the next run to the same target removes it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mllmeraser.errors import InputError
+from filelock import FileLock, Timeout
 
+from mllmeraser.errors import InputError, MllmEraserError
 
-def _prefix(output: Path) -> str:
-    return f".{output.name}.mllmeraser-"
-
-
-def remove_stale(output: Path) -> None:
-    """Remove what killed runs to this target left behind."""
-    for left in output.parent.iterdir():
-        if not left.name.startswith(_prefix(output)) or not left.is_dir():
-            continue
-        descriptor = os.open(left, os.O_RDONLY)
-        try:
-            # A lock, not a process id: ids come again, and mean nothing between containers that share a disk.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its export is still running
-        finally:
-            os.close(descriptor)
+_FORMER = ".former"  # a directory that is being replaced
+_PATIENCE = 10  # seconds, while another run looks whether this lock is one that was left behind
 
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
-    """A locked temporary sibling of ``output``; gone afterwards unless it was renamed."""
-    folder = output.parent / f"{_prefix(output)}{secrets.token_hex(6)}"
-    descriptor = -1
+    """A locked temporary sibling of ``output``; gone afterwards unless it was published.
+
+    Raises:
+        InputError: the folder that ``output`` lies in cannot be written to.
+    """
+    _remove_stale(output)
+    folder = output.with_name(f".{output.name}.mllmeraser-{secrets.token_hex(6)}")
+    lock = _lock_of(folder)
     try:
         try:
+            lock.acquire(timeout=_PATIENCE)
             folder.mkdir()
         except OSError as error:
-            raise InputError(f"{output.parent}: cannot be written to ({error.strerror}); choose another") from None
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            reason = error.strerror or error
+            raise InputError(f"{output.parent}: cannot be written to ({reason}); choose another") from None
         yield folder
     finally:
-        _remove(folder)
-        if descriptor >= 0:
-            os.close(descriptor)
+        _remove(lock, folder)
+
+
+def publish(folder: Path, output: Path, overwrite: bool) -> None:
+    """Rename ``folder`` to ``output``; a directory that is replaced is moved aside first and removed last.
+
+    Args:
+        overwrite: replace a directory that is not empty.
+
+    Raises:
+        InputError: somebody else filled it meanwhile.
+    """
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        inner.chmod(0o755)
+        _sync(inner)
+    former = _former_of(folder)
+    try:
+        if overwrite and output.exists():
+            output.rename(former)
+        try:
+            if output.exists():
+                output.rmdir()  # it is empty; Windows renames over nothing
+            folder.rename(output)
+        except OSError:
+            raise InputError(f"{output}: somebody else filled it meanwhile; choose another directory") from None
+        _sync(output.parent)
+    finally:
+        if former.exists() and not output.exists():
+            former.rename(output)
+        _remove(None, former)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -66,34 +84,64 @@ def write(path: Path, data: bytes) -> None:
     path.chmod(0o644)
 
 
-def publish(folder: Path, output: Path, overwrite: bool) -> None:
-    """Rename ``folder`` to ``output``; a directory that is replaced is moved aside first and removed last."""
-    aside = output.parent / f"{_prefix(output)}{secrets.token_hex(6)}"
+@contextmanager
+def disk_errors(output: Path) -> Iterator[None]:
+    """A full or failing disk in one line.
+
+    Raises:
+        MllmEraserError: the disk is full or fails.
+    """
     try:
-        if overwrite and output.exists():
-            output.rename(aside)
-        try:
-            folder.rename(output)  # over an empty directory this is one step too
-        except OSError:
-            raise InputError(f"{output}: somebody else filled it meanwhile; choose another output") from None
-        sync(output.parent)
-    finally:
-        if aside.exists() and not output.exists():
-            aside.rename(output)
-        _remove(aside)
+        yield
+    except OSError as error:
+        where = output if error.filename is None else error.filename
+        raise MllmEraserError(f"{where}: {error.strerror}; nothing was written, mend that and run it again") from error
 
 
-def _remove(folder: Path) -> None:
-    """Remove a temporary folder, even if Ctrl-C comes meanwhile."""
+def _lock_of(folder: Path) -> FileLock:
+    # A lock, not a process id: ids come again, and mean nothing between containers that share a disk.
+    return FileLock(f"{folder}.lock")
+
+
+def _former_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}{_FORMER}")
+
+
+def _remove_stale(output: Path) -> None:
+    """Remove what killed runs to this target left behind."""
+    ours = re.compile(rf"(\.{re.escape(output.name)}\.mllmeraser-[0-9a-f]{{12}})(\.lock|{_FORMER})?")
+    left = {match[1] for path in output.parent.iterdir() if (match := ours.fullmatch(path.name))}
+    for folder in (output.with_name(name) for name in sorted(left)):
+        lock = _lock_of(folder)
+        with suppress(Timeout):  # its owner still lives
+            lock.acquire(timeout=0)
+            _remove(lock, folder, _former_of(folder))
+
+
+def _remove(lock: FileLock | None, *folders: Path) -> None:
+    """Remove temporary folders, and the lock last, even if Ctrl-C comes meanwhile."""
     try:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_all(lock, folders)
     except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_all(lock, folders)
         raise
 
 
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+def _remove_all(lock: FileLock | None, folders: tuple[Path, ...]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        # Before it is released: who waits for it sees that it is gone. Windows removes no open file, filelock does.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        with suppress(OSError):
+            lock.release()
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names in a folder to the disk; Windows opens no folders, and writes names down itself."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

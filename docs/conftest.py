@@ -14,7 +14,7 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, SkipParser
 
-from mllmeraser import api
+import mllmeraser
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 
@@ -27,8 +27,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_data(left / "data")
     shutil.copytree(CHECKPOINT, left / "base")
     settings = {"layers": [4], "gate_layer": 4, "gate_shape": "step:0.6", "strength": 1.0, "calibration_share": 0}
-    computation = api.compute(left / "base", data["forget"], data["retain"], left / "steered.safetensors", **settings)
-    api.export(left / "base", [computation.bundle], left / "steered")
+    computation = mllmeraser.compute(
+        left / "base", data["forget"], data["retain"], left / "steered.safetensors", **settings
+    )
+    mllmeraser.export(left / "base", [computation.bundle], left / "steered")
     return folder
 
 

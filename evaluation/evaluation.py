@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import mllmeraser
-from mllmeraser.disk.atomic import refuse_existing, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.target import file_target
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.attacks.run import Assault, attack, attack_lines, sets_to_attack
@@ -92,7 +93,8 @@ def evaluate(
         print(*found.lines(), sep="\\n")
     """
     written = None if output is None else Path(output)
-    refuse_existing([] if written is None else [written], overwrite)
+    if written is not None:
+        file_target(written, overwrite)
     named = models_from(_arguments(models), device=device, dtype=dtype, batch_size=batch_size)
     sets, wording = sets_from(_arguments(data)), protocol_named(protocol)
     victims = sets_to_attack(sets, attack_sets) if attacks or attack_sets else []

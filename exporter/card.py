@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.limits import LIMITS
-from mllmeraser.bundle.metadata import Metadata, Request
+from mllmeraser.bundle.metadata import Metadata, RemovalRequest
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card_results import Comparison
@@ -138,7 +138,7 @@ def _results(comparisons: Sequence[Comparison]) -> list[EvalResult]:
     ]
 
 
-def _row(meta: Metadata, request: Request) -> dict[str, str]:
+def _row(meta: Metadata, request: RemovalRequest) -> dict[str, str]:
     gate = meta.gate
     threshold = "" if gate.threshold is None else f" {gate.threshold:g}"
     where = "each block" if meta.gate_layer is None else f"block {meta.gate_layer}"

@@ -34,6 +34,9 @@ class CheckFailed(Exception):  # noqa: N818 - reads as what it says
     """A promise is not kept; the message is the check's detail."""
 
 
+FAILURES = (CheckFailed, *DAMAGE)
+
+
 @dataclass(frozen=True)
 class Check:
     """One promise: ``detail`` says in one line what was found."""

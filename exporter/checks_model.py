@@ -1,4 +1,4 @@
-"""The checks of an exported directory that load it, with the tool's own classes and never with its ``*.py`` files.
+"""The checks of an exported checkpoint that load it, with the tool's own classes and never with its ``*.py`` files.
 
 The probe is a prompt of arbitrary tokens: what a model says to it does not matter, only whether two runs agree.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from transformers.utils import logging
 
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
-from mllmeraser.exporter.checks_files import family_of, is_thin, read_object
+from mllmeraser.exporter.checks_files import family_of
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.layout import CONFIG, INDEX, VARIANT
+from mllmeraser.exporter.layout import VARIANT
+from mllmeraser.exporter.opened import Opened
 from mllmeraser.inference.loading import available_bytes
 from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering, find_base
 
@@ -27,8 +27,8 @@ _PROBE_LENGTH = 12
 _NAMES = ("loads", "steering acts", "gates open", "off equals base")
 
 
-def model_checks(directory: Path, base: BaseCheckpoint | None, distrusted: str | None) -> list[Check]:
-    """Load the directory and probe it.
+def model_checks(opened: Opened, base: BaseCheckpoint | None, distrusted: str | None) -> list[Check]:
+    """Load the checkpoint and probe it.
 
     Args:
         distrusted: the first check of the files that failed and without which nothing may be loaded.
@@ -37,13 +37,13 @@ def model_checks(directory: Path, base: BaseCheckpoint | None, distrusted: str |
         return [Check(name, False, f"not tried, because the check '{distrusted}' failed") for name in _NAMES]
     with _quiet(), torch.no_grad():
         models: list[Any] = []
-        checks = [run("loads", lambda: _load(directory, models))]
+        checks = [run("loads", lambda: _load(opened, models))]
         if models:
             ids = _probe(models[0].config)
             checks.append(run("steering acts", lambda: _acts(models[0], ids)))
             checks.append(run("gates open", lambda: _gates_open(models[0])))
             # The steered model is gone before the native one is loaded: two of them may not fit in memory.
-            checks.append(run("off equals base", lambda: _equals_base(directory, base, ids, _last_logits(models, ids))))
+            checks.append(run("off equals base", lambda: _equals_base(opened, base, ids, _last_logits(models, ids))))
     done = {check.name for check in checks}
     return checks + [Check(name, False, "not tried, because it does not load") for name in _NAMES if name not in done]
 
@@ -64,24 +64,22 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load(directory: Path, models: list[Any]) -> str:
-    family = family_of(read_object(directory / CONFIG))
-    needed, available = _weight_bytes(directory), available_bytes()
+def _load(opened: Opened, models: list[Any]) -> str:
+    family = family_of(opened.config)
+    needed, available = _weight_bytes(opened), available_bytes()
     if needed > available:
         raise CheckFailed(f"{needed:,} bytes of memory are needed and {available:,} are available; verify elsewhere")
-    config = family.config_class.from_pretrained(directory, local_files_only=True)
-    model = family.from_pretrained(directory, config=config, dtype="auto", local_files_only=True).eval()
+    config = family.config_class.from_pretrained(opened.directory, local_files_only=True)
+    model = family.from_pretrained(opened.directory, config=config, dtype="auto", local_files_only=True).eval()
     models.append(model)
     steering = sum(parameter.numel() for parameter in _parameters(model))
     return f"{family.__name__}, every weight found, {steering:,} steering values"
 
 
-def _weight_bytes(directory: Path) -> int:
-    if is_thin(directory):
-        files: dict[str, Any] = read_object(directory / CONFIG)["steering"]["base"]["files"]
-        return sum(int(entry["bytes"]) for entry in files.values())
-    shards = {directory / name for name in read_object(directory / INDEX)["weight_map"].values()}
-    return sum(path.stat().st_size for path in shards)
+def _weight_bytes(opened: Opened) -> int:
+    if opened.thin:
+        return sum(int(entry["bytes"]) for entry in opened.config["steering"]["base"]["files"].values())
+    return sum(opened.size(name) or 0 for name in set(opened.weight_map.values()))
 
 
 def _modules(model: nn.Module) -> list[RequestSteering]:
@@ -180,8 +178,8 @@ def _last_logits(models: list[Any], ids: Tensor) -> Tensor:
     return _off_logits(models.pop(), ids)
 
 
-def _equals_base(directory: Path, base: BaseCheckpoint | None, ids: Tensor, off: Tensor) -> str:
-    config = read_object(directory / CONFIG)
+def _equals_base(opened: Opened, base: BaseCheckpoint | None, ids: Tensor, off: Tensor) -> str:
+    config, directory = opened.config, opened.directory
     native = family_of(config).native_class
     if base is not None:
         settings, where, variant = without_dangerous_keys(base.config), base.root, None

@@ -6,25 +6,26 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.bundle import Bundle, load_bundles
 from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.disk.link import Link, link_or_copy
-from mllmeraser.disk.staging import publish, remove_stale, staging, sync, write
-from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.disk.staging import disk_errors, publish, staging, write
+from mllmeraser.disk.target import directory_target
+from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter import manifest
-from mllmeraser.exporter.base import BaseCheckpoint, read_base
+from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.layout import MANIFEST
-from mllmeraser.exporter.plan import Plan, make_plan
+from mllmeraser.exporter.plan import ExportPlan, make_plan
 from mllmeraser.exporter.thin import pinned
-from mllmeraser.inference.source import Source
+from mllmeraser.inference.source import Source, resolve
 
 _MARGIN = 1 << 20  # directories and rounding to blocks
 
 
 def export(
-    source: Source,
-    bundles: Sequence[Bundle],
-    output: Path,
+    base: str | Path | Source,
+    bundles: Sequence[str | Path | Bundle],
+    output: str | Path,
     *,
     link: Link = "auto",
     overwrite: bool = False,
@@ -32,52 +33,49 @@ def export(
     hash_weights: bool = True,
     thin: bool = False,
     base_id: str | None = None,
-) -> Plan:
-    """Make a checkpoint directory of a base and one or more bundles; the base model is never loaded.
+) -> ExportPlan:
+    """Make a checkpoint directory that steers by itself; the base model is never loaded.
+
+    Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
 
     Args:
-        bundles: as ``load_bundle`` gives them, without torch, or as ``load_bundle``.
-        link: how the base's shards come into the directory: ``auto`` (reflink, else hard link, else copy), ``copy``,
-            ``hard``, or ``sym`` (the directory then works on this machine only).
+        base: the model, un-steered: a directory, or a Hub id ``org/name[@revision]``.
+        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
+        output: the directory; it appears whole or not at all.
+        link: how the base's shards come in: ``auto`` (reflink, else hard link, else copy), ``copy``, ``hard``, or
+            ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
         dry_run: decide and check everything, write nothing.
-        hash_weights: read the weights whose sha256 is not known; else the manifest leaves it out, and ``verify`` asks
-            for the base.
-        thin: leave the weights out and point to the base on the Hub.
-        base_id: with ``thin``: ``org/name@<40-hex revision>`` of the base, where ``source`` does not say it.
+        hash_weights: read weights whose sha256 neither the Hub nor a bundle says; else the manifest leaves it out, and
+            :func:`verify` fails unless it is given the base to compare with.
+        thin: leave the weights out and point to the base on the Hub, its revision and the sha256 of its files.
+        base_id: with ``thin``: ``org/name@<40-hex revision>``, where ``base`` is neither from the Hub nor in its cache.
+
+    Returns:
+        what was done, or would be, file by file; ``document()`` of it is ``export --json``.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
         MllmEraserError: the disk is full or fails, or a file cannot be linked; nothing is left behind.
+
+    Example::
+
+        mllmeraser.export("org/name", ["request.safetensors"], "steered")
+        model = AutoModelForImageTextToText.from_pretrained("steered", trust_remote_code=True)
     """
-    try:
-        return _export(source, bundles, output.absolute(), link, overwrite, dry_run, hash_weights, thin, base_id)
-    except OSError as error:
-        where = output if error.filename is None else error.filename
-        raise MllmEraserError(f"{where}: {error.strerror}; the export failed, mend that and run it again") from error
-
-
-def _export(
-    source: Source,
-    bundles: Sequence[Bundle],
-    output: Path,
-    link: Link,
-    overwrite: bool,
-    dry_run: bool,
-    hash_weights: bool,
-    thin: bool,
-    base_id: str | None,
-) -> Plan:
-    base = read_base(source, bundles[0].metadata.base if bundles else None)
-    base = pinned(base, base_id) if thin else base
-    output = _usable_target(output, base, overwrite)
-    plan = make_plan(base, bundles, output, link, hash_weights, dry_run, thin)
-    _check_room(plan)
-    if not dry_run:
-        remove_stale(output)
-        with staging(output) as folder:
-            _build(plan, folder)
-            publish(folder, output, overwrite)
+    output = Path(output)
+    with disk_errors(output):
+        source = base if isinstance(base, Source) else resolve(base)
+        steering = load_bundles(bundles)
+        checkpoint = read_base(source, steering[0].metadata.base if steering else None)
+        checkpoint = pinned(checkpoint, base_id) if thin else checkpoint
+        output = directory_target(output, overwrite, checkpoint.root)
+        plan = make_plan(checkpoint, steering, output, link, hash_weights, dry_run, thin)
+        _check_room(plan)
+        if not dry_run:
+            with staging(output) as folder:
+                _build(plan, folder)
+                publish(folder, output, overwrite)
     return plan
 
 
@@ -87,27 +85,10 @@ def check_output(source: Source, output: Path, overwrite: bool) -> None:
     Raises:
         InputError: base or output cannot be used.
     """
-    _usable_target(output, read_base(source), overwrite)
+    directory_target(output, overwrite, read_base(source).root)
 
 
-def _usable_target(output: Path, base: BaseCheckpoint, overwrite: bool) -> Path:
-    """The resolved output."""
-    output = output.absolute()
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
-    output = output.resolve()
-    if output == base.root or output in base.root.parents or base.root in output.parents:
-        raise InputError(f"{output}: lies in the base's directory or around it; choose another output")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; choose another output")
-    if output in (Path.home(), Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{output}: the current or home directory cannot be replaced; choose another output")
-    if not overwrite and output.is_dir() and any(output.iterdir()):
-        raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
-    return output
-
-
-def _check_room(plan: Plan) -> None:
+def _check_room(plan: ExportPlan) -> None:
     free, needed = shutil.disk_usage(plan.output.parent).free, plan.needed_bytes + _MARGIN
     if free < needed:
         raise MllmEraserError(
@@ -116,7 +97,7 @@ def _check_room(plan: Plan) -> None:
         )
 
 
-def _build(plan: Plan, folder: Path) -> None:
+def _build(plan: ExportPlan, folder: Path) -> None:
     known: dict[str, str] = {}
     for file in plan.files:
         target = folder / file.name
@@ -133,5 +114,3 @@ def _build(plan: Plan, folder: Path) -> None:
         for file in plan.files
     }
     write(folder / MANIFEST, manifest.render(manifest.provenance(plan.base, plan.bundles), entries))
-    folder.chmod(0o755)
-    sync(folder)

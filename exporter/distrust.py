@@ -29,7 +29,7 @@ def file_inside(root: Path, name: str) -> Path:
     Raises:
         InputError: ``name`` is no plain file name, or a link that leaves the directory.
     """
-    if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name.startswith(".") or "\0" in name:
+    if not is_plain(name) or name.startswith("."):
         raise InputError(f"{root}: {name!r} is not the name of a file in this directory; the base cannot be trusted")
     real = (root / name).resolve()
     if real.is_relative_to(root):
@@ -37,6 +37,11 @@ def file_inside(root: Path, name: str) -> Path:
     if root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs"):
         return real
     raise InputError(f"{root / name}: a link that leaves the base's directory; put the file itself there")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can only be that of a file right in the directory, on every system."""
+    return PureWindowsPath(name).name == name and name not in ("", "..") and "\0" not in name  # splits at / and \\
 
 
 def without_dangerous_keys(value: Any) -> Any:

@@ -8,7 +8,6 @@ and what was measured, and the manifest that lists this card, are made in memory
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,10 +36,9 @@ from mllmeraser.exporter.card_results import Comparison, read_comparisons
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.hub_plan import HubBase, PushedFile, Step, Target, make_steps, model_tag
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.listing import CARD, MANIFEST
-from mllmeraser.exporter.onnx.api import is_onnx_export, verify_onnx
-from mllmeraser.exporter.signing import SIGNATURE
-from mllmeraser.exporter.verify import verify
+from mllmeraser.exporter.listing import CARD, MANIFEST, SIGNATURE
+from mllmeraser.exporter.opened import Opened
+from mllmeraser.exporter.verify import verify_opened
 
 SCHEMA = 1
 _TERMS = re.compile(r"extra_gated_\w+")
@@ -99,27 +97,39 @@ class Push:
 
 
 def push(
-    directory: Path, repo_id: str, *, public: bool = False, results: Path | None = None, dry_run: bool = False
+    directory: str | Path,
+    repo_id: str,
+    *,
+    public: bool = False,
+    results: str | Path | None = None,
+    dry_run: bool = False,
 ) -> Push:
-    """Bring an exported directory to a repository of the Hub, in one commit.
+    """Bring an exported directory to a repository of the Hub, in one commit, private unless asked for otherwise.
 
-    Files of the base that the Hub holds are copied there; licence and gate of the base are carried over. The new
-    repository is private, and made public last of all, when its hashes have been compared.
+    Files of the base that the Hub holds are copied there; licence and gate of the base are carried over. What the Hub
+    holds afterwards is compared with what was meant (``docs/hub.md``). The directory is not changed.
 
     Args:
+        directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote; it is verified first.
         repo_id: ``org/name``; made if there is none, and otherwise empty or of an earlier push.
-        public: let everybody see it.
-        results: of ``evaluate``; base and steered checkpoint are compared on the card.
+        public: let everybody see it; done last of all, when the hashes have been compared.
+        results: the results of :func:`evaluate`; base and steered checkpoint are compared on the card.
         dry_run: look up everything, write nothing.
 
     Raises:
         VerificationError: the directory breaks a promise, or the Hub holds other bytes afterwards.
         InputError: the repository, its base or ``results`` cannot be used like this; nothing was written.
         MllmEraserError: the Hub could not be reached, or refused; the same call goes on.
+
+    Example::
+
+        pushed = mllmeraser.push("steered", "org/name-steered", dry_run=True)
+        pushed.revision is None, [step.name for step in pushed.steps if step.action == "upload"]
     """
     _check_repo_id(repo_id)
-    comparisons = [] if results is None else read_comparisons(results)
-    manifest = _verified(directory)
+    comparisons = [] if results is None else read_comparisons(Path(results))
+    opened = Opened(Path(directory))
+    manifest = _verified(opened)
     if not console.is_terminal or console.quiet:
         disable_progress_bars()
     api = HfApi(library_name="mllmeraser", library_version=mllmeraser.__version__)
@@ -129,7 +139,7 @@ def push(
     tag = model_tag(manifest)
     gated = target.gated or (base.gated if base is not None else False)
     publication = Publication(repo_id, tag, gated, {} if base is None else base.terms)
-    files = _files(directory, manifest, publication, comparisons)
+    files = _files(opened, publication, comparisons)
     steps = make_steps(files, base, target)
     revision = None
     if not dry_run:
@@ -148,14 +158,11 @@ def _check_repo_id(repo_id: str) -> None:
         raise InputError(f"{repo_id}: whose? give org/name, or your own name before the slash")
 
 
-def _verified(directory: Path) -> dict[str, Any]:
+def _verified(opened: Opened) -> dict[str, Any]:
     """The manifest of a directory that keeps its promises."""
-    onnx = is_onnx_export(directory)
-    checked = (verify_onnx if onnx else verify)(directory)
-    if failed := next((check for check in checked.checks if not check.ok), None):
-        raise VerificationError(f"{directory}: {failed.name}: {failed.detail}; not pushed, export it again")
-    found: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    return found
+    if failed := next((check for check in verify_opened(opened).checks if not check.ok), None):
+        raise VerificationError(f"{opened.directory}: {failed.name}: {failed.detail}; not pushed, export it again")
+    return opened.manifest
 
 
 def _look_up_base(api: HfApi, manifest: Mapping[str, Any]) -> HubBase | None:
@@ -217,11 +224,10 @@ def _check_visibility(manifest: Mapping[str, Any], base: HubBase | None, target:
     return []
 
 
-def _files(
-    directory: Path, manifest: dict[str, Any], publication: Publication, comparisons: Sequence[Comparison]
-) -> list[PushedFile]:
+def _files(opened: Opened, publication: Publication, comparisons: Sequence[Comparison]) -> list[PushedFile]:
     """Every file of the repository: those of the directory, but for card and manifest, which are made anew."""
-    signed, onnx = (directory / SIGNATURE).is_file(), manifest.get("format") == "onnx"
+    directory, manifest = opened.directory, opened.manifest
+    signed, onnx = (directory / SIGNATURE).is_file(), opened.format == "onnx"
     if comparisons and (signed or onnx):
         reason = "signed, and another card would break the signature" if signed else "of graphs, whose card is short"
         raise InputError(f"--results: {directory} is {reason}; push without it")
@@ -231,9 +237,9 @@ def _files(
         if name != CARD or signed
     ]
     if signed:
-        return [*files, *(_held(name, (directory / name).read_bytes()) for name in (MANIFEST, SIGNATURE))]
+        return [*files, *(_held(name, opened.content(name)) for name in (MANIFEST, SIGNATURE))]
     if onnx:
-        written = _with_terms((directory / CARD).read_text(encoding="utf-8"), publication.terms)
+        written = _with_terms(opened.content(CARD).decode("utf-8"), publication.terms)
     else:
         written = render_published(manifest, read_licence(directory.resolve()), publication, comparisons)
     card = _held(CARD, written.encode())

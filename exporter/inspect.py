@@ -14,19 +14,27 @@ from mllmeraser.bundle.metadata import Metadata
 from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
-from mllmeraser.exporter.checks_files import read_manifest, read_object
-from mllmeraser.exporter.layout import CONFIG, MANIFEST, STEERING_FILE
-from mllmeraser.exporter.onnx.api import is_onnx_export
+from mllmeraser.exporter.layout import STEERING_FILE
+from mllmeraser.exporter.opened import Opened
 
 SCHEMA = 1
 
 
-def inspect(path: Path) -> dict[str, Any]:
-    """Base, requests, gates, statistics, hashes and sizes (the keys are described in ``docs/json.md``).
+def inspect(path: str | Path) -> dict[str, Any]:
+    """What is in a bundle file or an exported directory: base, requests, gates, statistics, hashes and sizes.
+
+    Returns:
+        the JSON document of ``inspect --json`` (``docs/json.md``). It is what the file or directory says of itself;
+        :func:`verify` checks it.
 
     Raises:
         InputError: neither a bundle nor an exported directory, or a damaged one.
+
+    Example::
+
+        [request["id"] for request in mllmeraser.inspect("steered")["requests"]]
     """
+    path = Path(path)
     return _inspect_directory(path) if path.is_dir() else _inspect_bundle(path)
 
 
@@ -43,8 +51,9 @@ def _inspect_bundle(path: Path) -> dict[str, Any]:
 
 
 def _inspect_directory(directory: Path) -> dict[str, Any]:
+    opened = Opened(directory)
     try:
-        return _of_graphs(directory) if is_onnx_export(directory) else _of_checkpoint(directory)
+        return _of_graphs(opened) if opened.format == "onnx" else _of_checkpoint(opened)
     except CheckFailed as failure:
         raise InputError(f"{directory}: {failure}; give a bundle, or a directory that mllmeraser export made") from None
     except ValidationError:
@@ -53,13 +62,13 @@ def _inspect_directory(directory: Path) -> dict[str, Any]:
         raise InputError(f"{directory}: damaged ({one_line(error)}); run: mllmeraser verify DIR") from None
 
 
-def _of_checkpoint(directory: Path) -> dict[str, Any]:
-    manifest, config = read_manifest(directory), read_object(directory / CONFIG)
+def _of_checkpoint(opened: Opened) -> dict[str, Any]:
+    manifest, config = opened.manifest, opened.config
     metadata = _metadata(manifest)
     document = {
         "schema": SCHEMA,
         "kind": "checkpoint",
-        **_common(metadata, (directory / STEERING_FILE).stat().st_size),
+        **_common(metadata, (opened.directory / STEERING_FILE).stat().st_size),
         "base": manifest["base"],  # of what was exported; a bundle says only what it was computed on
         "steering_enabled": config["steering_enabled"],
         "steering_strength": config["steering_strength"],
@@ -73,8 +82,8 @@ def _of_checkpoint(directory: Path) -> dict[str, Any]:
     return document
 
 
-def _of_graphs(directory: Path) -> dict[str, Any]:
-    manifest = read_object(directory / MANIFEST)
+def _of_graphs(opened: Opened) -> dict[str, Any]:
+    manifest = opened.manifest
     metadata = _metadata(manifest)
     return {
         "schema": SCHEMA,

@@ -6,6 +6,9 @@ import json
 
 MANIFEST = "mllmeraser.json"
 CARD = "README.md"
+SIGNATURE = "model.sig"
+# Not ours: left by a signature, git, the Hub's client or a file browser. No loader reads them.
+LEFT_BY_OTHERS = (SIGNATURE, ".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store")
 
 
 def as_json(value: object) -> bytes:

@@ -39,7 +39,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """Every file of an export but the manifest, which names their hashes, and the totals."""
 
     output: Path
@@ -96,7 +96,7 @@ def make_plan(
     hash_weights: bool,
     dry_run: bool,
     thin: bool = False,
-) -> Plan:
+) -> ExportPlan:
     """Decide every file of an export, and its bytes.
 
     Args:
@@ -141,4 +141,4 @@ def make_plan(
     }
     size = len(manifest.render(manifest.provenance(base, bundles), entries))
     ordered = tuple(sorted(files, key=lambda file: file.name))
-    return Plan(output, base, tuple(bundles), link, ordered, size, dry_run)
+    return ExportPlan(output, base, tuple(bundles), link, ordered, size, dry_run)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.errors import InputError, VerificationError
+from mllmeraser.exporter.listing import LEFT_BY_OTHERS, SIGNATURE
 
-SIGNATURE = "model.sig"
-# Left by git, the Hub's client or a file browser; the signature itself.
-IGNORED = (SIGNATURE, ".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store")
+__all__ = ["SIGNATURE", "check_signature", "sign"]
 
 
 def _library() -> Any:
@@ -27,20 +26,31 @@ def _library() -> Any:
 
 
 def _hashing(library: Any, directory: Path) -> Any:
-    ignored = [directory / name for name in IGNORED]
+    ignored = [directory / name for name in LEFT_BY_OTHERS]
     # Snapshots of the Hugging Face cache, and exports with --link sym, hold links.
     return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
 
 
-def sign(directory: Path, private_key: Path) -> Path:
-    """Sign every file of an exported directory; returns the path of the signature.
+def sign(directory: str | Path, private_key: str | Path) -> Path:
+    """Sign every file of an exported directory, on this machine (OpenSSF model signing); needs the extra ``sign``.
 
     Args:
-        private_key: a PEM file, for example of ``openssl ecparam -name prime256v1 -genkey -noout``.
+        directory: a new signature replaces the one that lies there.
+        private_key: an elliptic curve's, a PEM file; for example of
+            ``openssl ecparam -name prime256v1 -genkey -noout``.
+
+    Returns:
+        the signature file, in the directory.
 
     Raises:
         InputError: the extra is not installed, or the directory or key cannot be used.
+
+    Example::
+
+        mllmeraser.sign("steered", "key.pem")
+        mllmeraser.verify("steered", public_key="key.pub").ok
     """
+    directory, private_key = Path(directory), Path(private_key)
     library = _library()
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give one that mllmeraser export made")

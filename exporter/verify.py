@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mllmeraser.errors import InputError, VerificationError
+from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.checks import SCHEMA, Check
-from mllmeraser.exporter.checks_files import file_checks
-from mllmeraser.exporter.checks_model import model_checks
-from mllmeraser.exporter.signing import check_signature
-from mllmeraser.inference.source import Source
+from mllmeraser.exporter.checks_shared import signature_checks
+from mllmeraser.exporter.onnx.api import require_onnx
+from mllmeraser.exporter.opened import Format, Opened
+from mllmeraser.inference.source import resolve
 
 _NEEDED_TO_LOAD = ("fails closed", "config", "seal", "steering file", "index")
 
@@ -25,6 +25,7 @@ class Verification:
     """All checks, in the order they were made."""
 
     checks: tuple[Check, ...]
+    format: Format
 
     @property
     def ok(self) -> bool:
@@ -36,29 +37,56 @@ class Verification:
         return {"schema": SCHEMA, "ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
 
-def verify(directory: Path, base: Path | None = None, public_key: Path | None = None) -> Verification:
-    """Check an exported directory.
+def verify(directory: str | Path, base: str | Path | None = None, public_key: str | Path | None = None) -> Verification:
+    """Check every promise of an exported directory that can be checked without a GPU.
+
+    A broken promise raises nothing: it is a check that is not ``ok``.
 
     Args:
-        base: also check that every base shard and tensor is this base's.
-        public_key: also check the signature ``model.sig``, with the signer's key.
+        directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote, or a copy of it from anywhere.
+        base: also check that every base tensor is this base's; for graphs, that the base's files are those of this
+            directory of graphs, or the configuration that of this checkpoint.
+        public_key: the signer's key, a PEM file; also check the signature.
 
     Raises:
-        InputError: ``directory`` is no directory, ``base`` is not a usable base checkpoint, or ``public_key`` no key.
+        InputError: there is no such directory or base, the key cannot be used, or a package of an extra is missing.
+
+    Example::
+
+        verification = mllmeraser.verify("steered", base="org/name")
+        verification.ok, [check.name for check in verification.checks if not check.ok]
     """
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; give one that mllmeraser export made")
-    found = None if base is None else read_base(Source(base))
-    checks = file_checks(directory, found)
-    if public_key is not None:
-        checks.append(_signature(directory, public_key))
+    return verify_opened(Opened(Path(directory)), base, public_key)
+
+
+def verify_opened(opened: Opened, base: str | Path | None = None, public_key: str | Path | None = None) -> Verification:
+    """The same of a directory that is read by the caller too."""
+    if not opened.directory.is_dir():
+        raise InputError(f"{opened.directory}: no such directory; give one that mllmeraser export made")
+    key = None if public_key is None else Path(public_key)
+    checks = _of_graphs(opened, base, key) if opened.format == "onnx" else _of_checkpoint(opened, base, key)
+    return Verification(tuple(checks), opened.format)
+
+
+# torch takes seconds to import, and the packages of the extra onnx may be missing: each format imports its own.
+
+
+def _of_checkpoint(opened: Opened, base: str | Path | None, public_key: Path | None) -> list[Check]:
+    from mllmeraser.exporter.checks_files import file_checks
+    from mllmeraser.exporter.checks_model import model_checks
+
+    found = None if base is None else read_base(resolve(base))
+    checks = [*file_checks(opened, found), *signature_checks(opened, public_key)]
     distrusted = next((check.name for check in checks if check.name in _NEEDED_TO_LOAD and not check.ok), None)
-    return Verification((*checks, *model_checks(directory, found, distrusted)))
+    return [*checks, *model_checks(opened, found, distrusted)]
 
 
-def _signature(directory: Path, public_key: Path) -> Check:
-    try:
-        check_signature(directory, public_key)
-    except VerificationError as error:
-        return Check("signature", False, str(error))
-    return Check("signature", True, f"every file is what the holder of {public_key.name} signed")
+def _of_graphs(opened: Opened, base: str | Path | None, public_key: Path | None) -> list[Check]:
+    require_onnx()
+    from mllmeraser.exporter.onnx.verify import graph_checks, run_checks
+
+    # A directory of graphs needs no config.json, which a base checkpoint must have.
+    found = None if base is None else Path(base) if Path(base).is_dir() else resolve(base).path
+    checks = [*graph_checks(opened, found), *signature_checks(opened, public_key)]
+    distrusted = next((check.name for check in checks if not check.ok), None)
+    return [*checks, *run_checks(opened, distrusted)]

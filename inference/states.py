@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +31,16 @@ class StateFile:
         values = rows.float().contiguous().numpy()
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             for index, row in zip(indices, values, strict=True):
-                os.pwrite(file.fileno(), row.tobytes(), index * self.width * _BYTES)
+                file.seek(index * self.width * _BYTES)
+                file.write(row.tobytes())
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """The rows (b, d) of these indices."""
         picked = np.empty((len(indices), self.width), dtype=np.float32)
         with self.path.open("rb") as file:
             for place, index in enumerate(indices):
-                data = os.pread(file.fileno(), self.width * _BYTES, index * self.width * _BYTES)
-                picked[place] = np.frombuffer(data, dtype=np.float32)
+                file.seek(index * self.width * _BYTES)
+                picked[place] = np.frombuffer(file.read(self.width * _BYTES), dtype=np.float32)
         return torch.from_numpy(picked)
 
     def pieces(self) -> Iterator[Tensor]:

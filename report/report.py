@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mllmeraser.disk.atomic import refuse_existing, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.target import file_target
 from mllmeraser.errors import InputError
 from mllmeraser.report.draw import save
 from mllmeraser.report.findings import read_findings
@@ -78,7 +79,8 @@ def report(
     if include_samples != (items is not None):
         raise InputError("--include-samples shows the replies of --items FILE: give both, or neither")
     written = None if output is None else Path(output)
-    refuse_existing([] if written is None else [written], overwrite)
+    if written is not None:
+        file_target(written, overwrite)
     findings = read_findings(
         [Path(path) for path in results],
         forgotten=forgotten,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, Request, WeightFile
+from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, RemovalRequest, WeightFile
 from mllmeraser.disk.atomic import sha256_of, write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
@@ -261,7 +261,7 @@ def _bundle(
     push = chosen.push
     form, tensors = assemble(push.plan, gates, chosen.shape, directions, push.reply_steps, recipe.gate_scope)
     settings = [gate.setting for gate in chosen.gates.values()]
-    request = Request(
+    request = RemovalRequest(
         id="request-1",
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         n_forget=counts[0],

@@ -35,7 +35,7 @@ from torch import Tensor
 
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import REQUEST_ID, Base, GateForm, Metadata, Method, Request, tensor_name
+from mllmeraser.bundle.metadata import REQUEST_ID, Base, GateForm, Metadata, Method, RemovalRequest, tensor_name
 from mllmeraser.errors import InputError
 from mllmeraser.steering.recipe import PAPER, PAPER_BY_FAMILY
 
@@ -209,7 +209,7 @@ def _read(path: Path) -> Any:
 
 def _metadata(base: Base, layers: list[int], request_id: str, strength: float, residual: float) -> Metadata:
     paper = {**PAPER, **PAPER_BY_FAMILY.get(base.model_type, {})}
-    request = Request(
+    request = RemovalRequest(
         id=request_id,
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         n_forget=0,

@@ -20,9 +20,7 @@ from typing import Any
 
 from transformers import AutoProcessor
 
-from mllmeraser.bundle.bundle import load_bundle
-from mllmeraser.exporter.onnx.api import onnx_export
-from mllmeraser.inference.source import Source
+from mllmeraser.exporter.onnx.api import export_onnx
 
 QUESTIONS = (
     "Who is this?",
@@ -93,7 +91,7 @@ def build(demo: Path, runtime: Path, site: Path) -> None:
         shutil.copy(runtime / name, files)
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "onnx"
-        onnx_export(Source(demo / "base"), [load_bundle(demo / "steered.safetensors")], exported)
+        export_onnx(demo / "base", [demo / "steered.safetensors"], exported)
         for path in (exported / "onnx").iterdir():
             shutil.copy(path, files)
     people = []

@@ -1,21 +1,24 @@
-"""The calls that the command line makes; importable without the extra ``onnx``, which is asked for when they run."""
+"""Steered graphs for ONNX Runtime and transformers.js: the two calls that need the extra ``onnx``.
+
+This module can be imported without the extra, which is asked for when a call is made.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.bundle.bundle import Bundle, load_bundles
+from mllmeraser.console import console
+from mllmeraser.disk.link import Link
+from mllmeraser.disk.staging import disk_errors
+from mllmeraser.errors import InputError
+from mllmeraser.inference.source import Source, resolve
 
 if TYPE_CHECKING:
-    from mllmeraser.bundle.bundle import Bundle
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
-    from mllmeraser.exporter.verify import Verification
-    from mllmeraser.inference.source import Source
 
 _PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
@@ -31,75 +34,83 @@ def require_onnx() -> None:
 
 
 def onnx_steer(
-    model_dir: Path,
-    bundles: Sequence[Bundle],
-    output: Path,
+    model_dir: str | Path,
+    bundles: Sequence[str | Path | Bundle],
+    output: str | Path,
     *,
     toggle: Literal["constant", "input"] = "constant",
-    link: Literal["auto", "copy", "hard", "sym"] = "auto",
+    link: Link = "auto",
     overwrite: bool = False,
 ) -> SteeredDirectory:
-    """Steer the decoder graphs of a directory, without torch.
+    """Insert the steering into every decoder graph of a directory, without torch and without reading weights.
 
-    See :func:`mllmeraser.exporter.onnx.directory.steer_directory`.
+    Args:
+        model_dir: graphs with a cache, as ``optimum``, ``onnxruntime-genai`` or :func:`export_onnx` make them.
+        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
+        output: the directory of the steered graphs; it appears whole or not at all.
+        toggle: how they are switched off: ``constant``, a twin graph of the base; ``input``, a required input
+            ``steering_strength`` (1,) fp32 of each graph, where 1 steers and 0 is the base.
+        link: how weights, encoder and embeddings come in: ``auto`` (sharing blocks, else a copy), ``copy``, ``hard``
+            (onnxruntime reads it, ``onnx.load`` does not), or ``sym`` (the directory then works on this machine only).
+        overwrite: replace a directory that is not empty.
+
+    Raises:
+        InputError: the extra is missing, a graph is not understood, or does not fit the bundles, or the output cannot
+            be used; nothing was written.
+        MllmEraserError: the disk is full or fails; nothing is left behind.
+
+    Example::
+
+        mllmeraser.onnx_steer("graphs", ["request.safetensors"], "steered-graphs")
     """
     require_onnx()
     from mllmeraser.exporter.onnx.directory import steer_directory
 
-    with _disk_errors(output):
-        return steer_directory(model_dir, bundles, output, toggle=toggle, link=link, overwrite=overwrite)
+    with disk_errors(Path(output)):
+        return steer_directory(
+            Path(model_dir), load_bundles(bundles), Path(output), toggle=toggle, link=link, overwrite=overwrite
+        )
 
 
-def onnx_export(
-    source: Source,
-    bundles: Sequence[Bundle],
-    output: Path,
+def export_onnx(
+    base: str | Path | Source,
+    bundles: Sequence[str | Path | Bundle],
+    output: str | Path,
     *,
     toggle: Literal["constant", "input"] = "constant",
-    precision: Literal["fp32", "fp16"] = "fp32",
     overwrite: bool = False,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> SteeredDirectory:
-    """Export a base checkpoint as steered graphs; see :func:`mllmeraser.exporter.onnx.export.export_onnx`."""
-    require_onnx()
-    from mllmeraser.exporter.onnx.export import export_onnx
+    """Export a base checkpoint as steered graphs in fp32 (``docs/onnx.md``).
 
-    with _disk_errors(output):
-        return export_onnx(
-            source, bundles, output, toggle=toggle, precision=precision, overwrite=overwrite, progress=progress
+    Args:
+        base: the model, un-steered: a directory, or a Hub id ``org/name[@revision]``; of a family that has an export.
+        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
+        output: the directory of the steered graphs; it appears whole or not at all.
+        toggle: how they are switched off: ``constant``, a twin graph of the base; ``input``, a required input
+            ``steering_strength`` (1,) fp32 of each graph, where 1 steers and 0 is the base.
+        overwrite: replace a directory that is not empty.
+
+    Raises:
+        InputError: the extra is missing, or base, bundles or output cannot be used; nothing was written.
+        MllmEraserError: the disk is full or fails; nothing is left behind.
+
+    Example::
+
+        mllmeraser.export_onnx("org/name", ["request.safetensors"], "steered-graphs")
+    """
+    require_onnx()
+    from mllmeraser.exporter.onnx import export
+
+    source = base if isinstance(base, Source) else resolve(base)
+    with disk_errors(Path(output)):
+        return export.export_onnx(
+            source, load_bundles(bundles), Path(output), toggle=toggle, overwrite=overwrite, progress=console.print
         )
 
 
 def check_onnx_export(source: Source, output: Path, overwrite: bool) -> None:
-    """What :func:`onnx_export` would raise about base and output, before the long work that comes first."""
+    """What :func:`export_onnx` would raise about base and output, before the long work that comes first."""
     require_onnx()
     from mllmeraser.exporter.onnx.export import check_export
 
     check_export(source, output, overwrite)
-
-
-def verify_onnx(directory: Path, base: Path | None = None, public_key: Path | None = None) -> Verification:
-    """Check a directory of steered graphs; see :func:`mllmeraser.exporter.onnx.verify.verify_directory`."""
-    require_onnx()
-    from mllmeraser.exporter.onnx.verify import verify_directory
-
-    return verify_directory(directory, base, public_key)
-
-
-def is_onnx_export(directory: Path) -> bool:
-    """Whether a directory says of itself that it holds steered graphs; needs no extra."""
-    try:
-        manifest = json.loads((directory / "mllmeraser.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == "onnx"
-
-
-@contextmanager
-def _disk_errors(output: Path) -> Iterator[None]:
-    """A full or failing disk in one line."""
-    try:
-        yield
-    except OSError as error:
-        where = output if error.filename is None else error.filename
-        raise MllmEraserError(f"{where}: {error.strerror}; nothing was written, mend that and run it again") from error

@@ -15,7 +15,8 @@ import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.disk.link import Link, link_or_copy, reflink
-from mllmeraser.disk.staging import publish, remove_stale, staging, sync, write
+from mllmeraser.disk.staging import publish, staging, write
+from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.listing import CARD, MANIFEST
@@ -92,15 +93,13 @@ def steer_directory(
         InputError: directory, graph, bundle or output cannot be used; nothing was written.
         MllmEraserError: the disk is full; nothing is left behind.
     """
-    output = output.absolute()
     requests = graph_requests(bundles)
     folder = read_folder(model_dir)
-    check_target(output, folder.root, overwrite)
+    output = directory_target(output, overwrite, folder.root)
     _check_fit(folder, bundles)
     decoders = [graph for graph in folder.graphs if graph.decodes]
     if not decoders:
         raise InputError(f"{model_dir}: none of its graphs gives logits; give the directory of a text-generating model")
-    remove_stale(output)
     with staging(output) as staged:
         job = _Job(folder, staged, requests, toggle, link)
         for graph in decoders:
@@ -109,24 +108,6 @@ def steer_directory(
         result = job.finish(bundles, output)
         publish(staged, output, overwrite)
     return result
-
-
-def check_target(output: Path, root: Path, overwrite: bool) -> None:
-    """Whether ``output`` can be written to.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
-    if output.resolve() == root or output in root.parents or root in output.parents:
-        raise InputError(f"{output}: lies in the model's directory or around it; choose another output")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; choose another output")
-    if output in (Path.home(), Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{output}: the current or home directory cannot be replaced; choose another output")
-    if not overwrite and output.is_dir() and any(output.iterdir()):
-        raise InputError(f"{output}: is not empty; choose another output, or replace it with --overwrite")
 
 
 def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
@@ -226,9 +207,6 @@ class _Job:
             "graphs": {g.name: {"twin": g.twin or None, "reply_steps": g.reply_steps} for g in self.graphs},
         }
         write(self.staged / MANIFEST, render(origin, entries))
-        for folder in {self.staged, *((self.staged / name).parent for name in self._origin)}:
-            folder.chmod(0o755)
-            sync(folder)
         sizes = {name: entry.size for name, entry in entries.items()}
         sizes[MANIFEST] = (self.staged / MANIFEST).stat().st_size
         warnings = tuple(warning for inserted in self.inserted for warning in inserted.warnings)

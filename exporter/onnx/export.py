@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.disk.staging import remove_stale, staging
+from mllmeraser.disk.staging import staging
+from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.merge import merge
 from mllmeraser.exporter.onnx.client_files import client_files, write_files
-from mllmeraser.exporter.onnx.directory import SteeredDirectory, check_target, steer_directory
+from mllmeraser.exporter.onnx.directory import SteeredDirectory, steer_directory
 from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan, write_plan
 from mllmeraser.exporter.onnx.insert import Toggle
 from mllmeraser.exporter.onnx.qwen_vision import QwenVisionEncoder
@@ -57,10 +58,8 @@ def export_onnx(
     Raises:
         InputError: base, bundle or output cannot be used; nothing was written.
     """
-    output = output.absolute()
-    base = check_export(source, output, overwrite)
+    base, output = check_export(source, output, overwrite)
     merge(base, bundles)  # only for its checks: the bundles were computed on this base
-    remove_stale(output)  # of an export that was killed
     with staging(output) as folder:
         export_base(base, folder, precision, progress)
         progress("steering the decoder")
@@ -68,8 +67,8 @@ def export_onnx(
         return steer_directory(folder, bundles, output, toggle=toggle, link="hard", overwrite=overwrite)
 
 
-def check_export(source: Source, output: Path, overwrite: bool) -> BaseCheckpoint:
-    """The base, found to have an export, for an output that can be written to.
+def check_export(source: Source, output: Path, overwrite: bool) -> tuple[BaseCheckpoint, Path]:
+    """The base, found to have an export, and the resolved output, found to be one that can be written to.
 
     Raises:
         InputError: base or output cannot be used.
@@ -80,8 +79,7 @@ def check_export(source: Source, output: Path, overwrite: bool) -> BaseCheckpoin
             f"{source.path}: no ONNX export for model_type {base.model_type}, only for {', '.join(POSITION_AXES)}; "
             "graphs of it made elsewhere can be steered with: mllmeraser onnx-steer MODEL_DIR"
         )
-    check_target(output.absolute(), base.root, overwrite)
-    return base
+    return base, directory_target(output, overwrite, base.root)
 
 
 def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progress: Callable[[str], None]) -> None:

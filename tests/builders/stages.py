@@ -4,7 +4,7 @@ Run as ``python stages.py JOB BASE BUNDLE OUTPUT FAULT…``; the jobs are those 
 every run. A step is an audit event of the interpreter: a file opened, linked, renamed or removed, a folder made, a lock
 taken. Faults: ``kill`` (SIGKILL to the process itself), ``interrupt`` (KeyboardInterrupt, as Ctrl-C gives) and
 ``error`` (an I/O error). Each run is a fork of this process, which has done the slow imports. All faults are tried with
-a target to overwrite, ``kill`` also without. Before the first folder is made there is nothing to leave behind, so only
+a target to overwrite, ``kill`` also without. Before the lock is made there is nothing to leave behind, so only
 ``error`` is tried there.
 """
 
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle
+from mllmeraser.console import console
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.onnx import export as graphs
-from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
+from mllmeraser.exporter.onnx.api import export_onnx, onnx_steer
 from mllmeraser.inference.source import Source
 
 STEPS = {"open", "fcntl.flock", "fcntl.ioctl", "shutil.copyfile"}
@@ -65,7 +66,8 @@ def graphs_of(base: Path, bundle: Bundle) -> Job:
         shutil.copytree(base.parent / "graphs", folder, dirs_exist_ok=True)
 
     graphs.export_base = traced
-    return lambda output, overwrite: onnx_export(Source(base), [bundle], output, overwrite=overwrite)
+    console.quiet = True  # stderr is for the steps
+    return lambda output, overwrite: export_onnx(base, [bundle], output, overwrite=overwrite)
 
 
 JOBS = {"checkpoint": checkpoint, "onnx-steer": steer, "onnx-export": graphs_of}
@@ -77,8 +79,8 @@ class Fault:
     def __init__(self, kind: str, at: int) -> None:
         self.kind, self.left, self.started = kind, at, kind == "error"
 
-    def __call__(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        self.started = self.started or event == "os.mkdir"
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        self.started = self.started or (event == "open" and str(arguments[0]).endswith(".lock"))
         if not self.started or event not in STEPS or self.left == 0:
             return
         self.left -= 1

@@ -153,11 +153,11 @@ def test_no_bundle_at_all(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("a file", "is a file; choose another output"),
-        ("full", "is not empty; choose another output, or replace it with --overwrite"),
+        ("a file", "is a file; choose another directory"),
+        ("full", "is not empty; choose another directory, or replace it with --overwrite"),
         ("missing/out", "does not exist; create it first"),
-        ("base", "lies in the base's directory"),
-        ("base/inside", "lies in the base's directory"),
+        ("base", "or around it; choose another directory"),
+        ("base/inside", "or around it; choose another directory"),
     ],
 )
 def test_an_output(base: Path, bundle: Path, tmp_path: Path, where: str, message: str) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning"
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory is known to verify."""
-    monkeypatch.setattr(pushing, "verify", lambda directory: Verification(()))
+    monkeypatch.setattr(pushing, "verify_opened", lambda opened: Verification((), "checkpoint"))
 
 
 def state(hub: FakeHub, hub_export: Path) -> str:

@@ -29,13 +29,13 @@ FILES = {
 @pytest.fixture
 def graphs(tmp_path: Path, published: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the manifest of graphs, which is taken to verify: what is in them is nothing to a push."""
-    monkeypatch.setattr(pushing, "verify_onnx", lambda directory: Verification(()))
+    monkeypatch.setattr(pushing, "verify_opened", lambda opened: Verification((), "onnx"))
     (tmp_path / "graphs" / "onnx").mkdir(parents=True)
     entries = {}
     for name, data in FILES.items():
         (tmp_path / "graphs" / name).write_bytes(data)
         entries[name] = manifest.Entry(len(data), pushing._held(name, data).sha256, "tool")
-    origin = {"schema": 1, "format": "onnx", "base": {"repo_id": BASE, "revision": published}}
+    origin = {"schema": 1, "format": "onnx", "graphs": {}, "base": {"repo_id": BASE, "revision": published}}
     (tmp_path / "graphs" / "mllmeraser.json").write_bytes(manifest.render(origin, entries))
     return tmp_path / "graphs"
 

@@ -23,9 +23,8 @@ from transformers import AutoProcessor, LlamaForCausalLM, LlavaForConditionalGen
 from mllmeraser.bundle.bundle import Bundle, save_bundle
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
-from mllmeraser.exporter.onnx.api import onnx_export, onnx_steer
+from mllmeraser.exporter.onnx.api import export_onnx, onnx_steer
 from mllmeraser.inference.loading import load
-from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import compute
@@ -96,7 +95,7 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
 def exported(forgetful: Forgetful) -> Path:
     """The steered export."""
     output = forgetful.folder / "onnx"
-    onnx_export(Source(forgetful.folder / "base"), [forgetful.bundle], output)
+    export_onnx(forgetful.folder / "base", [forgetful.bundle], output)
     return output
 
 

@@ -17,9 +17,10 @@ from builders.checkpoints import contents, make_base, make_bundle
 
 import mllmeraser
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.onnx.api import onnx_export, verify_onnx
 from mllmeraser.exporter.onnx.directory import steer_directory
+from mllmeraser.exporter.onnx.export import export_onnx
 from mllmeraser.exporter.onnx.runtime import DecoderSession
+from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.in_process import torch_tensors
 
@@ -114,7 +115,7 @@ def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     bundle = make_bundle(base, kind="kernel", shape="step", threshold=0.6, steps=2)
     lines: list[str] = []
-    result = onnx_export(Source(base), [bundle], tmp_path / "out", precision="fp16", progress=lines.append)
+    result = export_onnx(Source(base), [bundle], tmp_path / "out", precision="fp16", progress=lines.append)
     assert [line.split()[0] for line in lines] == ["loading", "exporting", "exporting", "exporting", "steering"]
     assert [graph.reply_steps for graph in result.graphs] == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
@@ -127,15 +128,15 @@ def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     expected = graphs.record(steered, **tiny.prompt("llava", 5, 6, 7, 8, image=True))
     for found, forward in zip(graphs.replay(decoder, expected), expected, strict=True):
         np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16
-    assert verify_onnx(tmp_path / "out", base).ok
+    assert verify(tmp_path / "out", base).ok
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'license: "llama2"' in card and "r1" in card
     with pytest.raises(InputError, match="not empty"):
-        onnx_export(Source(base), [bundle], tmp_path / "out")
+        export_onnx(Source(base), [bundle], tmp_path / "out")
     other = make_base(tmp_path / "other")
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     with pytest.raises(InputError, match=r"config\.json sha256"):
-        onnx_export(Source(other), [bundle], tmp_path / "more")
+        export_onnx(Source(other), [bundle], tmp_path / "more")
 
 
 def test_a_base_without_a_tokenizer_file(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_base_without_a_tokenizer_file(tmp_path: Path) -> None:
     (base / "tokenizer.json").unlink()
     lines: list[str] = []
     with pytest.raises(InputError, match=r"no tokenizer\.json"):
-        onnx_export(Source(base), [make_bundle(base)], tmp_path / "out", progress=lines.append)
+        export_onnx(Source(base), [make_bundle(base)], tmp_path / "out", progress=lines.append)
     assert lines == [], "noticed only after the long work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
 
@@ -151,4 +152,4 @@ def test_a_base_without_a_tokenizer_file(tmp_path: Path) -> None:
 def test_a_family_without_an_export(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "qwen2_vl")
     with pytest.raises(InputError, match="no ONNX export for model_type qwen2_vl, only for llava, qwen2_5_vl"):
-        onnx_export(Source(base), [], tmp_path / "out")
+        export_onnx(Source(base), [], tmp_path / "out")

@@ -19,8 +19,9 @@ from builders.graphs import DECODER, TWIN
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.inspect import inspect
-from mllmeraser.exporter.onnx.api import onnx_steer, verify_onnx
+from mllmeraser.exporter.onnx.api import onnx_steer
 from mllmeraser.exporter.onnx.client_files import client_files
+from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 
 TOKEN, FOLDER, PERSON, USER = "hf_canaryTOKENcanary", "canary-folder", "Canary Quillfeather", "canary-user"
@@ -80,11 +81,11 @@ def test_p5_a_flipped_bit_or_a_cut_anywhere_is_seen(
             cases.append(bytes(broken))
         for case in cases:
             (out / name).write_bytes(case)
-            assert not verify_onnx(out).ok, name
+            assert not verify(out).ok, name
         (out / name).unlink()
-        assert not verify_onnx(out).ok, name
+        assert not verify(out).ok, name
         (out / name).write_bytes(whole)
-    assert verify_onnx(out).ok
+    assert verify(out).ok
 
 
 def test_p8_the_same_bytes_in_another_process_place_and_time_zone(
@@ -123,7 +124,7 @@ def test_p9_nothing_of_the_request_is_in_any_byte(
     written = {name: name.encode() + data for name, data in contents(tmp_path / "out").items()}
     document = {**result.document(), "output": None}
     written["onnx-steer --json"] = json.dumps(document).encode()
-    written["verify --json"] = json.dumps(verify_onnx(tmp_path / "out").document()).encode()
+    written["verify --json"] = json.dumps(verify(tmp_path / "out").document()).encode()
     written["inspect --json"] = json.dumps(inspect(tmp_path / "out")).encode()
     written["printed"] = "".join(capfd.readouterr()).encode()
     for name, data in written.items():

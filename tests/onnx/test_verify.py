@@ -16,7 +16,9 @@ from builders.graphs import DECODER
 from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.manifest import sealed
-from mllmeraser.exporter.onnx.api import is_onnx_export, onnx_steer, verify_onnx
+from mllmeraser.exporter.onnx.api import onnx_steer
+from mllmeraser.exporter.opened import Opened
+from mllmeraser.exporter.verify import verify
 
 TWIN = "onnx/decoder_model_merged_base.onnx"
 
@@ -60,26 +62,24 @@ def edit(directory: Path, change: Callable[[ir.Model], None]) -> None:
 
 def failed(directory: Path, base: Path | None = None) -> set[str]:
     """The names of the checks that fail."""
-    return {check.name for check in verify_onnx(directory, base).checks if not check.ok}
+    return {check.name for check in verify(directory, base).checks if not check.ok}
 
 
 def test_a_sound_directory(sound: Path, exported_bases: dict[str, Path]) -> None:
-    result = verify_onnx(sound, exported_bases["llava"])
+    result = verify(sound, exported_bases["llava"])
     assert result.ok, [check for check in result.checks if not check.ok]
     details = {check.name: check.detail for check in result.checks}
     assert "against onnx/decoder_model_merged_base.onnx" in details["off equals base"]
     assert details["steering acts"].count(",") == 1  # two requests
-    assert is_onnx_export(sound) and not is_onnx_export(exported_bases["llava"])
-    assert (
-        verify_onnx(sound, exported_bases["llava"].parent / "base").checks[4].ok is False
-    )  # no config sha256 in the test
+    assert [Opened(found).format for found in (sound, exported_bases["llava"])] == ["onnx", "checkpoint"]
+    assert verify(sound, exported_bases["llava"].parent / "base").checks[4].ok is False  # no config sha256 in the test
 
 
 def test_the_toggle_as_an_input(exported_bases: dict[str, Path], tmp_path: Path) -> None:
     part = tiny.steering(tiny.model("qwen2_5_vl"), tiny.prompt("qwen2_5_vl", 5, 8, 6, 7))
     bundle = graphs.bundle(part, family="qwen2_5_vl")
     onnx_steer(exported_bases["qwen2_5_vl"], [bundle], tmp_path / "out", toggle="input")
-    result = verify_onnx(tmp_path / "out")
+    result = verify(tmp_path / "out")
     assert result.ok, [check for check in result.checks if not check.ok]
 
 
@@ -107,7 +107,7 @@ def test_the_base_graph_in_place_of_the_steered_one(directory: Path) -> None:
 def test_another_base(directory: Path, exported_bases: dict[str, Path]) -> None:
     assert "base" in failed(directory, exported_bases["qwen2_5_vl"])
     with pytest.raises(InputError, match="no such directory"):
-        verify_onnx(directory, directory / "nowhere")
+        verify(directory, directory / "nowhere")
 
 
 def _zero_directions(model: ir.Model) -> None:

@@ -136,7 +136,7 @@ def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     properties = Bundle.model_fields["metadata"].annotation.model_json_schema(by_alias=True)
     assert properties["properties"].keys() == fields
     request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data"}
-    assert properties["$defs"]["Request"]["properties"].keys() == request
+    assert properties["$defs"]["RemovalRequest"]["properties"].keys() == request
     assert properties["$defs"]["Data"]["properties"].keys() == {"revision", "sha256"}  # hexadecimal digits both
     base = {"repo_id", "revision", "architecture", "model_type", "hidden_size", "num_layers", "config_sha256"}
     assert properties["$defs"]["Base"]["properties"].keys() == base | {"weights"}

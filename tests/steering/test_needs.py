@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders import talker
 
-from mllmeraser import api
+import mllmeraser
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference import loading
 from mllmeraser.steering import needs as planning
@@ -38,40 +38,40 @@ def given(made: Path) -> tuple[Path, Path, Path]:
 
 
 def test_the_plan_counts_records_blocks_memory_and_disk(made: Path) -> None:
-    found = api.needs(*given(made), layers=[1], gate_layer=1)
+    found = mllmeraser.needs(*given(made), layers=[1], gate_layer=1)
     assert (found.forget.subjects, found.retain.subjects) == (3, 4)
     assert found.retain.records == len((made / "retain.jsonl").read_text().splitlines())
     assert (found.gate_blocks, found.moved_blocks) == ((1,), (1,))
     assert found.memory == sum(path.stat().st_size for path in (made / "base").glob("*.safetensors"))
     assert found.disk == found.retain.records * found.hidden_size * 4
-    assert api.needs(*given(made), layers=[1], gate_layer=1, augment=True).disk == (1 + VARIANTS) * found.disk
-    assert "layers" in api.needs(*given(made)).calibrated
+    assert mllmeraser.needs(*given(made), layers=[1], gate_layer=1, augment=True).disk == (1 + VARIANTS) * found.disk
+    assert "layers" in mllmeraser.needs(*given(made)).calibrated
     found.check()
 
 
 def test_another_precision_takes_other_memory(made: Path) -> None:
-    stored, halved = (api.needs(*given(made), dtype=dtype).memory for dtype in ("float32", "bfloat16"))
+    stored, halved = (mllmeraser.needs(*given(made), dtype=dtype).memory for dtype in ("float32", "bfloat16"))
     assert stored == 2 * halved
-    assert api.needs(*given(made), device="auto").memory == 0
+    assert mllmeraser.needs(*given(made), device="auto").memory == 0
 
 
 def test_a_base_that_does_not_fit_in_memory_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "available_bytes", lambda: 1_000)
-    needed = api.needs(*given(made)).memory
+    needed = mllmeraser.needs(*given(made)).memory
     with pytest.raises(
         MllmEraserError, match=rf"^{needed:,} bytes of memory .* and 1,000 are available; use .*--dtype"
     ):
-        api.compute(*given(made))
+        mllmeraser.compute(*given(made))
 
 
 def test_states_that_do_not_fit_on_the_disk_are_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = shutil._ntuple_diskusage(10_000, 9_000, 1_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
-    needed = api.needs(*given(made)).disk
+    needed = mllmeraser.needs(*given(made)).disk
     with pytest.raises(MllmEraserError, match=rf"{needed:,} bytes .* for states and 1,000 are free; set TMPDIR"):
-        api.compute(*given(made))
+        mllmeraser.compute(*given(made))
 
 
 def test_a_block_that_the_base_does_not_have_is_refused(made: Path) -> None:
     with pytest.raises(InputError, match="block 99: this base has"):
-        api.needs(*given(made), layers=[99])
+        mllmeraser.needs(*given(made), layers=[99])

@@ -1,0 +1,61 @@
+"""May a command write here? Asked before its long work, and answered in the same words for every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mllmeraser.errors import InputError
+
+
+def directory_target(output: Path, overwrite: bool, source: Path | None = None) -> Path:
+    """Whether a directory can be made at ``output``; returns its resolved path.
+
+    Args:
+        overwrite: it may replace a directory that is not empty.
+        source: the directory that it is made from; neither may lie in the other.
+
+    Raises:
+        InputError: it cannot.
+    """
+    require_folder(output)
+    resolved = output.resolve()
+    if source is not None and _overlap(resolved, source.resolve()):
+        raise InputError(f"{output}: lies in {source} or around it; choose another directory")
+    if resolved.exists() and not resolved.is_dir():
+        raise InputError(f"{output}: is a file; choose another directory")
+    if resolved in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{output}: the current or home directory cannot be replaced; choose another directory")
+    if not overwrite and resolved.is_dir() and any(resolved.iterdir()):
+        raise InputError(f"{output}: is not empty; choose another directory, or replace it with --overwrite")
+    return resolved
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def file_target(output: Path, overwrite: bool) -> None:
+    """Whether a file can be written at ``output``.
+
+    Args:
+        overwrite: it may replace a file.
+
+    Raises:
+        InputError: it cannot.
+    """
+    require_folder(output)
+    if output.is_dir():
+        raise InputError(f"{output}: is a directory; choose another file")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists; choose another file, or replace it with --overwrite")
+
+
+def require_folder(output: Path) -> None:
+    """Whether the folder that ``output`` is to lie in is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{output}: the folder {folder} does not exist; create it first")
