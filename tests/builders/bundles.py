@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, Request
+from mllmeraser.bundle.metadata import Base, GateForm, LayerStatistics, Metadata, Method, RemovalRequest
 
 Part = tuple[dict[str, Any], dict[str, Tensor]]  # the `steering` of config.json, and the tensors of a bundle by name
 
@@ -31,7 +31,7 @@ def bundle(base: Base, part: Part, request_id: str = "r1") -> Bundle:
     metadata = Metadata(
         base=base,
         requests=[
-            Request(
+            RemovalRequest(
                 id=request_id,
                 created="2026-01-02",
                 n_forget=12,
