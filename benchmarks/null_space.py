@@ -7,10 +7,11 @@ The paper's, written out as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ
     C = U S Vᵀ,   Q = the ⌊0.3 d⌋ last columns of U,   P = QQᵀ
     W = D H_fᵀ P (P H_f H_fᵀ P + γP)⁺ P
 
-Ours gives u with W = r uᵀ. All start from the same C, and all are the time of one block. ``soft`` is another gate, so
-its agreement is with its own formula, solved by LU. Size: the file of W in fp32, against the bundle that holds r and u
-(what `mllmeraser import-official` makes of that file). The dense formula takes one to three minutes. ``--cpu-time`` is
-for a machine that others use, and needs OMP_NUM_THREADS=1: a thread that waits for another one counts too.
+Ours gives u with W = r uᵀ, by one symmetric decomposition of C and a system of the smaller of n_f and ⌊0.3 d⌋. All
+start from the same C, and all are the time of one block. ``soft`` is another gate, so its agreement is with its own
+formula, solved by LU. Size: the file of W in fp32, against the bundle that holds r and u (what
+`mllmeraser import-official` makes of that file). The dense formula takes one to three minutes. ``--cpu-time`` is for a
+machine that others use, and needs OMP_NUM_THREADS=1: a thread that waits for another one counts too.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.cpu_time:
         if os.environ.get("OMP_NUM_THREADS") != "1":
-            parser.error("--cpu-time needs OMP_NUM_THREADS=1, for torch and numpy alike")
+            parser.error("--cpu-time needs OMP_NUM_THREADS=1: a thread that waits counts too")
         global clock
         clock = time.process_time
     d, n_r = options.d, options.retain

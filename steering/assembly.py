@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from mllmeraser.bundle.metadata import GateForm, tensor_name
-from mllmeraser.steering.forms import GateShape, Scope
 from mllmeraser.steering.gate import Gate
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which blocks are moved, and which one's gate they share (None: each reads its own)."""
-
-    layers: tuple[int, ...]
-    gate_layer: int | None
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """The blocks whose gates are read."""
-        return self.layers if self.gate_layer is None else (self.gate_layer,)
+from mllmeraser.steering.intervention import Intervention
 
 
 def assemble(
-    plan: Plan,
-    gates: Mapping[int, Gate],
-    shape: GateShape,
-    directions: Mapping[int, Tensor],
-    reply_steps: int,
-    scope: Scope = "prompt",
+    intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
 ) -> tuple[GateForm, dict[str, Tensor]]:
-    """The form of the gates and the tensors of request 0, fp32, by the names of the bundle; the first ``reply_steps``
-    of the directions (K, d)."""
-    first = gates[plan.read[0]]
+    """The form of the gates and the tensors of request 0, fp32, by the names of the bundle.
+
+    Args:
+        gates: by block, of every block that is read.
+        directions: r (K', d) by block, of every block that is moved; the first K ≤ K' rows are taken.
+    """
+    where, shape = intervention.where, intervention.shape
+    landmarks = gates[where.read[0]].landmarks
     form = GateForm(
-        kind="linear" if first.landmarks is None else "kernel",
+        kind="linear" if landmarks is None else "kernel",
         shape=shape.name,
         threshold=shape.threshold,
-        landmarks=None if first.landmarks is None else len(first.landmarks.centres),
-        scope=scope,
+        landmarks=None if landmarks is None else len(landmarks.centres),
+        scope=intervention.scope,
     )
-    tensors = {tensor_name(0, layer, "direction"): directions[layer][:reply_steps].float() for layer in plan.layers}
-    for layer in plan.read:
+    tensors = {
+        tensor_name(0, layer, "direction"): directions[layer][: intervention.reply_steps].float()
+        for layer in where.layers
+    }
+    for layer in where.read:
         tensors |= {tensor_name(0, layer, leaf): value for leaf, value in gates[layer].tensors().items()}
     return form, tensors

@@ -45,6 +45,6 @@ def blocks_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
     moved = list(recipe.layers)
     if isinstance(recipe.gate_layer, int):
         return [recipe.gate_layer], moved
-    if recipe.gate_layer == "own":
+    if recipe.gate_layer == "own" or recipe.calibration_share == 0:  # nothing held out tells which to share
         return moved, moved
     return sorted({*(layer for layer in candidates if layer < moved[0]), moved[0]}), moved

@@ -13,7 +13,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from mllmeraser.judging.ranking import auroc
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record, refuse_overlap
-from mllmeraser.steering.assembly import Plan, assemble
+from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.augment import with_variants
 from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.calibrate import Calibration, calibrate
@@ -47,6 +47,7 @@ from mllmeraser.steering.direction import erasure_directions
 from mllmeraser.steering.folds import folds
 from mllmeraser.steering.gate import Gate, fit_gate
 from mllmeraser.steering.in_process import steered_in_process
+from mllmeraser.steering.intervention import SteeredLayers
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
@@ -93,7 +94,7 @@ class Computation:
     def lines(self) -> list[str]:
         """What was chosen, for a person."""
         meta = self.bundle.metadata
-        request, gate, point = meta.requests[0], meta.gate, self.calibration.point
+        request, gate, trial = meta.requests[0], meta.gate, self.calibration.trial
         at = ", ".join(map(str, meta.layers))
         read = "at each of them" if meta.gate_layer is None else f"at block {meta.gate_layer}"
         threshold = "" if gate.threshold is None else f" at {gate.threshold:.3g}"
@@ -112,10 +113,11 @@ class Computation:
                     opens, misfires = row.true_fire_heldout, row.false_fire_heldout
                     fires = f", opens on {opens:.1%} to forget{variants} and {misfires:.1%} to keep"
                 lines.append(f"held out   block {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
-        if point is not None:
+        if trial is not None:
+            found = trial.figures
             lines.append(
-                f"trial      {point.refused:.1%} refused, {point.forgotten:.1%} without the answer, "
-                f"{point.kept:.1%} of what is kept token-identical"
+                f"trial      {found.refused:.1%} refused, {found.forgotten:.1%} without the answer, "
+                f"{found.kept:.1%} of what is kept token-identical"
             )
         if (shortfall := self.calibration.shortfall) is not None:
             lines.append(f"shortfall  {shortfall}")
@@ -205,8 +207,8 @@ def _material(
         conversations = renders_conversations(checkpoint.processor)
         forget, forget_turns = with_variants(forget, f"forget {seed}", conversations)
         retain, retain_turns = with_variants(retain, f"retain {seed}", conversations)
-    scope, positions = recipe.gate_scope, 1 if recipe.gate_scope == "prompt" else POSITIONS
-    stream = stream_prompt_states if scope == "prompt" else partial(stream_token_states, seed=seed)
+    per_token = recipe.gate_scope == "token"
+    stream = partial(stream_token_states, seed=seed) if per_token else stream_prompt_states
     return Material(
         list(forget),
         forget_turns,
@@ -216,8 +218,7 @@ def _material(
         stream(checkpoint, retain_turns, layers, folder, progress="retain states"),
         directions,
         listed,
-        scope,
-        positions,
+        POSITIONS if per_token else 1,
     )
 
 
@@ -233,13 +234,12 @@ def _fit(
 ) -> dict[int, Gate]:
     """The gates, on all records; with ``sequential`` block after block on states steered at the blocks before."""
     gates: dict[int, Gate] = {}
-    for layer in chosen.push.plan.read:
+    for layer in chosen.intervention.where.read:
         forget: Tensor = material.forget_states[layer]
         retain: States = material.retain_states[layer]
         if recipe.sequential and gates:
-            before = Plan(tuple(gates), None)
-            push = replace(chosen.push, plan=before)
-            steered = steered_in_process(checkpoint, push, gates, chosen.shape, material.directions)
+            before = replace(chosen.intervention, where=SteeredLayers(tuple(gates), None))
+            steered = steered_in_process(checkpoint, before, gates, material.directions)
             forget = last_prompt_states(steered, material.forget_turns, [layer])[layer]
             here = folder / f"steered-{layer}"
             here.mkdir()
@@ -258,26 +258,26 @@ def _bundle(
     statistics: dict[int, LayerStatistics],
     counts: tuple[int, int],
 ) -> Bundle:
-    push = chosen.push
-    form, tensors = assemble(push.plan, gates, chosen.shape, directions, push.reply_steps, recipe.gate_scope)
+    done = chosen.intervention
+    form, tensors = assemble(done, gates, directions)
     settings = [gate.setting for gate in chosen.gates.values()]
     request = RemovalRequest(
         id="request-1",
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         n_forget=counts[0],
         n_retain=counts[1],
-        strength=push.strength,
+        strength=done.strength,
         statistics=statistics,
     )
     metadata = Metadata(
         base=_base(checkpoint, len(decoder_layers(checkpoint))),
         requests=[request],
-        layers=list(push.plan.layers),
-        gate_layer=push.plan.gate_layer,
-        strength=push.strength,
+        layers=list(done.where.layers),
+        gate_layer=done.where.gate_layer,
+        strength=done.strength,
         gate=form,
-        prompt_positions=push.prompt_positions,
-        reply_steps=push.reply_steps,
+        prompt_positions=done.prompt_positions,
+        reply_steps=done.reply_steps,
         method=Method(
             null_space=", ".join(dict.fromkeys(str(setting.null_space) for setting in settings)),
             ridge=recipe.ridge,
@@ -308,7 +308,7 @@ def _own(recipe: Recipe) -> tuple[list[Record], list[Record]] | None:
 def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
     """Of the fitted gate on its records, and of gates held out from theirs."""
     on_forget, on_retain = gate.values(forget), gate.values(retain)
-    held_out, threshold = chosen.gates[layer].held_out, chosen.shape.threshold
+    held_out, threshold = chosen.gates[layer].held_out, chosen.intervention.shape.threshold
     fires: dict[str, float | None] = {"true_fire_heldout": None, "false_fire_heldout": None}
     if held_out is not None and threshold is not None:
         fires = {
@@ -332,20 +332,14 @@ def _calibration_facts(chosen: Calibration, pairs: Pairs, recipe: Recipe) -> dic
         "share": recipe.calibration_share,
         "augment": recipe.augment,
         "sequential": recipe.sequential,
-        "bandwidth": chosen.gates[chosen.push.plan.read[0]].setting.bandwidth,
+        "bandwidth": chosen.gates[chosen.intervention.where.read[0]].setting.bandwidth,
         "landmarks": recipe.landmarks,  # at most; how many there are is said of the gate
         "pairs": len(pairs.erasure),
         "base_refusal_rate": pairs.refusal_rate,
         "trials": len(chosen.curve),
     }
-    point = chosen.point
-    if point is not None:
-        facts |= {
-            "refused": point.refused,
-            "forgotten": point.forgotten,
-            "fluent": point.fluent,
-            "kept": point.kept,
-        }
+    if chosen.trial is not None:
+        facts |= asdict(chosen.trial.figures)
     return facts
 
 

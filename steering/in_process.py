@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,39 +12,24 @@ from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import request_entry
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
-from mllmeraser.steering.assembly import Plan, assemble
-from mllmeraser.steering.forms import GateShape, Scope
+from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.gate import Gate
-
-
-@dataclass(frozen=True)
-class Push:
-    """What is moved where, and how far: blocks and gate, λ, K, and the prompt positions."""
-
-    plan: Plan
-    strength: float
-    reply_steps: int
-    prompt_positions: Literal["all", "last"]
+from mllmeraser.steering.intervention import Intervention
 
 
 def steered_in_process(
-    checkpoint: Checkpoint,
-    push: Push,
-    gates: Mapping[int, Gate],
-    shape: GateShape,
-    directions: Mapping[int, Tensor],
-    scope: Scope = "prompt",
+    checkpoint: Checkpoint, intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
 ) -> Checkpoint:
     """A checkpoint that shares the base's weights, offloaded ones too, and steers as the exported one will."""
-    form, tensors = assemble(push.plan, gates, shape, directions, push.reply_steps, scope)
+    form, tensors = assemble(intervention, gates, directions)
     entry = request_entry(
         "trial",
-        push.plan.layers,
-        push.plan.gate_layer,
+        intervention.where.layers,
+        intervention.where.gate_layer,
         form,
-        strength=push.strength,
-        prompt_positions=push.prompt_positions,
-        reply_steps=push.reply_steps,
+        strength=intervention.strength,
+        prompt_positions=intervention.prompt_positions,
+        reply_steps=intervention.reply_steps,
     )
     steering = {"schema": 1, "requests": [entry]}
     model = steered_class(checkpoint.model_type).from_base(checkpoint.model, steering, tensors)

@@ -1,4 +1,4 @@
-"""What a push does to replies: held-out prompts, answered by the base steered in process.
+"""What an intervention does to replies: held-out prompts, answered by the base steered in process.
 
 The gates of a trial are fitted on all folds but the first, and the prompts are of the first, so every figure is held
 out. Where a thresholded gate stays closed the reply is the base's by construction, and is not made again; so of what is
@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,12 +21,11 @@ from mllmeraser.judging.answers import leaks, refuses
 from mllmeraser.judging.degenerate import is_degenerate
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
-from mllmeraser.steering.assembly import Plan
 from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.forms import GateShape, Scope
-from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
-from mllmeraser.steering.in_process import Push, steered_in_process
-from mllmeraser.steering.validation import HeldOut
+from mllmeraser.steering.gate import Gate, fit_gate
+from mllmeraser.steering.in_process import steered_in_process
+from mllmeraser.steering.intervention import Intervention
+from mllmeraser.steering.validation import Validated
 
 TRIED = 48  # prompts of each side that replies are made to
 
@@ -44,23 +42,15 @@ class Material:
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
     directions: Mapping[int, Tensor]  # each (K, d)
     listed: int  # so many retain records come first and are records as they are, not variants
-    scope: Scope = "prompt"
     positions: int = 1  # rows of ``retain_states`` for each record, beside each other
 
 
 @dataclass(frozen=True)
-class Point:
-    """One trial. Shares of held-out replies: ``refused`` whole refusals without the answer, ``forgotten`` without the
-    right answer anywhere, ``fluent`` no loop and not empty, all of the forget prompts; ``kept`` token-identical to the
-    base's, of the retain prompts (where a threshold decides: those on which no gate of the plan opens)."""
+class Figures:
+    """Shares of held-out replies: ``refused`` whole refusals without the answer, ``forgotten`` without the right answer
+    anywhere, ``fluent`` no loop and not empty, all of the forget prompts; ``kept`` token-identical to the base's, of
+    the retain prompts (where a threshold decides: those on which no gate opens)."""
 
-    layers: tuple[int, ...]
-    gate_layer: int | None
-    strength: float
-    reply_steps: int
-    prompt_positions: str
-    gate_shape: Literal["identity", "clip", "dead-zone", "step"]
-    threshold: float | None
     refused: float
     forgotten: float
     fluent: float
@@ -72,6 +62,14 @@ class Point:
         return (self.refused + self.forgotten) / 2
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What was done, and what came of it."""
+
+    intervention: Intervention
+    figures: Figures
+
+
 class Trials:
     """The held-out prompts of a fold, the base's replies to them, and the gates fitted on the rest."""
 
@@ -79,13 +77,13 @@ class Trials:
         self,
         checkpoint: Checkpoint,
         material: Material,
-        settings: Mapping[int, GateRecipe],
-        held_out: Mapping[int, HeldOut],
+        gates: Mapping[int, Validated],
         fold: Fold,
         seed: int,
     ) -> None:
-        self.checkpoint, self.material, self.settings, self.fold = checkpoint, material, settings, fold
-        self.held_out = held_out
+        self.checkpoint, self.material, self.fold = checkpoint, material, fold
+        self.settings = {layer: gate.setting for layer, gate in gates.items()}
+        self.held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
         rng = random.Random(f"trials {seed}")
         # Variants are asked of what is to be forgotten, since it must hold for them; what must stay is what people ask.
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
@@ -94,21 +92,21 @@ class Trials:
         self._base: dict[bool, list[Tensor]] = {}
         self._fitted: dict[int, Gate] = {}
 
-    def __call__(self, push: Push, shape: GateShape) -> Point:
-        """Make the replies that the push may change, and judge all of them."""
-        gates = {layer: self._gate(layer) for layer in push.plan.read}
-        material = self.material
-        steered = steered_in_process(self.checkpoint, push, gates, shape, material.directions, material.scope)
+    def __call__(self, intervention: Intervention) -> Trial:
+        """Make the replies that the intervention may change, and judge all of them."""
+        gates = {layer: self._gate(layer) for layer in intervention.where.read}
+        steered = steered_in_process(self.checkpoint, intervention, gates, self.material.directions)
+        # The g that a gate must reach at the end of the prompt to change the reply; null: that does not decide it.
+        threshold = intervention.shape.threshold if intervention.scope == "prompt" else None
         replies = list(self._base_replies(forget=True))
-        moved = self._moved(push.plan, gates, shape)
-        turns = [material.forget_turns[self.forget[i]] for i in moved]
+        moved = self._moved(gates, threshold)
+        turns = [self.material.forget_turns[self.forget[i]] for i in moved]
         for i, reply in zip(moved, self._replies(steered, turns), strict=True):
             replies[i] = reply
-        return self._judge(push, shape, replies, self._kept(push.plan, shape, steered))
+        return Trial(intervention, self._figures(replies, self._kept(gates, threshold, steered)))
 
-    def _moved(self, plan: Plan, gates: Mapping[int, Gate], shape: GateShape) -> list[int]:
+    def _moved(self, gates: Mapping[int, Gate], threshold: float | None) -> list[int]:
         """The forget prompts on which some gate opens; all of them where that does not say which replies move."""
-        threshold = self._deciding(shape)
         if threshold is None:
             return list(range(len(self.forget)))
         opens = torch.zeros(len(self.forget), dtype=torch.bool)
@@ -117,17 +115,12 @@ class Trials:
         moved: list[int] = opens.nonzero()[:, 0].tolist()
         return moved
 
-    def _kept(self, plan: Plan, shape: GateShape, steered: Checkpoint) -> float:
-        threshold = self._deciding(shape)
+    def _kept(self, gates: Mapping[int, Gate], threshold: float | None, steered: Checkpoint) -> float:
         if threshold is not None:
-            opens = [self.held_out[layer].retain >= threshold for layer in plan.read]
+            opens = [self.held_out[layer].retain >= threshold for layer in gates]
             return 1 - float(torch.stack(opens).any(dim=0).double().mean())
         said = self._replies(steered, [self.material.retain_turns[i] for i in self.retain])
         return _mean(list(map(torch.equal, said, self._base_replies(forget=False))))
-
-    def _deciding(self, shape: GateShape) -> float | None:
-        """The threshold at which a gate must be at the end of the prompt to change the reply, if there is one."""
-        return shape.threshold if self.material.scope == "prompt" else None
 
     def _base_replies(self, *, forget: bool) -> list[Tensor]:
         if forget not in self._base:
@@ -140,17 +133,10 @@ class Trials:
     def _replies(self, checkpoint: Checkpoint, turns: Sequence[Prompt]) -> list[Tensor]:
         return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length))
 
-    def _judge(self, push: Push, shape: GateShape, replies: Sequence[Tensor], kept: float) -> Point:
+    def _figures(self, replies: Sequence[Tensor], kept: float) -> Figures:
         tokenizer = self.checkpoint.processor.tokenizer
         texts = tokenizer.batch_decode(list(replies), skip_special_tokens=True)
-        return Point(
-            layers=push.plan.layers,
-            gate_layer=push.plan.gate_layer,
-            strength=push.strength,
-            reply_steps=push.reply_steps,
-            prompt_positions=push.prompt_positions,
-            gate_shape=shape.name,
-            threshold=shape.threshold,
+        return Figures(
             refused=_mean([refuses(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             forgotten=1 - _mean([leaks(text, told) for text, told in zip(texts, self.answers, strict=True)]),
             fluent=1 - _mean([is_degenerate(text) for text in texts]),

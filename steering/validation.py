@@ -42,6 +42,14 @@ class HeldOut:
         return (1 + opens if strong else opens - misfires) + 0.01 * self.auroc
 
 
+@dataclass(frozen=True)
+class Validated:
+    """The best setting of one block's gate, and how it did on records it was not fitted on (null: none held out)."""
+
+    setting: GateRecipe
+    held_out: HeldOut | None
+
+
 def cross_validate(
     forget: Tensor,
     retain: States,

@@ -128,20 +128,22 @@ def test_calibration_never_touches_what_is_given(
 
 def test_what_is_left_open_is_chosen_from_trials(computed: Computation) -> None:
     chosen, curve = computed.calibration, computed.calibration.curve
-    assert chosen.point in curve
-    assert {point.strength for point in curve} == set(STRENGTHS)
-    assert {len(point.layers) for point in curve} > {1}
-    assert {point.gate_shape for point in curve} == {"step", "dead-zone", "clip"}
-    assert len({point.threshold for point in curve if point.gate_shape == "clip"} | {None}) == 1
+    assert chosen.trial in curve
+    tried = [trial.intervention for trial in curve]
+    assert {done.strength for done in tried} == set(STRENGTHS)
+    assert {len(done.where.layers) for done in tried} > {1}
+    assert {done.shape.name for done in tried} == {"step", "dead-zone", "clip"}
+    assert {done.shape.threshold for done in tried if done.shape.name == "clip"} == {None}
 
 
 def test_a_choice_that_keeps_or_erases_too_little_says_so(computed: Computation) -> None:
     """A random model: what erases moves what should be kept, or nothing is erased."""
     chosen = computed.calibration
-    assert chosen.point is not None
-    assert chosen.point.kept < KEPT or chosen.point.erased < ERASED
+    assert chosen.trial is not None
+    figures = chosen.trial.figures
+    assert figures.kept < KEPT or figures.erased < ERASED
     assert any(line.startswith("shortfall  no trial kept 99% token-ident") for line in computed.lines())
-    best = replace(chosen.point, kept=KEPT, refused=1.0, forgotten=1.0)
+    best = replace(chosen.trial, figures=replace(figures, kept=KEPT, refused=1.0, forgotten=1.0))
     assert replace(chosen, curve=(best,)).shortfall is None
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mllmeraser.bundle.metadata import request_entry
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
-from mllmeraser.steering.assembly import Plan, assemble
+from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import GateShape, NullSpace
 from mllmeraser.steering.gate import Gate, GateRecipe, fit_gate
+from mllmeraser.steering.intervention import Intervention, SteeredLayers
 
 D = 24
 KERNEL = GateRecipe("kernel", NullSpace("soft", 1.0), 0.001, "relative", landmarks=64)
@@ -80,7 +81,8 @@ def test_a_gate_is_one_on_forget_and_nothing_on_retain_where_they_are_apart(reci
 def as_shipped(gate: Gate, shape: GateShape, states: Tensor) -> Tensor:
     """φ(g) as the code in an exported checkpoint reads it, each state being the last token of a row."""
     direction = torch.ones(1, D)
-    form, tensors = assemble(Plan((2,), None), {2: gate}, shape, {2: direction}, 1)
+    intervention = Intervention(SteeredLayers((2,), None), 1.0, 1, "last", shape, "prompt")
+    form, tensors = assemble(intervention, {2: gate}, {2: direction})
     entry = request_entry("r", [2], None, form, strength=1.0, prompt_positions="last", reply_steps=1)
     (request,) = modeling.parse_requests({"schema": 1, "requests": [entry]}, num_layers=4)
     module = modeling.RequestSteering(request, 2, D)

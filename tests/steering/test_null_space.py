@@ -110,6 +110,17 @@ def test_energy_keeps_the_least_directions_that_hold_its_share() -> None:
         assert u.count_nonzero() == kept
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_all_directions_hold_all_energy_however_their_sum_is_rounded(seed: int) -> None:
+    d, n_retain = 300, 600
+    forget, retain = rows(5, d, seed), rows(n_retain, d, seed + 100)
+    u, same = (
+        solve(forget, retain.T @ retain, n_retain, null_space, 0.1, "absolute")
+        for null_space in (NullSpace("energy", 1.0), NullSpace("ratio", 1.0))
+    )
+    assert torch.equal(u, same)
+
+
 @pytest.mark.parametrize("null_space", [NullSpace("ratio", 0.1), NullSpace("energy", 1e-9)], ids=str)
 def test_an_empty_null_space_is_an_error(null_space: NullSpace) -> None:
     retain = rows(50, 8, 0)

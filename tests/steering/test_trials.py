@@ -10,10 +10,9 @@ from mllmeraser.records.read import read_records
 from mllmeraser.steering import calibrate
 from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.compute import Computation, compute
-from mllmeraser.steering.forms import GateShape
-from mllmeraser.steering.in_process import Push
+from mllmeraser.steering.intervention import Intervention
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.trials import Point, Trials
+from mllmeraser.steering.trials import Trial, Trials
 
 LISTED = (12, 16)  # records of forget and of retain
 
@@ -29,10 +28,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Computation, list[Tr
     seen: list[Trials] = []
 
     class Watched(Trials):
-        def __call__(self, push: Push, shape: GateShape) -> Point:
+        def __call__(self, intervention: Intervention) -> Trial:
             if self not in seen:
                 seen.append(self)
-            return super().__call__(push, shape)
+            return super().__call__(intervention)
 
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     recipe = make_recipe(
@@ -65,5 +64,5 @@ def test_behind_a_threshold_kept_is_the_share_of_all_records_on_which_the_gate_s
     assert held_out is not None and len(held_out.retain) == LISTED[1]
     kept = float((held_out.retain < 0.2).double().mean())
     assert 0 < kept < 1
-    assert [point.kept for point in calibration.curve] == pytest.approx([kept] * len(calibration.curve))
+    assert [trial.figures.kept for trial in calibration.curve] == pytest.approx([kept] * len(calibration.curve))
     assert calibration.curve

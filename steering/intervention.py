@@ -1,0 +1,33 @@
+"""What is done to a model: which blocks are moved, how far, at which positions, and by which form of gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mllmeraser.steering.forms import GateShape, Scope
+
+
+@dataclass(frozen=True)
+class SteeredLayers:
+    """Which blocks are moved, and which one's gate they share (None: each reads its own)."""
+
+    layers: tuple[int, ...]
+    gate_layer: int | None
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The blocks whose gates are read."""
+        return self.layers if self.gate_layer is None else (self.gate_layer,)
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Everything about a request but its numbers (directions and gates): h ← h + λ φ(g) r_k."""
+
+    where: SteeredLayers
+    strength: float  # λ
+    reply_steps: int  # K
+    prompt_positions: Literal["all", "last"]
+    shape: GateShape  # φ
+    scope: Scope
