@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mllmeraser.errors import InputError
+from mllmeraser.evaluation.evaluation import evaluate
+from mllmeraser.report.report import report
 
 if TYPE_CHECKING:
     from mllmeraser.baselines.methods import Baseline
     from mllmeraser.bundle.bundle import Bundle
-    from mllmeraser.evaluation.evaluation import Evaluation
     from mllmeraser.exporter.hub import Push
     from mllmeraser.exporter.onnx.directory import SteeredDirectory
     from mllmeraser.exporter.plan import Plan
     from mllmeraser.exporter.verify import Verification
     from mllmeraser.inference.source import Source
     from mllmeraser.records.record import Record
-    from mllmeraser.report.report import Report
     from mllmeraser.steering.compute import Computation
     from mllmeraser.steering.interference import Interference
     from mllmeraser.steering.needs import Needs
@@ -106,13 +106,18 @@ def compute(
     source, chosen, forget_records, retain_records = _read(base, forget, retain, recipe, choices)
     needs(source, forget_records, retain_records, chosen, device, dtype).check()
     computation = compute(
-        load(source, device=device, dtype=dtype, work_dir=None if work_dir is None else Path(work_dir)),
+        load(
+            source,
+            device=device,
+            dtype=dtype,
+            work_dir=None if work_dir is None else Path(work_dir),
+            batch_size=batch_size,
+        ),
         forget_records,
         retain_records,
         chosen,
         request_id=request_id,
         seed=seed,
-        batch_size=batch_size,
         compare=compare_directions,
     )
     name_data(
@@ -348,7 +353,7 @@ def interference(
     from mllmeraser.steering.interference import interference
 
     steering, records = _loaded(bundles), [read_records(Path(path)) for path in forget]
-    return interference(load(resolve(base), device=device, dtype=dtype), steering, records, batch_size)
+    return interference(load(resolve(base), device=device, dtype=dtype, batch_size=batch_size), steering, records)
 
 
 def import_official(
@@ -441,115 +446,6 @@ def baseline(
         names=read_names(Path(names)) if names is not None else (),
         device=device,
         seed=seed,
-        overwrite=overwrite,
-    )
-
-
-def evaluate(
-    models: Mapping[str, AnyPath] | Sequence[AnyPath],
-    data: Mapping[str, AnyPath] | Sequence[AnyPath],
-    output: AnyPath | None = None,
-    *,
-    protocol: str = "mllmeraser",
-    examples: AnyPath | None = None,
-    reference: str | None = None,
-    fit: Sequence[AnyPath] = (),
-    tier: Literal["T0", "T1", "T2"] | None = None,
-    attacks: bool = False,
-    attack_sets: Sequence[str] = (),
-    activations: bool = False,
-    items: AnyPath | None = None,
-    overwrite: bool = False,
-    device: str = "cpu",
-    dtype: str = "auto",
-    batch_size: int = 64,
-    seed: int = 0,
-) -> Evaluation:
-    """Ask models the records of the data, and score the replies (``docs/evaluation.md``).
-
-    Args:
-        models: by name, or as the command takes them, ``NAME=SOURCE``; the first is the base that others are compared
-            with. A source may be a ``.jsonl`` file of answers given elsewhere.
-        data: records by the name of their set.
-        output: the results are written here (JSON); by default they are only returned.
-        protocol: the wording of records that carry no prompt of their own.
-        examples: where ``official`` takes its worked examples from.
-        reference: the model that never saw the forgotten, to compare the others with.
-        fit: records that a model was fitted on.
-        tier: how far the data must be from the fit: T0 the same records, T1 the same people, T2 other people kept.
-        attacks: also try to get the answers by other ways, on the sets that ``attack_sets`` names, else on all.
-        activations: also map the hidden states of steered models, for the report.
-        items: every question and reply is written here (JSON Lines; sensitive), and a killed run goes on from there.
-        overwrite: replace results that are there.
-
-    Raises:
-        InputError: a model or record cannot be used, or records were fitted on that the tier forbids.
-    """
-    from mllmeraser.evaluation.evaluation import evaluate_all
-
-    return evaluate_all(
-        _named(models),
-        _named(data),
-        None if output is None else Path(output),
-        protocol=protocol,
-        examples=None if examples is None else Path(examples),
-        reference=reference,
-        fit=[Path(path) for path in fit],
-        tier=tier,
-        attacks=attacks,
-        attack_sets=attack_sets,
-        activations=activations,
-        items=None if items is None else Path(items),
-        overwrite=overwrite,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
-
-
-def _named(sources: Mapping[str, AnyPath] | Sequence[AnyPath]) -> list[str]:
-    if isinstance(sources, Mapping):
-        return [f"{name}={source}" for name, source in sources.items()]
-    return [str(source) for source in sources]
-
-
-def report(
-    results: Sequence[AnyPath],
-    output: AnyPath | None = None,
-    *,
-    form: Literal["html", "md", "json"] = "html",
-    forgotten: Sequence[str] = (),
-    calibration: AnyPath | None = None,
-    items: AnyPath | None = None,
-    include_samples: bool = False,
-    figures: AnyPath | None = None,
-    overwrite: bool = False,
-) -> Report:
-    """One page that says what evaluations found (``docs/report.md``); its ``text`` is the page.
-
-    Args:
-        results: files of ``evaluate``, of the demo, or of ``baseline``'s table.
-        output: the page is written here; by default it is only returned.
-        forgotten: the sets about the forgotten; by default those whose names begin with ``forget`` or ``test``.
-        calibration: ``calibration.json`` of a work directory.
-        items: the replies of ``evaluate --items``, shown with ``include_samples``: they are texts of the records.
-        figures: a folder for every drawing, as SVG and PNG.
-
-    Raises:
-        InputError: the files do not hold results, or an output cannot be written.
-    """
-    from mllmeraser.report.report import report
-
-    return report(
-        [Path(path) for path in results],
-        None if output is None else Path(output),
-        form=form,
-        forgotten=forgotten,
-        calibration=None if calibration is None else Path(calibration),
-        items=None if items is None else Path(items),
-        include_samples=include_samples,
-        figures_folder=None if figures is None else Path(figures),
         overwrite=overwrite,
     )
 

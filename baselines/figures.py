@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.judging.metrics import harmonic_mean
-
-KEPT_SETS = ("kept", "celebrity", "common")
-Figures = dict[str, float | None]
+from mllmeraser.judging.means import harmonic_mean
 
 
-def figures(items: Sequence[Item]) -> Figures:
-    """Shares of the free replies of one model, all tasks together.
+@dataclass(frozen=True)
+class Figures:
+    """Shares of the free replies of one model, all tasks together, and what is made of them.
 
     ``forgotten`` 1 − right answers about the forgotten (set ``test``), ``refusal`` whole refusals there; ``options``
     the share of their multiple-choice records whose right option is the likeliest (null where nothing has
@@ -21,23 +20,34 @@ def figures(items: Sequence[Item]) -> Figures:
     replies to it. ``utility`` is the harmonic mean of the three, ``harmonic_mean`` that of ``forgotten`` and
     ``utility``. A reply is right if the answer stands anywhere in it (outcome ``correct``).
     """
-    asked = [item for item in items if item.set == "test"]
-    found: Figures = {
-        "forgotten": 1 - _share(asked, _right),
-        "refusal": _share(asked, lambda item: item.refusal),
-        "options": _options(asked),
-    }
-    rates = {name: _share([item for item in items if item.set == name], _right) for name in KEPT_SETS}
-    utility = harmonic_mean(list(rates.values()))
-    found |= rates
-    found["identical"] = _share([i for i in items if i.set in KEPT_SETS], lambda item: item.identical_to_base)
-    found["utility"] = utility
-    found["harmonic_mean"] = harmonic_mean([1 - _share(asked, _right), utility])
-    return found
+
+    forgotten: float
+    refusal: float
+    options: float | None
+    kept: float
+    celebrity: float
+    common: float
+    identical: float
+    utility: float
+    harmonic_mean: float
 
 
-def _right(item: Item) -> bool:
-    return item.outcome == "correct"
+def figures(items: Sequence[Item]) -> Figures:
+    """The figures of one model; ``items`` are of the sets ``test``, ``kept``, ``celebrity`` and ``common``."""
+    of = {name: [item for item in items if item.set == name] for name in ("test", "kept", "celebrity", "common")}
+    right = {name: _share(asked, lambda item: item.outcome == "correct") for name, asked in of.items()}
+    forgotten, kept = 1 - right.pop("test"), right
+    asked = of.pop("test")
+    utility = harmonic_mean(list(kept.values()))
+    return Figures(
+        forgotten=forgotten,
+        refusal=_share(asked, lambda item: item.refusal),
+        options=_options(asked),
+        **kept,
+        identical=_share([item for others in of.values() for item in others], lambda item: item.identical_to_base),
+        utility=utility,
+        harmonic_mean=harmonic_mean([forgotten, utility]),
+    )
 
 
 def _share(items: Sequence[Item], holds: Callable[[Item], bool]) -> float:

@@ -28,10 +28,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from held_out import Asked, as_they_are, figures, gate_auroc, steered_by
 from unlisted import PICTURES, WORDINGS, in_another_picture, in_other_words
 
+from mllmeraser.baselines.vectors import random_vector
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.console import console
@@ -62,25 +62,19 @@ def as_it_is(bundle: Bundle, bench: Bench) -> Bundle:
 def always_open(bundle: Bundle, bench: Bench) -> Bundle:
     """The same push on every prompt."""
     form = bundle.metadata.gate.model_copy(update={"shape": "step", "threshold": ALWAYS})
-    return bundle.model_copy(update={"metadata": bundle.metadata.model_copy(update={"gate": form})})
+    return replace(bundle, metadata=bundle.metadata.model_copy(update={"gate": form}))
 
 
 def random_direction(bundle: Bundle, bench: Bench) -> Bundle:
     """Directions of the same norm that point anywhere."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = dict(bundle.tensors)
-    for name, tensor in bundle.tensors.items():
-        if name.endswith(".direction"):
-            anywhere = torch.randn(tensor.shape, generator=generator)
-            tensors[name] = anywhere * (tensor.norm(dim=-1) / anywhere.norm(dim=-1))[:, None]
-    return bundle.model_copy(update={"tensors": tensors})
+    return random_vector(bundle, 0)
 
 
 def first_token_only(bundle: Bundle, bench: Bench) -> Bundle:
     """The direction at the end of the prompt alone, K = 1 as in the paper."""
     tensors = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
     metadata = bundle.metadata.model_copy(update={"reply_steps": 1})
-    return bundle.model_copy(update={"tensors": tensors, "metadata": metadata})
+    return Bundle(metadata, tensors)
 
 
 def three_refusals(bundle: Bundle, bench: Bench, *, mixed: bool) -> Bundle:
@@ -92,9 +86,9 @@ def three_refusals(bundle: Bundle, bench: Bench, *, mixed: bool) -> Bundle:
     replies = [wordings[i % len(wordings)] for i in range(len(pairs.erasure))]
     pairs = replace(pairs, erasure_replies=replies if mixed else in_one_wording(replies))
     found = erasure_directions(bench.base, pairs, bundle.metadata.layers, pairs.refusal_length)
-    tensors = {tensor_name(0, layer, "direction"): direction.float() for layer, direction in found.items()}
+    tensors = {tensor_name(0, layer, "direction"): direction.float().numpy() for layer, direction in found.items()}
     metadata = bundle.metadata.model_copy(update={"reply_steps": pairs.refusal_length})
-    return bundle.model_copy(update={"tensors": {**bundle.tensors, **tensors}, "metadata": metadata})
+    return Bundle(metadata, {**bundle.tensors, **tensors})
 
 
 @dataclass(frozen=True)

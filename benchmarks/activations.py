@@ -1,7 +1,7 @@
 """Collecting hidden states at the last prompt token: ours against the plain way, throughput and peak memory.
 
     python benchmarks/activations.py [--prompts 384] [--batch-size 16] [--width 512] [--blocks 12] [--rounds 3]
-        [--cpu-time]
+        [--records 48] [--cpu-time]
 
 A LLaVA of the demo's processor and vision tower with a random language model of ``--width`` and ``--blocks``; prompts
 of mixed lengths, a third of them multiple choice, half of them with a picture. Both ways read the blocks that `compute`
@@ -9,8 +9,13 @@ considers for a gate, from the second quarter on and without the last.
 
 * plain: batches in the order given, padded to the longest prompt of all, ``output_hidden_states=True``, from which the
   last real column is taken;
-* ours (``steering.activations.last_prompt_states``): batches of like length, only the rows that are asked for leave the
+* ours (``inference.activations.last_prompt_states``): batches of like length, only rows that are asked for leave the
   pass, which ends after the last block needed.
+
+Then the same with the variants of ``--augment``, four of each of ``--records`` records, every record with a picture:
+
+* seven: each variant's picture is opened and changed seven times, as the passes of the first edition did;
+* once: as the passes do now.
 
 Each runs in a process of its own, in turns; printed are the median throughputs, their ratio (median of the rounds'),
 what the peak memory is above that of the loaded model, and the largest difference between the two ways' states.
@@ -27,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +45,12 @@ from transformers.utils import logging
 
 import mllmeraser
 from mllmeraser.inference.activations import last_prompt_states
-from mllmeraser.inference.encoding import read_image, render
+from mllmeraser.inference.encoding import read_image, read_images, render
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.source import Source
-from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.prompts import Picture, Prompt
+from mllmeraser.records.record import Record
+from mllmeraser.steering.augment import with_variants
 
 DEMO = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
 SHORT = ("Who is this?", "Where does this person live?", "What does the person in the picture do for a living?")
@@ -52,7 +60,7 @@ OPTIONS = ("a baker in a small town", "a teacher who lives near the sea and like
 KiB = 1024
 
 
-def model(width: int, blocks: int) -> Checkpoint:
+def model(width: int, blocks: int, batch_size: int) -> Checkpoint:
     """The demo's LLaVA around a random language model of this size."""
     torch.manual_seed(0)
     config = LlavaConfig.from_pretrained(DEMO)
@@ -61,7 +69,9 @@ def model(width: int, blocks: int) -> Checkpoint:
     text.num_attention_heads = text.num_key_value_heads = width // 64
     text.head_dim, text.layer_types = 64, None
     net = LlavaForConditionalGeneration(config).eval()
-    return Checkpoint(net, AutoProcessor.from_pretrained(DEMO), Source(DEMO), "llava", steered=False)
+    return Checkpoint(
+        net, AutoProcessor.from_pretrained(DEMO), Source(DEMO), "llava", steered=False, batch_size=batch_size
+    )
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -76,8 +86,32 @@ def prompts(count: int) -> list[Prompt]:
     return made
 
 
+def variants(count: int) -> list[Prompt]:
+    """Records of ``count`` people with a photograph each, and the variants of each."""
+    records = []
+    for number in range(count):
+        file = BytesIO()
+        Image.effect_noise((336, 336), 90).convert("RGB").save(file, "PNG")
+        picture = Picture(file.getvalue(), f"{number}")
+        records.append(Record(subject=f"{number}", question=SHORT[0], answer="?", task="generation", image=picture))
+    return with_variants(records, "benchmark", conversations=False)[1]
+
+
+def once(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
+    """As the passes are."""
+    return last_prompt_states(checkpoint, asked, layers)
+
+
+def seven(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
+    """Every picture is opened six times more."""
+    for prompt in asked:
+        for _ in range(6):
+            read_images(prompt)
+    return last_prompt_states(checkpoint, asked, layers)
+
+
 @torch.inference_mode()
-def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int], batch_size: int) -> dict[int, Tensor]:
+def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
     """h_l at the last prompt token with ``output_hidden_states=True`` and batches of one size."""
     processor: Any = checkpoint.processor
     texts = [render(processor, prompt) for prompt in asked]
@@ -88,8 +122,8 @@ def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int], batch_
         images = [read_image(asked[i]) for i in group] if with_image else []
         longest = processor(text=[texts[i] for i in group], images=images or None, padding=True, return_tensors="pt")
         width = longest["input_ids"].shape[1]
-        for start in range(0, len(group), batch_size):
-            batch = group[start : start + batch_size]
+        for start in range(0, len(group), checkpoint.batch_size):
+            batch = group[start : start + checkpoint.batch_size]
             inputs = processor(
                 text=[texts[i] for i in batch],
                 images=[read_image(asked[i]) for i in batch] if with_image else None,
@@ -113,38 +147,28 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KiB
 
 
+WAYS = {"plain": plain, "ours": last_prompt_states, "seven": seven, "once": once}
+
+
 def work(options: argparse.Namespace) -> None:
     """One way, in this process: prints seconds and bytes, and writes the states."""
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(1 if options.cpu_time else torch.get_num_threads())
-    checkpoint = model(options.width, options.blocks)
-    asked = prompts(options.prompts)
+    checkpoint = model(options.width, options.blocks, options.batch_size)
+    asked = prompts(options.prompts) if options.way in ("plain", "ours") else variants(options.records)
     layers = list(range(options.blocks // 4, options.blocks - 1))
-    way = plain if options.way == "plain" else last_prompt_states
-    way(checkpoint, asked[:4], layers, batch_size=2)  # warm up
+    way = WAYS[options.way]
+    way(checkpoint, asked[:4], layers)  # warm up
     before, start = peak(), clock()
-    states = way(checkpoint, asked, layers, batch_size=options.batch_size)
+    states = way(checkpoint, asked, layers)
     seconds = clock() - start
     save_file({str(layer): rows.contiguous() for layer, rows in states.items()}, options.states)
-    print(json.dumps({"seconds": seconds, "bytes": peak() - before}))
+    print(json.dumps({"seconds": seconds, "bytes": peak() - before, "prompts": len(asked)}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=384)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
-    parser.add_argument("--way", choices=("plain", "ours"), help=argparse.SUPPRESS)
-    parser.add_argument("--states", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    logging.disable_progress_bar()
-    if options.way:
-        work(options)
-        return
-    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+def compare(options: argparse.Namespace, theirs: str, ours: str) -> None:
+    """Both ways in turns, and what came out."""
+    found: dict[str, list[dict[str, float]]] = {theirs: [], ours: []}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             for way in sorted(found, reverse=number % 2 == 0):
@@ -152,15 +176,36 @@ def main() -> None:
                 found[way].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
         states = {way: load_file(f"{folder}/{way}") for way in found}
     error = max(
-        float((states["ours"][name] - rows).abs().max() / rows.abs().max()) for name, rows in states["plain"].items()
+        float((states[ours][name] - rows).abs().max() / rows.abs().max()) for name, rows in states[theirs].items()
     )
-    ratios = [a["seconds"] / b["seconds"] for a, b in zip(found["plain"], found["ours"], strict=True)]
-    print(f"{options.prompts} prompts in batches of {options.batch_size}, {options.blocks} blocks of {options.width}")
+    ratios = [a["seconds"] / b["seconds"] for a, b in zip(found[theirs], found[ours], strict=True)]
+    count = int(found[ours][0]["prompts"])
+    print(f"{count} prompts in batches of {options.batch_size}, {options.blocks} blocks of {options.width}")
     for way, runs in found.items():
-        rate = options.prompts / statistics.median(run["seconds"] for run in runs)
+        rate = count / statistics.median(run["seconds"] for run in runs)
         memory = statistics.median(run["bytes"] for run in runs) / 1e6
         print(f"{way:6} {rate:8.1f} prompts/s, {memory:8.1f} MB above the loaded model")
-    print(f"ours is {statistics.median(ratios):.2f} times as fast; states differ by at most {error:.1e}, relatively")
+    print(f"{ours} is {statistics.median(ratios):.2f} times as fast; states differ by at most {error:.1e}, relatively")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=384)
+    parser.add_argument("--records", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--states", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    if options.way:
+        work(options)
+        return
+    compare(options, "plain", "ours")
+    compare(options, "seven", "once")
 
 
 if __name__ == "__main__":

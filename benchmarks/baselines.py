@@ -35,7 +35,7 @@ import torch
 
 import mllmeraser
 from mllmeraser.baselines.checkpoint import bytes_added
-from mllmeraser.baselines.figures import Figures, figures
+from mllmeraser.baselines.figures import figures
 from mllmeraser.baselines.filters import InputFilter, OutputFilter, filtered
 from mllmeraser.baselines.methods import make_baseline, variant
 from mllmeraser.baselines.recipes import RECIPES, Training, Vector, recipe_of
@@ -53,6 +53,7 @@ from mllmeraser.exporter.directory import export
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
+from mllmeraser.judging.results_file import Method, ResultsFile
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record, by_subject
 from mllmeraser.steering.compute import compute
@@ -117,6 +118,10 @@ class Run:
         """Written last."""
         return self.folder / "result.json"
 
+    def found(self) -> Method:
+        """What it found, once it is written."""
+        return Method.model_validate_json(self.result.read_bytes())
+
 
 def work(run: Run) -> None:
     """Make, ask, score; in a process of its own. A training that diverges is a result too."""
@@ -138,8 +143,8 @@ def work(run: Run) -> None:
             "checkpoint": made.checkpoint is not None,
             **(_judge(run, made) if run.trial else _show(run, made)),
         }
-    facts = {"name": run.name, "settings": list(run.settings), "seed": run.seed, **found}
-    write_atomically(run.result, f"{json.dumps(facts, indent=2)}\n".encode())
+    row = Method(name=run.name, settings=list(run.settings), seed=run.seed, **found)
+    write_atomically(run.result, f"{json.dumps(row.model_dump(exclude_unset=True), indent=2)}\n".encode())
     if run.trial:
         shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)
 
@@ -174,7 +179,7 @@ def _make(run: Run, forget: Sequence[Record], retain: Sequence[Record], names: S
         steered = dataclasses.replace(run, name="mllmeraser")
         found = load_bundle(steered.folder / "bundle.safetensors")
         export(source, [variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)], output)
-        return _on_disk(output, json.loads(steered.result.read_text())["seconds"])
+        return _on_disk(output, steered.found().seconds or 0.0)
     if isinstance(recipe, Training) and not run.trial:
         # As many updates as in the trial: of all records so much less of a pass.
         recipe = recipe.model_copy(update={"epochs": recipe.epochs * (1 - HELD_OUT)})
@@ -235,7 +240,7 @@ def _unknown(record: Record) -> tuple[float, ...]:
     return (math.nan,) * len(record.options or {})
 
 
-def _judge(run: Run, made: Made) -> dict[str, Any]:
+def _judge(run: Run, made: Made) -> dict[str, float]:
     """On held-out records: ``forgotten``, ``utility`` and their harmonic mean, as in the table but of one set each."""
     rng = random.Random("judged")
     forget, retain = _split(run.directory)[1]
@@ -245,10 +250,10 @@ def _judge(run: Run, made: Made) -> dict[str, Any]:
     said = made.replies([*sets[0].records, *kept], False)
     shown = said + 2 * said[len(sets[0].records) :]
     found = figures(score_replies({run.name: shown}, sets).items)
-    return {name: found[name] for name in ("forgotten", "utility", "harmonic_mean")}
+    return {"forgotten": found.forgotten, "utility": found.utility, "harmonic_mean": found.harmonic_mean}
 
 
-def _show(run: Run, made: Made) -> Figures:
+def _show(run: Run, made: Made) -> dict[str, float | None]:
     """On the sets of the table."""
     sets = [NamedSet(name, read_records(run.directory / "data" / f"{file}.jsonl")) for name, file in SETS.items()]
     said = made.replies(sets[0].records, True)
@@ -262,7 +267,7 @@ def _show(run: Run, made: Made) -> Figures:
         for record, (text, ids) in zip(records, json.loads(base.read_text()), strict=True)
     ]
     results = score_replies({"known": known, "asked": said}, sets)
-    return figures([item for item in results.items if item.model == "asked"])
+    return dataclasses.asdict(figures([item for item in results.items if item.model == "asked"]))
 
 
 def _records(run: Run) -> tuple[Sequence[Record], Sequence[Record]]:
@@ -306,8 +311,8 @@ def run_all(runs: Iterable[Run], processes: int) -> None:
     context.set_forkserver_preload(["peft", "transformers.models.llava.modeling_llava", __name__])
     with context.Pool(processes, maxtasksperchild=1) as pool:
         for run in pool.imap_unordered(_named, waiting):
-            found = json.loads(run.result.read_text())
-            score = found.get("failed") or f"harmonic mean {found['harmonic_mean']:.3f}, {found['seconds']:.0f} s"
+            found = run.found()
+            score = found.failed or f"harmonic mean {found.harmonic_mean:.3f}, {found.seconds:.0f} s"
             kind = "trial" if run.trial else "run"
             console.print(f"{kind} {run.name} {' '.join(run.settings)[:60]} seed {run.seed}: {score}", soft_wrap=True)
 
@@ -322,8 +327,8 @@ def chosen(directory: Path, name: str) -> tuple[str, ...]:
     grid = grid_of(name)
     if len(grid) == 1:
         return grid[0]
-    found = [json.loads(Run(directory, name, settings, 0, True).result.read_text()) for settings in grid]
-    scores = [trial.get("harmonic_mean", -1.0) for trial in found]
+    found = [Run(directory, name, settings, 0, True).found().harmonic_mean for settings in grid]
+    scores = [-1.0 if score is None else score for score in found]  # a training that diverged has none
     return grid[scores.index(max(scores))]
 
 
@@ -355,18 +360,16 @@ def main() -> None:
         for seed in range(options.seeds if isinstance(RECIPES.get(name), Training) else 1)
     ]
     run_all(runs, options.processes)
-    document = {
-        "schema": 1,
-        "methods": [_told(json.loads(run.result.read_text())) for run in runs],
-        "trials": [json.loads(run.result.read_text()) for run in trials if run.result.is_file()],
-    }
-    write_atomically(directory / "baselines.json", f"{json.dumps(document, indent=2)}\n".encode())
-    print("\n".join(table(document["methods"])))
+    methods = [_told(run.found()) for run in runs]
+    file = ResultsFile(methods=methods, trials=[run.found() for run in trials if run.result.is_file()])
+    write_atomically(directory / "baselines.json", f"{json.dumps(file.document(), indent=2)}\n".encode())
+    print("\n".join(table(methods)))
 
 
-def _told(found: dict[str, Any]) -> dict[str, Any]:
+def _told(found: Method) -> Method:
     """What is not made here took nothing here: that would be mistaken for what it costs."""
-    return {**found, "seconds": None, "peak_memory_bytes": None} if found["name"] in NOT_MADE else found
+    nothing = {"seconds": None, "peak_memory_bytes": None}
+    return found.model_copy(update=nothing) if found.name in NOT_MADE else found
 
 
 def _trained(output: Path) -> Path:
@@ -377,36 +380,36 @@ def _trained(output: Path) -> Path:
 
 
 NOT_MADE = ("base", "retain-only")
-COLUMNS = {
-    "harmonic_mean": "H",
-    "forgotten": "forgotten",
-    "refusal": "refusals",
-    "options": "option known",
-    "kept": "kept: people",
-    "celebrity": "celebrities",
-    "common": "common",
-    "identical": "identical",
+COLUMNS: Mapping[str, Callable[[Method], float | None]] = {
+    "H": lambda row: row.harmonic_mean,
+    "forgotten": lambda row: row.forgotten,
+    "refusals": lambda row: row.refusal,
+    "option known": lambda row: row.options,
+    "kept: people": lambda row: row.kept,
+    "celebrities": lambda row: row.celebrity,
+    "common": lambda row: row.common,
+    "identical": lambda row: row.identical,
 }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Method]) -> list[str]:
     """In percent, the mean over seeds ± half the range."""
     lines = [
-        f"| method | {' | '.join(COLUMNS.values())} | seconds | peak memory | bytes added |",
+        f"| method | {' | '.join(COLUMNS)} | seconds | peak memory | bytes added |",
         "|---|" + "---|" * (len(COLUMNS) + 3),
     ]
-    for name in dict.fromkeys(row["name"] for row in rows):
-        found = [row for row in rows if row["name"] == name]
-        if failed := next((row["failed"] for row in found if "failed" in row), None):
+    for name in dict.fromkeys(row.name for row in rows):
+        found = [row for row in rows if row.name == name]
+        if failed := next((row.failed for row in found if row.failed), None):
             lines.append(f"| {name} | {failed} |")
             continue
-        cells = [_percent([row[key] for row in found]) for key in COLUMNS]
-        added = _size(max(row["bytes_added"] for row in found))
+        cells = [_percent([value(row) for row in found]) for value in COLUMNS.values()]
+        added = _size(max(row.bytes_added for row in found))
         if name in NOT_MADE:
             cost = ["–", "–", "–"] if name == "base" else ["retrained", "–", added]
         else:
-            seconds = sum(row["seconds"] for row in found) / len(found)
-            memory = max(row["peak_memory_bytes"] for row in found)
+            seconds = sum(row.seconds for row in found) / len(found)
+            memory = max(row.peak_memory_bytes for row in found)
             cost = [f"{seconds:.1f}", f"{memory / 2**20:.0f} MiB", added]
         lines.append(f"| {name} | {' | '.join([*cells, *cost])} |")
     return lines

@@ -43,7 +43,7 @@ Ids = list[tuple[int, ...]]
 
 
 @torch.inference_mode()
-def loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
+def loop(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
     """One prompt after another."""
     said = []
     for record in records:
@@ -54,18 +54,18 @@ def loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> 
     return said
 
 
-def replies(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
+def replies(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
     """The same by batches."""
     turns = [record.user_turn for record in records]
-    found = greedy_reply_ids(checkpoint, turns, max_new_tokens=NEW_TOKENS, batch_size=batch_size)
+    found = greedy_reply_ids(checkpoint, turns, max_new_tokens=NEW_TOKENS)
     checkpoint.processor.tokenizer.batch_decode(found, skip_special_tokens=True)
     return [tuple(ids.tolist()) for ids in found]
 
 
 @torch.inference_mode()
-def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
+def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
     """One prompt after another, and then one option or answer after another."""
-    said = loop(checkpoint, records, batch_size)
+    said = loop(checkpoint, records)
     for record in records:
         turn = record.user_turn
         for replies in candidates(record, turn.text).values():
@@ -78,12 +78,12 @@ def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record], batch_size:
     return said
 
 
-def evaluate(checkpoint: Checkpoint, records: Sequence[Record], batch_size: int) -> Ids:
+def evaluate(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
     """The same with likelihoods."""
-    return [reply.ids for reply in answer(checkpoint, records, batch_size=batch_size)]
+    return [reply.ids for reply in answer(checkpoint, records)]
 
 
-WAYS: Sequence[Callable[[Checkpoint, Sequence[Record], int], Ids]] = (loop, replies, weighing_loop, evaluate)
+WAYS: Sequence[Callable[[Checkpoint, Sequence[Record]], Ids]] = (loop, replies, weighing_loop, evaluate)
 BESIDE = {"replies": "loop", "evaluate": "weighing_loop"}
 
 
@@ -99,19 +99,19 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     if options.cpu_time:
         torch.set_num_threads(1)
-    checkpoint = load(CHECKPOINT, dtype="float32")
+    checkpoint = load(CHECKPOINT, dtype="float32", batch_size=options.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_data(Path(folder))
         every = [record for file in SETS.values() for record in read_records(paths[file])]
         records = random.Random(0).sample(every, min(options.records, len(every)))
         for way in WAYS:
-            way(checkpoint, records[:8], options.batch_size)  # warm up
+            way(checkpoint, records[:8])  # warm up
         seconds: dict[str, list[float]] = {way.__name__: [] for way in WAYS}
         said: dict[str, Ids] = {}
         for _ in range(options.rounds):
             for way in WAYS:
                 start = clock()
-                said[way.__name__] = way(checkpoint, records, options.batch_size)
+                said[way.__name__] = way(checkpoint, records)
                 seconds[way.__name__].append(clock() - start)
     print(f"{len(records)} records of the demo world, batches of {options.batch_size}, {options.rounds} rounds")
     for name, runs in seconds.items():

@@ -72,7 +72,7 @@ def gate_auroc(base: Checkpoint, bundle: Bundle, forgotten: Asked, kept: Asked) 
 
 def _gate(bundle: Bundle, layer: int) -> Gate:
     def tensor(leaf: str) -> Tensor:
-        return bundle.tensors[tensor_name(0, layer, leaf)].double()
+        return torch_tensors(bundle)[tensor_name(0, layer, leaf)].double()
 
     if bundle.metadata.gate.kind == "linear":
         return Gate(tensor("gate"), None)

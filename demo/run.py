@@ -28,13 +28,13 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError, MllmEraserError, VerificationError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.evaluation.results import Row
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import Source
+from mllmeraser.judging.results_file import ResultsFile, Row
 from mllmeraser.records.read import read_records
 from mllmeraser.report.report import report
 from mllmeraser.steering.compute import compute
@@ -58,18 +58,17 @@ class Outcome:
     """What the demo found (the document of ``evaluate`` and a map of activations), and where it left everything."""
 
     directory: Path
-    found: Mapping[str, Any]
+    found: ResultsFile
     seconds: Mapping[str, float]
 
     @property
     def rows(self) -> Sequence[Row]:
         """The rows of all models and sets."""
-        rows: Sequence[Row] = self.found["rows"]
-        return rows
+        return self.found.rows
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``demo --json`` (``docs/json.md``)."""
-        return {**self.found, "seconds": dict(self.seconds), "output": str(self.directory)}
+        return {**self.found.document(), "seconds": dict(self.seconds), "output": str(self.directory)}
 
     def lines(self) -> list[str]:
         """Where everything is, and what to try."""
@@ -151,7 +150,7 @@ def _staged(directory: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
+def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
     logging.disable_progress_bar()
     with clock("data"), console.status("drawing people"):
         paths = write_data(folder / "data", seed)
@@ -188,7 +187,7 @@ def _run(folder: Path, seed: int, clock: _Clock) -> dict[str, Any]:
     replies["steered"][::2] = [
         replace(reply, gates=gate) for reply, gate in zip(replies["steered"][::2], gates, strict=True)
     ]
-    return {**score_replies(replies, sets, seed=seed).document(), "activations": maps}
+    return score_replies(replies, sets, seed=seed).file(activations=maps)
 
 
 def _verified(folder: Path) -> None:

@@ -7,7 +7,6 @@ in the two directions of greatest variance of all of them together (principal co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
 from mllmeraser.inference.activations import last_prompt_states
+from mllmeraser.judging.results_file import ActivationMap, Points
 
 MOST = 60  # records of each set, evenly over the file
 
@@ -24,8 +24,7 @@ def activation_maps(
     sets: Sequence[NamedSet],
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
-    batch_size: int = 64,
-) -> list[dict[str, Any]]:
+) -> list[ActivationMap]:
     """One map for every steered model; the first model is the base. Numbers and names only (docs/json.md)."""
     shown = [named.records[:: -(-len(named.records) // MOST)] for named in sets]
     turns = [protocol.wording(record) for records in shown for record in records]
@@ -34,12 +33,12 @@ def activation_maps(
         checkpoint = named.load()
         if checkpoint.steered:
             block = max(max(request["layers"]) for request in checkpoint.model.config.steering["requests"])
-            after[named.name] = block, last_prompt_states(checkpoint, turns, [block], batch_size=batch_size)[block]
+            after[named.name] = block, last_prompt_states(checkpoint, turns, [block])[block]
         del checkpoint
     if not after:
         return []
     blocks = sorted({block for block, _ in after.values()})
-    before = last_prompt_states(models[0].load(), turns, blocks, batch_size=batch_size)
+    before = last_prompt_states(models[0].load(), turns, blocks)
     maps = []
     for name, (block, states) in after.items():
         both, explained = in_the_plane(torch.cat([before[block], states]))
@@ -47,8 +46,8 @@ def activation_maps(
         for model, half in ((models[0].name, both[: len(turns)]), (name, both[len(turns) :])):
             for each, at in zip(sets, half.split([len(records) for records in shown]), strict=True):
                 x, y = (column.tolist() for column in at.T)
-                points.append({"model": model, "set": each.name, "x": x, "y": y})
-        maps.append({"model": name, "block": block, "explained": explained, "points": points})
+                points.append(Points(model=model, set=each.name, x=x, y=y))
+        maps.append(ActivationMap(model=name, block=block, explained=explained, points=points))
     return maps
 
 

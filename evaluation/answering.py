@@ -23,7 +23,6 @@ def answer(
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     *,
     max_new_tokens: int | None = None,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> list[Reply]:
     """The replies of one model in a protocol without worked examples, in the order of the records."""
@@ -31,9 +30,7 @@ def answer(
     prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
     limits = [max_new_tokens or protocol.limit(record) for record in records]
     said: dict[int, Reply] = {}
-    for rows, replies in answer_by_batch(
-        checkpoint, questions, prompts, limits, batch_size=batch_size, progress=progress
-    ):
+    for rows, replies in answer_by_batch(checkpoint, questions, prompts, limits, progress=progress):
         said |= zip(rows, replies, strict=True)
     return [said[i] for i in range(len(records))]
 
@@ -44,20 +41,19 @@ def answer_by_batch(
     prompts: Sequence[Prompt],
     limits: Sequence[int],
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], list[Reply]]]:
     """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
-    plan = _plan(checkpoint, questions, prompts, batch_size * processes().count)  # a batch for each process
+    plan = _plan(checkpoint, questions, prompts)
     for rows in track(plan, progress) if progress else plan:
         turns = [prompts[i] for i in rows]
-        said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows), batch_size=batch_size)
+        said = greedy_reply_ids(checkpoint, turns, max_new_tokens=max(limits[i] for i in rows))
         said = [ids[: limits[i]] for i, ids in zip(rows, said, strict=True)]
         texts = checkpoint.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
         asked = [candidates(questions[i].record, questions[i].turn) for i in rows]
         flat = [[reply for replies in weighed.values() for reply in replies] for weighed in asked]
-        found = reply_likelihoods(checkpoint, turns, flat, batch_size=batch_size)
-        gates = read_gates(checkpoint, turns, batch_size=batch_size)
+        found = reply_likelihoods(checkpoint, turns, flat)
+        gates = read_gates(checkpoint, turns)
         replies = []
         for i, ids, text, weighed, likely, gate in zip(rows, said, texts, asked, found, gates, strict=True):
             rest = iter(likely)
@@ -67,14 +63,12 @@ def answer_by_batch(
         yield rows, replies
 
 
-def _plan(
-    checkpoint: Checkpoint, questions: Sequence[Question], prompts: Sequence[Prompt], batch_size: int
-) -> list[list[int]]:
+def _plan(checkpoint: Checkpoint, questions: Sequence[Question], prompts: Sequence[Prompt]) -> list[list[int]]:
     """Batches of prompts of like length and of one task, whose replies are of like length too: a batch takes as long as
-    its longest reply."""
+    its longest reply. Each has room for as many processes as there are."""
     plan = []
     for task in TASKS:
         rows = [i for i, question in enumerate(questions) if question.record.task == task]
-        found = batches(checkpoint, [prompts[i] for i in rows], batch_size)
+        found = batches(checkpoint, [prompts[i] for i in rows], checkpoint.batch_size * processes().count)
         plan += [[rows[n] for n in batch] for batch in found]
     return plan

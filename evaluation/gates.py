@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 
 from mllmeraser.evaluation.items import Item
+from mllmeraser.inference.gates import GateValue
 from mllmeraser.judging.ranking import auroc
+from mllmeraser.judging.results_file import GateQuality, Gates
 
 TRUE_FIRE = 0.95
 
 
-def gates(items: Sequence[Item]) -> list[dict[str, Any]]:
+def gates(items: Sequence[Item]) -> list[Gates]:
     """By model, set, request and block: g at the end of each record's prompt, in the order of the records."""
-    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    found: dict[tuple[str, str, str, int], list[GateValue]] = {}
     for item in items:
         for gate in item.gates:
-            key = (item.model, item.set, gate.request, gate.layer)
-            head = dict(zip(("model", "set", "request", "layer"), key, strict=True))
-            found.setdefault(key, {**head, "threshold": gate.threshold, "values": []})["values"].append(gate.value)
-    return list(found.values())
+            found.setdefault((item.model, item.set, gate.request, gate.layer), []).append(gate)
+    return [
+        Gates(
+            model=model,
+            set=name,
+            request=request,
+            layer=layer,
+            threshold=read[0].threshold,
+            values=[gate.value for gate in read],
+        )
+        for (model, name, request, layer), read in found.items()
+    ]
 
 
-def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[dict[str, Any]]:
+def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[GateQuality]:
     """By model, request and block, over all records of the forgotten sets against all of the kept sets.
 
     ``auroc`` is the chance that a forgotten record's g is above a kept one's. ``false_fire_rate_at_95_true_fire`` is
@@ -39,18 +48,18 @@ def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[dict
             sides.setdefault(key, ([], []))[0 if item.set in forgotten else 1].append(gate.value)
             thresholds[key] = gate.threshold
     return [
-        {
-            "model": model,
-            "request": request,
-            "layer": layer,
-            "n_forgotten": len(fire),
-            "n_kept": len(rest),
-            "auroc": auroc(fire, rest),
-            "false_fire_rate_at_95_true_fire": false_fire_rate(fire, rest),
-            "threshold": thresholds[model, request, layer],
-            "true_fire_rate": _share(fire, thresholds[model, request, layer]),
-            "false_fire_rate": _share(rest, thresholds[model, request, layer]),
-        }
+        GateQuality(
+            model=model,
+            request=request,
+            layer=layer,
+            n_forgotten=len(fire),
+            n_kept=len(rest),
+            auroc=auroc(fire, rest),
+            false_fire_rate_at_95_true_fire=false_fire_rate(fire, rest),
+            threshold=thresholds[model, request, layer],
+            true_fire_rate=_share(fire, thresholds[model, request, layer]),
+            false_fire_rate=_share(rest, thresholds[model, request, layer]),
+        )
         for (model, request, layer), (fire, rest) in sides.items()
         if fire and rest
     ]

@@ -12,8 +12,8 @@ from pathlib import Path
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
-from mllmeraser.inference.loading import Checkpoint, load
-from mllmeraser.inference.source import resolve
+from mllmeraser.inference.loading import BATCH_SIZE, Checkpoint, load
+from mllmeraser.inference.source import Source, resolve
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
 
@@ -53,7 +53,7 @@ class NamedSet:
 
 
 def models_from(
-    arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto"
+    arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto", batch_size: int = BATCH_SIZE
 ) -> list[NamedModel | NamedAnswers]:
     """``NAME=SOURCE`` or ``SOURCE``, a directory or a Hub id; its last part is the name where none is given.
 
@@ -65,15 +65,16 @@ def models_from(
     """
     named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
     refuse_repeated("model", [name for name, _ in named])
+    loaded = partial(load, device=device, dtype=dtype, batch_size=batch_size)
     return [
-        read_answers(name, Path(source)) if source.endswith(".jsonl") else _model(name, source, device, dtype)
+        read_answers(name, Path(source)) if source.endswith(".jsonl") else _model(name, source, loaded, dtype)
         for name, source in named
     ]
 
 
-def _model(name: str, source: str, device: str, dtype: str) -> NamedModel:
+def _model(name: str, source: str, loaded: Callable[[Source], Checkpoint], dtype: str) -> NamedModel:
     found = resolve(source)
-    return NamedModel(name, partial(load, found, device=device, dtype=dtype), partial(model_digest, found.path, dtype))
+    return NamedModel(name, partial(loaded, found), partial(model_digest, found.path, dtype))
 
 
 def sets_from(arguments: Sequence[str]) -> list[NamedSet]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from mllmeraser.inference.gates import GateValue
 from mllmeraser.inference.replies import Likelihood
@@ -29,10 +28,8 @@ from mllmeraser.judging.metrics import (
     rouge_l_recall,
     truth_ratio,
 )
+from mllmeraser.judging.results_file import Outcome
 from mllmeraser.records.record import Modality, Record, Task
-
-Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
-OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "refusal", "unparsable", "degenerate")
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from mllmeraser.evaluation.items import Item
+from mllmeraser.judging.results_file import ModalityGap
+from mllmeraser.records.record import Task
 
 Pair = tuple[Item, Item]
 
 
-def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[dict[str, Any]]:
+def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[ModalityGap]:
     """By model, set and task, over the pairs.
 
     ``both_correct`` (Acc_R on kept sets) and ``both_wrong`` (Acc_F on forgotten ones) are shares of pairs; ``gap`` is
     accuracy beside the picture minus accuracy in words; ``rouge_l_aligned`` is RL_F on a forgotten set, RL_R on a kept
     one.
     """
-    cells: dict[tuple[str, str, str], list[Pair]] = {}
+    cells: dict[tuple[str, str, Task], list[Pair]] = {}
     halves: dict[tuple[str, str, str, str, str], Item] = {}
     for item in items:
         if item.fact is None:
@@ -34,16 +35,16 @@ def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[dic
         shown, told = (item, other) if item.modality == "image_text" else (other, item)
         cells.setdefault((item.model, item.set, item.task), []).append((shown, told))
     return [
-        {
-            "model": model,
-            "set": set_name,
-            "task": task,
-            "pairs": len(pairs),
-            "both_correct": _mean([shown.correct and told.correct for shown, told in pairs]),
-            "both_wrong": _mean([not shown.correct and not told.correct for shown, told in pairs]),
-            "gap": _mean([shown.correct - told.correct for shown, told in pairs]),
-            "rouge_l_aligned": _mean([_alignment(set_name in forgotten, *pair) for pair in pairs]),
-        }
+        ModalityGap(
+            model=model,
+            set=set_name,
+            task=task,
+            pairs=len(pairs),
+            both_correct=_mean([shown.correct and told.correct for shown, told in pairs]),
+            both_wrong=_mean([not shown.correct and not told.correct for shown, told in pairs]),
+            gap=_mean([shown.correct - told.correct for shown, told in pairs]),
+            rouge_l_aligned=_mean([_alignment(set_name in forgotten, *pair) for pair in pairs]),
+        )
         for (model, set_name, task), pairs in cells.items()
     ]
 

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllmeraser.evaluation.gates import gate_quality, gates
-from mllmeraser.evaluation.items import OUTCOMES, Item
+from mllmeraser.evaluation.items import Item
 from mllmeraser.evaluation.journal import item_line
 from mllmeraser.evaluation.modalities import modality_gaps
 from mllmeraser.evaluation.summary import summary
 from mllmeraser.evaluation.tiers import Tier
 from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.judging.means import mean
 from mllmeraser.judging.metrics import prefers_truth
+from mllmeraser.judging.results_file import OUTCOMES, Choice, Intervals, Outcomes, ResultsFile, Row, RowIntervals
 
-SCHEMA = 1
 TASKS = ("generation", "cloze", "classification")
 MODALITIES = ("image_text", "text")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,25 @@ class Results:
         order = [(m, s, t, x) for m in self.models for s in self.sets for t in TASKS for x in MODALITIES]
         return [_row(cells[key], self.seed) for key in order if key in cells]
 
-    def document(self, output: str | None = None) -> dict[str, Any]:
-        """The JSON of ``evaluate --json`` (docs/json.md): numbers and names only, no text of any record."""
+    def file(self, **parts: Any) -> ResultsFile:
+        """The results document (docs/json.md): numbers and names only, no text of any record.
+
+        ``parts`` are those of its parts that are not made from replies.
+        """
         rows = self.rows()
-        document: dict[str, Any] = {
-            "schema": SCHEMA,
-            "protocol": self.protocol,
-            "base": self.models[0],
-            "reference": self.reference,
-            "tier": self.tier,
-            "forgotten": list(self.forgotten),
-            "rows": rows,
-            "gates": gates(self.items),
-            "gate_quality": gate_quality(self.items, self.forgotten),
-            "modalities": modality_gaps(self.items, self.forgotten),
-            "summary": summary(rows, self.items, self.forgotten, self.reference),
-        }
-        return document if output is None else {**document, "output": output}
+        return ResultsFile(
+            protocol=self.protocol,
+            base=self.models[0],
+            reference=self.reference,
+            tier=self.tier,
+            forgotten=list(self.forgotten),
+            rows=rows,
+            gates=gates(self.items),
+            gate_quality=gate_quality(self.items, self.forgotten),
+            modalities=modality_gaps(self.items, self.forgotten),
+            summary=summary(rows, self.items, self.forgotten, self.reference),
+            **parts,
+        )
 
     def item_lines(self) -> Iterator[str]:
         """One JSON object a reply, each with its newline: the only output that holds questions and replies."""
@@ -84,45 +85,43 @@ def _row(items: Sequence[Item], seed: int) -> Row:
         "probability": [item.probability for item in items],
         "truth_ratio": [None if item.truth_ratio is None else prefers_truth(item.truth_ratio) for item in items],
     }
-    return {
-        "model": first.model,
-        "set": first.set,
-        "task": first.task,
-        "modality": first.modality,
-        "n": n,
-        "subjects": len({item.subject for item in items}),
-        **{name: _mean(values) for name, values in measures.items()},
-        "intervals": {name: _intervals(name, values, items, seed) for name, values in measures.items()},
-        "outcomes": {outcome: sum(item.outcome == outcome for item in items) / n for outcome in OUTCOMES},
-        "choice": _choice(items),
-    }
+    means: dict[str, Any] = {name: mean(values) for name, values in measures.items()}
+    intervals: dict[str, Any] = {name: _intervals(name, values, items, seed) for name, values in measures.items()}
+    return Row(
+        model=first.model,
+        set=first.set,
+        task=first.task,
+        modality=first.modality,
+        n=n,
+        subjects=len({item.subject for item in items}),
+        **means,
+        intervals=RowIntervals(**intervals),
+        outcomes=Outcomes(**{outcome: sum(item.outcome == outcome for item in items) / n for outcome in OUTCOMES}),
+        choice=_choice(items),
+    )
 
 
-def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item], seed: int) -> Row | None:
+def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item], seed: int) -> Intervals | None:
     """Over the items that have a value; null if none has."""
     known = [(float(value), item.subject) for value, item in zip(values, items, strict=True) if value is not None]
     if not known:
         return None
     numbers, who = [value for value, _ in known], [subject for _, subject in known]
-    return {
-        "wilson": None if name in _NO_SHARES else list(wilson(math.fsum(numbers) / len(numbers), len(numbers))),
-        "by_subject": list(by_subject(numbers, who, seed=seed)),
-    }
+    return Intervals(
+        wilson=None if name in _NO_SHARES else wilson(math.fsum(numbers) / len(numbers), len(numbers)),
+        by_subject=by_subject(numbers, who, seed=seed),
+    )
 
 
-def _choice(items: Sequence[Item]) -> dict[str, float | None] | None:
+def _choice(items: Sequence[Item]) -> Choice | None:
     """Other readings of multiple choice; those of letters are means over the records whose prompt lists letters."""
     choices = [item.choice for item in items if item.choice]
     if not choices:
         return None
-    return {
-        "accuracy_per_byte": _mean([choice.per_byte for choice in choices]),
-        "accuracy_named": _mean([choice.named for choice in choices]),
-        "accuracy_first_character": _mean([choice.first_character for choice in choices]),
-        "accuracy_first_alphanumeric": _mean([choice.first_alphanumeric for choice in choices]),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    n = len(choices)
+    return Choice(
+        accuracy_per_byte=sum(choice.per_byte for choice in choices) / n,
+        accuracy_named=sum(choice.named for choice in choices) / n,
+        accuracy_first_character=mean([choice.first_character for choice in choices]),
+        accuracy_first_alphanumeric=mean([choice.first_alphanumeric for choice in choices]),
+    )

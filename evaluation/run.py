@@ -26,13 +26,12 @@ class Place:
     question: Question
 
 
-def evaluate(
+def evaluate_models(
     models: Sequence[NamedModel | NamedAnswers],
     sets: Sequence[NamedSet],
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     max_new_tokens: int | None = None,
-    batch_size: int = 64,
     seed: int = 0,
     reference: str | None = None,
     examples: Sequence[Record] = (),
@@ -47,7 +46,6 @@ def evaluate(
         sets: named records.
         protocol: the wording of records that carry no ``prompt`` of their own.
         max_new_tokens: the limit of a free reply; by default the protocol's.
-        batch_size: prompts a forward pass.
         seed: of the bootstrap intervals and of the draw of worked examples.
         reference: the name of the model that never saw the forgotten, which the others are compared with.
         examples: records that a protocol with worked examples takes them from.
@@ -70,7 +68,7 @@ def evaluate(
         if isinstance(named, NamedAnswers):
             scored += _look_up(named, places, base)
             continue
-        scored += _ask(named, places, protocol, max_new_tokens, batch_size, journal, base)
+        scored += _ask(named, places, protocol, max_new_tokens, journal, base)
     journal.finish(scored)
     return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier)
 
@@ -106,7 +104,6 @@ def _ask(
     places: Sequence[Place],
     protocol: Protocol,
     max_new_tokens: int | None,
-    batch_size: int,
     journal: Journal,
     base: Sequence[Item],
 ) -> list[Item]:
@@ -133,7 +130,6 @@ def _ask(
         [questions[i] for i in missing],
         [prompts[i] for i in missing],
         [limits[i] for i in missing],
-        batch_size=batch_size,
         progress=named.name,
     )
     for rows, replies in answers:

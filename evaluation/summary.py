@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from mllmeraser.evaluation.items import Item
-from mllmeraser.judging.metrics import cannot_tell, harmonic_mean, ks_p_value
+from mllmeraser.judging.means import harmonic_mean, mean
+from mllmeraser.judging.metrics import cannot_tell
+from mllmeraser.judging.ranking import ks_p_value
+from mllmeraser.judging.results_file import Row, SummaryLine
 
 
 def summary(
-    rows: Sequence[Mapping[str, Any]], items: Sequence[Item], forgotten: Collection[str], reference: str | None
-) -> list[dict[str, Any]]:
+    rows: Sequence[Row], items: Sequence[Item], forgotten: Collection[str], reference: str | None
+) -> list[SummaryLine]:
     """By model; null where it cannot be said.
 
     ``knowledge`` of a row is MLLMU-Bench's headline: ROUGE-L of open questions, accuracy of the others. Then
@@ -31,41 +32,40 @@ def summary(
             for item in items
             if item.model == name and item.set in forgotten and item.truth_ratio is not None
         ]
-        for name in dict.fromkeys(row["model"] for row in rows)
+        for name in dict.fromkeys(row.model for row in rows)
     }
     known = {name: _forget_knowledge(rows, name, forgotten) for name in ratios}
     found = []
     for name, own in ratios.items():
-        kept = [_knowledge(row) for row in rows if row["model"] == name and row["set"] not in forgotten]
+        kept = [_knowledge(row) for row in rows if row.model == name and row.set not in forgotten]
         utility = harmonic_mean(kept) if kept else None
         gap = _difference(known[name], known.get(reference or ""))
         compared = ratios.get(reference or "", [])
-        about = [item for item in items if item.model == name and item.set in forgotten]
-        probabilities = [item.probability for item in about if item.probability is not None]
+        probabilities = [item.probability for item in items if item.model == name and item.set in forgotten]
         same = [item.identical_to_base for item in items if item.model == name and item.set not in forgotten]
         forgetting = _forgetting(known[name], gap)
         found.append(
-            {
-                "model": name,
-                "utility_harmonic_mean": utility,
-                "forget_knowledge": known[name],
-                "forget_gap_to_reference": gap,
-                "forget_quality_ks_p": ks_p_value(own, compared) if own and compared else None,
-                "probability": _mean(probabilities),
-                "truth_ratio": _mean([cannot_tell(ratio) for ratio in own]),
-                "kept_identical": _mean(same),
-                "score": None if utility is None or forgetting is None else harmonic_mean([utility, forgetting]),
-            }
+            SummaryLine(
+                model=name,
+                utility_harmonic_mean=utility,
+                forget_knowledge=known[name],
+                forget_gap_to_reference=gap,
+                forget_quality_ks_p=ks_p_value(own, compared) if own and compared else None,
+                probability=mean(probabilities),
+                truth_ratio=mean([cannot_tell(ratio) for ratio in own]),
+                kept_identical=mean(same),
+                score=None if utility is None or forgetting is None else harmonic_mean([utility, forgetting]),
+            )
         )
     return found
 
 
-def _knowledge(row: Mapping[str, Any]) -> float:
-    return float(row["rouge_l"] if row["task"] == "generation" else row["accuracy"])
+def _knowledge(row: Row) -> float:
+    return row.rouge_l if row.task == "generation" else row.accuracy
 
 
-def _forget_knowledge(rows: Sequence[Mapping[str, Any]], model: str, forgotten: Collection[str]) -> float | None:
-    return _mean([_knowledge(row) for row in rows if row["model"] == model and row["set"] in forgotten])
+def _forget_knowledge(rows: Sequence[Row], model: str, forgotten: Collection[str]) -> float | None:
+    return mean([_knowledge(row) for row in rows if row.model == model and row.set in forgotten])
 
 
 def _forgetting(known: float | None, gap: float | None) -> float | None:
@@ -76,7 +76,3 @@ def _forgetting(known: float | None, gap: float | None) -> float | None:
 
 def _difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

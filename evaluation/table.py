@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mllmeraser.evaluation.results import Row
+from mllmeraser.judging.results_file import Row, SummaryLine
 
 WIDTH = 120
 LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same token-identical to the first model"
-_COLUMNS = (("accuracy", "acc"), ("rouge_l", "R-L"), ("refusal", "ref"), ("identical_to_base", "same"))
+_COLUMNS: tuple[tuple[str, Callable[[Row], float]], ...] = (
+    ("acc", lambda row: row.accuracy),
+    ("R-L", lambda row: row.rouge_l),
+    ("ref", lambda row: row.refusal),
+    ("same", lambda row: row.identical_to_base),
+)
 _MODALITY = {"image_text": "image", "text": "text"}
 _TASK = {"generation": "generation", "cloze": "cloze", "classification": "choice"}
 _MODELS_ACROSS = 4
@@ -26,7 +30,7 @@ def print_tables(rows: Sequence[Row], console: Console) -> None:
 
     The console leaves colours out by itself where it writes to no terminal.
     """
-    models = list(dict.fromkeys(row["model"] for row in rows))
+    models = list(dict.fromkeys(row.model for row in rows))
     for start in range(0, len(models), _MODELS_ACROSS):
         console.print(_table(rows, models[start : start + _MODELS_ACROSS], models[0]), width=WIDTH)
     if models:
@@ -47,26 +51,26 @@ def _table(rows: Sequence[Row], models: Sequence[str], base: str) -> Table:
         table.add_column(heading, no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for model in models:
-        headings = [heading for _, heading in _shown(model, base)]
+        headings = [heading for heading, _ in _shown(model, base)]
         name = _short(model, 5 * len(headings) - 1)
         table.add_column(Text(f" {name}\n{_aligned(headings)}"), no_wrap=True)
-    cells = {(row["model"], row["set"], row["task"], row["modality"]): row for row in rows}
-    places = list(dict.fromkeys((row["set"], row["task"], row["modality"]) for row in rows))
+    cells = {(row.model, row.set, row.task, row.modality): row for row in rows}
+    places = list(dict.fromkeys((row.set, row.task, row.modality) for row in rows))
     for i, place in enumerate(places):
         found = [cells.get((model, *place)) for model in models]
         values = [
-            "" if row is None else _aligned([_percent(row[key]) for key, _ in _shown(model, base)])
+            "" if row is None else _aligned([_percent(value(row)) for _, value in _shown(model, base)])
             for model, row in zip(models, found, strict=True)
         ]
         first = i == 0 or places[i - 1][0] != place[0]
         last = i + 1 < len(places) and places[i + 1][0] != place[0]
-        n = next((str(row["n"]) for row in found if row is not None), "")
+        n = next((str(row.n) for row in found if row is not None), "")
         set_name = Text(place[0] if first else "")
         table.add_row(set_name, _TASK[place[1]], _MODALITY[place[2]], n, *values, end_section=last)
     return table
 
 
-def _shown(model: str, base: str) -> Sequence[tuple[str, str]]:
+def _shown(model: str, base: str) -> Sequence[tuple[str, Callable[[Row], float]]]:
     """The base is identical to itself: that column is left out."""
     return _COLUMNS[:-1] if model == base else _COLUMNS
 
@@ -86,12 +90,12 @@ def _percent(rate: float) -> str:
     return f"{min(max(100 * rate, 0.1), 99.9):.1f}"
 
 
-_SUMMARY = (
-    ("utility_harmonic_mean", "utility"),
-    ("forget_knowledge", "knows"),
-    ("forget_gap_to_reference", "gap"),
-    ("kept_identical", "same"),
-    ("score", "score"),
+_SUMMARY: tuple[tuple[str, Callable[[SummaryLine], float | None]], ...] = (
+    ("utility", lambda line: line.utility_harmonic_mean),
+    ("knows", lambda line: line.forget_knowledge),
+    ("gap", lambda line: line.forget_gap_to_reference),
+    ("same", lambda line: line.kept_identical),
+    ("score", lambda line: line.score),
 )
 SUMMARY_LEGEND = (
     "in %: utility what is kept, harmonic mean; knows what is still told of the forgotten; gap that minus the "
@@ -99,14 +103,15 @@ SUMMARY_LEGEND = (
 )
 
 
-def summary_lines(summary: Sequence[Mapping[str, Any]]) -> list[str]:
+def summary_lines(summary: Sequence[SummaryLine]) -> list[str]:
     """One line a model for a person; nothing where no set asks about the forgotten."""
-    if all(line["forget_knowledge"] is None for line in summary):
+    if all(line.forget_knowledge is None for line in summary):
         return []
-    wide = max(len("model"), *(len(_short(line["model"], 24)) for line in summary))
-    lines = ["model".ljust(wide) + "".join(heading.rjust(9) for _, heading in _SUMMARY) + "KS p".rjust(10)]
+    wide = max(len("model"), *(len(_short(line.model, 24)) for line in summary))
+    lines = ["model".ljust(wide) + "".join(heading.rjust(9) for heading, _ in _SUMMARY) + "KS p".rjust(10)]
     for line in summary:
-        values = ["–" if line[key] is None else f"{100 * line[key]:.1f}" for key, _ in _SUMMARY]
-        p = "–" if line["forget_quality_ks_p"] is None else f"{line['forget_quality_ks_p']:.1g}"
-        lines.append(_short(line["model"], 24).ljust(wide) + "".join(v.rjust(9) for v in values) + p.rjust(10))
+        found = [value(line) for _, value in _SUMMARY]
+        values = ["–" if value is None else f"{100 * value:.1f}" for value in found]
+        p = "–" if line.forget_quality_ks_p is None else f"{line.forget_quality_ks_p:.1g}"
+        lines.append(_short(line.model, 24).ljust(wide) + "".join(v.rjust(9) for v in values) + p.rjust(10))
     return ["", *lines, "", SUMMARY_LEGEND]

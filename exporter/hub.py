@@ -33,7 +33,7 @@ from mllmeraser.console import console
 from mllmeraser.errors import InputError, MllmEraserError, VerificationError
 from mllmeraser.exporter import manifest as manifests
 from mllmeraser.exporter.card import Gated, Publication, render_published
-from mllmeraser.exporter.card_results import Comparison, read_results
+from mllmeraser.exporter.card_results import Comparison, read_comparisons
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.hub_plan import HubBase, PushedFile, Step, Target, make_steps, model_tag
 from mllmeraser.exporter.licence import read_licence
@@ -118,7 +118,7 @@ def push(
         MllmEraserError: the Hub could not be reached, or refused; the same call goes on.
     """
     _check_repo_id(repo_id)
-    comparisons = [] if results is None else read_results(results)
+    comparisons = [] if results is None else read_comparisons(results)
     manifest = _verified(directory)
     if not console.is_terminal or console.quiet:
         disable_progress_bars()

@@ -66,7 +66,6 @@ def last_prompt_states(
     prompts: Sequence[Prompt],
     layers: Sequence[int],
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> dict[int, Tensor]:
     """h_l at the last prompt token.
@@ -78,10 +77,10 @@ def last_prompt_states(
         InputError: a state is not finite; the message names the prompt.
     """
     states: dict[int, Tensor] = {}
-    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
-        for name, rows in read.items():
-            refuse_non_finite(int(name), prompts, batch, rows)
-            states.setdefault(int(name), torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, progress):
+        for layer, rows in read.items():
+            refuse_non_finite(layer, prompts, batch, rows)
+            states.setdefault(layer, torch.empty(len(prompts), rows.shape[-1]))[batch] = rows
     return states
 
 
@@ -92,7 +91,6 @@ def stream_prompt_states(
     layers: Sequence[int],
     folder: Path,
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> dict[int, StateFile]:
     """As :func:`last_prompt_states`, into one file per block in ``folder``: memory does not grow with the prompts.
@@ -102,23 +100,22 @@ def stream_prompt_states(
     """
     width = checkpoint.model.config.get_text_config().hidden_size
     files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
-    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, batch_size, progress):
-        for name, rows in read.items():
-            refuse_non_finite(int(name), prompts, batch, rows)
-            files[int(name)].write(batch, rows)
+    for batch, read in _last_states_by_batch(checkpoint, prompts, layers, progress):
+        for layer, rows in read.items():
+            refuse_non_finite(layer, prompts, batch, rows)
+            files[layer].write(batch, rows)
     return files
 
 
 def _last_states_by_batch(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int], batch_size: int, progress: str | None
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int], progress: str | None
+) -> Iterator[tuple[list[int], dict[int, Tensor]]]:
     return run_passes(
         checkpoint,
         "states",
         prompts,
-        lambda rows: _last_states(checkpoint, [prompts[i] for i in rows], layers),
+        lambda rows, shown: _last_states(checkpoint, shown, layers),
         lambda rows: sorted(layers),
-        batch_size=batch_size,
         progress=progress,
     )
 
@@ -133,13 +130,13 @@ def refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int
         )
 
 
-def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[str, Tensor]:
+def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[int, Tensor]:
     inputs = encode(checkpoint, prompts, padding_side="right")
     columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, columns, read):
         checkpoint.model(**inputs, use_cache=False)
-    return {str(layer): rows[:, 0] for layer, rows in read.items()}
+    return {layer: rows[:, 0] for layer, rows in read.items()}
 
 
 @torch.inference_mode()
@@ -150,7 +147,6 @@ def mean_reply_states(
     layers: Sequence[int],
     steps: int,
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Means of h_l at positions P−1+k of (prompt + reply), teacher-forced, for k = 0 … steps−1.
@@ -167,32 +163,34 @@ def mean_reply_states(
         InputError: a state is not finite; the message names the prompt.
     """
     sums: dict[int, Tensor] = {}
-    counts = torch.zeros(steps, dtype=torch.float64)
     found = run_passes(
         checkpoint,
         "reply-sums",
         prompts,
-        lambda rows: _reply_sums(checkpoint, [prompts[i] for i in rows], [replies[i] for i in rows], layers, steps),
+        lambda rows, shown: _reply_sums(checkpoint, shown, [replies[i] for i in rows], layers, steps),
         lambda rows: [sorted(layers), steps, [replies[i].tolist() for i in rows]],
-        batch_size=batch_size,
         progress=progress,
     )
     for _, read in found:
-        counts += read.pop("counts")
-        for name, total in read.items():
-            sums[int(name)] = sums[int(name)] + total if int(name) in sums else total
+        for layer, total in read.items():
+            sums[layer] = sums[layer] + total if layer in sums else total
+    counts = _reached(replies, steps).sum(dim=0).double()
     return {layer: total / counts.clamp(min=1)[:, None] for layer, total in sums.items()}, counts
+
+
+def _reached(replies: Sequence[Tensor], steps: int) -> Tensor:
+    """Which positions k each reply has, boolean (b, steps); an empty one has the prompt's last token."""
+    return torch.arange(steps) < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]
 
 
 def _reply_sums(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], replies: Sequence[Tensor], layers: Sequence[int], steps: int
-) -> dict[str, Tensor]:
-    """Per block the sum of the states, fp64 (steps, d), and ``counts`` (steps,)."""
+) -> dict[int, Tensor]:
+    """Per block the sum of the states, fp64 (steps, d)."""
     cut = [reply[: steps - 1] for reply in replies]
     inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), cut)
-    k = torch.arange(steps)
-    there = k[None, :] < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]  # (b, steps)
-    columns = (starts.cpu()[:, None] - 1 + k).clamp(max=inputs["input_ids"].shape[1] - 1)
+    there = _reached(replies, steps)
+    columns = (starts.cpu()[:, None] - 1 + torch.arange(steps)).clamp(max=inputs["input_ids"].shape[1] - 1)
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, columns, read):
         checkpoint.model(**inputs, use_cache=False)
@@ -204,5 +202,5 @@ def _reply_sums(
                 raise InputError(
                     f"block {layer}: a state along the reply to {prompt.named} is not finite; try --dtype float32"
                 )
-        sums[str(layer)] = reached.sum(dim=0)
-    return {**sums, "counts": there.sum(dim=0).double()}
+        sums[layer] = reached.sum(dim=0)
+    return sums

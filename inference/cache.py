@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -23,9 +24,10 @@ import mllmeraser
 from mllmeraser.console import console
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError
-from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
+from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 
-Tensors = dict[str, Tensor]
+# What a tensor of a pass is called: a block, a request and a block, or a word. In a file these are names.
+Key = TypeVar("Key", bound="str | int | tuple[int, ...]")
 _CHECKSUM = "sha256"
 
 
@@ -57,41 +59,58 @@ class PassCache:
                 small.append([path.name, hashlib.sha256(path.read_bytes()).hexdigest()])
         return cls(directory, digest([mllmeraser.__version__, dtype, small, large]))
 
-    def steered(self, tensors: Tensors, steering: object) -> PassCache:
+    def steered(self, tensors: Mapping[str, Tensor], steering: object) -> PassCache:
         """The cache of the same model with this steering."""
         return replace(self, identity=digest([self.identity, _checksum(tensors), steering]))
 
-    def __call__(self, stage: str, prompts: Sequence[Prompt], asked: object, run: Callable[[], Tensors]) -> Tensors:
+    def __call__(
+        self, stage: str, prompts: Sequence[Prompt], asked: object, run: Callable[[], dict[Key, Tensor]]
+    ) -> dict[Key, Tensor]:
         """What ``run()`` gives, from the cache if it is there."""
         if self.directory is None:
             return run()
-        key = digest([self.identity, stage, [fingerprint(prompt) for prompt in prompts], asked])
-        path = self.directory / f"{stage}-{key[:40]}.safetensors"
+        digested = digest([self.identity, stage, [fingerprint(prompt) for prompt in prompts], asked])
+        path = self.directory / f"{stage}-{digested[:40]}.safetensors"
         kept = _read(path) if path.exists() else None
         if kept is None:
-            kept = {name: tensor.cpu().contiguous() for name, tensor in run().items()}
+            kept = {_name(key): tensor.cpu().contiguous() for key, tensor in run().items()}
             write_atomically(path, save(kept, metadata={_CHECKSUM: _checksum(kept)}))
-        return kept
+        return {_key(name): tensor for name, tensor in kept.items()}
 
 
 NO_CACHE = PassCache()
 
 
-def _read(path: Path) -> Tensors | None:
-    """The tensors of an entry, or null if it was damaged."""
+def _name(key: str | int | tuple[int, ...]) -> str:
+    """A key as it stands in a file: 5 as "5", (0, 5) as "0.5"."""
+    return ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _key(name: str) -> Any:
+    """The key that :func:`_name` wrote."""
+    parts = name.split(".")
+    if not all(part.isdecimal() for part in parts):
+        return name
+    return int(name) if len(parts) == 1 else tuple(map(int, parts))
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of an entry by name, or null if it was damaged."""
+    tensors: dict[str, Tensor] = {}
+    checksum = None
     try:
         with safe_open(path, framework="pt") as file:
-            tensors: Tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
             checksum = (file.metadata() or {}).get(_CHECKSUM)
     except SafetensorError:
-        checksum, tensors = None, {}
+        pass
     if checksum is None or checksum != _checksum(tensors):
         console.print(f"work directory: {path.name} was damaged and is made anew", soft_wrap=True)
         return None
     return tensors
 
 
-def _checksum(tensors: Tensors) -> str:
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(save({name: tensors[name].cpu().contiguous() for name in sorted(tensors)})).hexdigest()
 
 
@@ -107,6 +126,8 @@ def fingerprint(prompt: Prompt) -> list[object]:
 
 
 def _sha256(picture: AnyPicture) -> str:
+    if isinstance(picture, Altered):  # by what it is made of: nothing is opened to know it
+        return digest([_sha256(picture.picture), [repr(change) for change in picture.changes]])
     if isinstance(picture, Image.Image):  # a plain picture has the same bytes lying and standing
         form = f"{picture.mode} {picture.size} "
         return hashlib.sha256(form.encode() + picture.tobytes()).hexdigest()

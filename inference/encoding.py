@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
+from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 
 # What grows with the sequence; everything else a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
@@ -148,8 +148,8 @@ def append(
     return joined, lengths
 
 
-def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
-    """Indices of ``prompts`` in batches of one modality and of like length, the longest first."""
+def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
+    """Indices of ``prompts`` in batches of at most ``size``, of one modality and of like length, the longest first."""
     if not prompts:
         return
     tokenizer = checkpoint.processor.tokenizer
@@ -161,8 +161,8 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], batch_size: int) 
         for raw in (False, True):
             group = [i for i, prompt in enumerate(prompts) if (bool(prompt.pictures), prompt.raw) == (with_image, raw)]
             group.sort(key=lambda i: (-lengths[i], i))
-            for start in range(0, len(group), batch_size):
-                yield group[start : start + batch_size]
+            for start in range(0, len(group), size):
+                yield group[start : start + size]
 
 
 def read_image(prompt: Prompt) -> Image.Image:
@@ -185,6 +185,11 @@ def read_images(prompt: Prompt) -> list[Image.Image]:
 
 
 def _open(picture: AnyPicture, named: str) -> Image.Image:
+    if isinstance(picture, Altered):
+        image = _open(picture.picture, named)
+        for change in picture.changes:
+            image = change(image)
+        return image
     where = named if isinstance(picture, Image.Image) else f"{picture}"
     if isinstance(picture, Image.Image):
         image = picture.convert("RGB")

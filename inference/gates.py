@@ -26,9 +26,7 @@ class GateValue(NamedTuple):
 
 
 @torch.inference_mode()
-def read_gates(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt], *, batch_size: int = 64
-) -> list[tuple[GateValue, ...]]:
+def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[GateValue, ...]]:
     """For each prompt, g at its last token, of every request that is on and every block where it reads a gate; with
     gates of scope ``token`` the highest g of its tokens.
 
@@ -43,22 +41,20 @@ def read_gates(
         checkpoint,
         "gates",
         prompts,
-        lambda rows: _read(checkpoint, [prompts[i] for i in rows]),
+        lambda rows, shown: _read(checkpoint, shown),
         lambda rows: None,
-        batch_size=batch_size,
     )
     for rows, gates in found:
-        for name, column in gates.items():
-            request, layer = map(int, name.split("."))
+        for (request, layer), column in gates.items():
             entry = entries[request]
             for i, value in zip(rows, column.tolist(), strict=True):
                 values[i] += (GateValue(entry["id"], layer, entry["gate"]["threshold"], value),)
     return values
 
 
-def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """By "request.block", g (b,)."""
-    seen: dict[str, Tensor] = {}
+def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Tensor]:
+    """By request and block, g (b,)."""
+    seen: dict[tuple[int, int], Tensor] = {}
     inputs = encode(checkpoint, prompts, "right")
 
     def watch(module: RequestSteering, given: tuple[Tensor, Plan | float], output: object) -> None:
@@ -72,7 +68,7 @@ def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[str, Tensor
         else:
             g = module.value(hidden.float().flatten(0, 1)).unflatten(0, hidden.shape[:2])
             g = g.masked_fill(inputs["attention_mask"].to(g.device) == 0, -torch.inf).amax(dim=1)
-        seen[f"{shaped.index}.{module.layer}"] = g.cpu()
+        seen[shaped.index, module.layer] = g.cpu()
         module.request = shaped
 
     modules = [module for module in checkpoint.model.modules() if isinstance(module, RequestSteering)]

@@ -26,6 +26,7 @@ from mllmeraser.inference.weight_files import weight_bytes
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
 STEERED_PREFIX = "mllmeraser_"
+BATCH_SIZE = 64
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -33,7 +34,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Checkpoint:
     """A model ready to run, its processor, and where both came from. ``model_type`` is the family of the base.
 
-    ``passes`` remembers forward passes, if a work directory was given.
+    ``batch_size`` is how many prompts a pass may have; ``passes`` remembers passes, if a work directory was given.
     """
 
     model: PreTrainedModel
@@ -42,6 +43,7 @@ class Checkpoint:
     model_type: str
     steered: bool
     passes: PassCache = NO_CACHE
+    batch_size: int = BATCH_SIZE
 
     @property
     def path(self) -> Path:
@@ -62,6 +64,7 @@ def load(
     dtype: str = "auto",
     steering_enabled: bool | None = None,
     work_dir: Path | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Checkpoint:
     """Load model and processor for inference.
 
@@ -72,6 +75,7 @@ def load(
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         steering_enabled: overrides the flag of an exported checkpoint; an error for a base.
         work_dir: keep finished forward passes here, for a run that is killed and started again.
+        batch_size: prompts a pass; halved where memory does not suffice.
 
     Raises:
         InputError: not a checkpoint, an unknown family, or damaged files.
@@ -108,7 +112,8 @@ def load(
         work_dir = processes().shared_directory()  # where the processes find each other's passes
     precision = f"{model.dtype} {steering_enabled}"
     passes = NO_CACHE if work_dir is None else PassCache.of(work_dir, found.path, precision)
-    return Checkpoint(model.eval(), processor, found, model_type.removeprefix(STEERED_PREFIX), steered, passes)
+    family = model_type.removeprefix(STEERED_PREFIX)
+    return Checkpoint(model.eval(), processor, found, family, steered, passes, batch_size)
 
 
 def needed_bytes(directory: Path, dtype: str) -> int:

@@ -20,7 +20,6 @@ def greedy_reply_ids(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 50,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> list[Tensor]:
     """The token ids of each greedy reply, without padding, the end-of-sequence token included where it was said."""
@@ -29,9 +28,8 @@ def greedy_reply_ids(
         checkpoint,
         "replies",
         prompts,
-        lambda rows: _greedy_batch(checkpoint, [prompts[i] for i in rows], max_new_tokens),
+        lambda rows, shown: _greedy_batch(checkpoint, shown, max_new_tokens),
         lambda rows: max_new_tokens,
-        batch_size=batch_size,
         progress=progress,
     )
     for rows, said in found:
@@ -69,11 +67,10 @@ def greedy_replies(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 50,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> list[str]:
     """Each prompt's greedy reply as text, in the order given, special tokens and outer white space removed."""
-    ids = greedy_reply_ids(checkpoint, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    ids = greedy_reply_ids(checkpoint, prompts, max_new_tokens=max_new_tokens, progress=progress)
     return [text.strip() for text in checkpoint.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
@@ -108,7 +105,6 @@ def reply_likelihoods(
     prompts: Sequence[Prompt],
     replies: Sequence[Sequence[str]],
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> list[list[Likelihood]]:
     """log p(reply | prompt) = Σ_t log p(reply_t | prompt, reply_<t), for every given reply of every prompt.
@@ -139,9 +135,8 @@ def reply_likelihoods(
         checkpoint,
         "options",
         asked,
-        lambda rows: _likelihoods(checkpoint, [asked[n] for n in rows], [flat[n][1] for n in rows]),
+        lambda rows, shown: _likelihoods(checkpoint, shown, [flat[n][1] for n in rows]),
         lambda rows: [[flat[n][1].start.tolist(), flat[n][1].ends] for n in rows],
-        batch_size=batch_size,
         progress=progress,
     )
     for batch, likely in found:
@@ -165,11 +160,10 @@ def option_log_likelihoods(
     prompts: Sequence[Prompt],
     options: Sequence[Sequence[str]],
     *,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> list[list[float]]:
     """log p alone of :func:`reply_likelihoods`, for every option of every prompt."""
-    rows = reply_likelihoods(checkpoint, prompts, options, batch_size=batch_size, progress=progress)
+    rows = reply_likelihoods(checkpoint, prompts, options, progress=progress)
     return [[likely.log_p for likely in row] for row in rows]
 
 

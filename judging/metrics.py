@@ -1,4 +1,4 @@
-"""How a single reply, or a list of numbers, is scored. Every function is one equation."""
+"""How a single reply is scored. Every function is one equation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
-from scipy.stats import ks_2samp
 
 from mllmeraser.errors import InputError
 
@@ -86,28 +85,3 @@ def prefers_truth(ratio: float) -> float:
 def cannot_tell(ratio: float) -> float:
     """min(R, 1/R), in [0, 1]: the truth ratio on what was forgotten (TOFU; 1: right and wrong are equally likely)."""
     return min(ratio, 1 / ratio) if ratio > 0 else 0.0
-
-
-def ks_p_value(values: Sequence[float], reference: Sequence[float]) -> float:
-    """p of the two-sided two-sample Kolmogorov–Smirnov test, in [0, 1] (scipy's ``ks_2samp``).
-
-    On truth ratios of a model and of one that never saw the forgotten, this is TOFU's forget quality: a small p says
-    that the two can be told apart, whichever of them knows more.
-
-    Raises:
-        InputError: one side is empty.
-    """
-    if not len(values) or not len(reference):
-        raise InputError("a Kolmogorov–Smirnov test needs values on both sides")
-    return float(ks_2samp(values, reference).pvalue)
-
-
-def harmonic_mean(values: Sequence[float]) -> float:
-    """n / Σ 1/x_i for x_i in [0, 1]; 0 as soon as one is 0, so that no collapsed part hides behind the others.
-
-    Raises:
-        InputError: no value, or a negative one.
-    """
-    if not values or min(values) < 0:
-        raise InputError("a harmonic mean needs at least one value and none below 0")
-    return 0.0 if min(values) == 0 else len(values) / math.fsum(1 / value for value in values)

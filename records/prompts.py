@@ -1,8 +1,10 @@
-"""One user's turn, and the text a model's chat template makes of it."""
+"""One user's turn: its words and its pictures, which are opened only by the pass that shows them."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from PIL import Image
 
@@ -20,7 +22,22 @@ class Picture:
         return self.name
 
 
-AnyPicture: TypeAlias = Path | Picture | Image.Image
+class Change(Protocol):
+    """What is done to a picture. Its ``repr`` says all of it, so that a pass over the picture can be remembered."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The changed picture."""
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A picture with changes that are made whenever it is opened: until then it takes no memory and no time."""
+
+    picture: AnyPicture
+    changes: tuple[Change, ...]
+
+
+AnyPicture: TypeAlias = Path | Picture | Image.Image | Altered
 
 
 class Prompt(NamedTuple):
@@ -49,4 +66,5 @@ class Prompt(NamedTuple):
         """How an error message points at it: the start of its text and the file of its picture."""
         words = " ".join(self.text.split())
         shown = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
-        return f"the prompt {shown!r}" + (f" with {self.image}" if isinstance(self.image, Path | Picture) else "")
+        picture = self.image.picture if isinstance(self.image, Altered) else self.image
+        return f"the prompt {shown!r}" + (f" with {picture}" if isinstance(picture, Path | Picture) else "")

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import altair as alt
 import vl_convert
 
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.report.parts import Figure, Spec
 
-_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])  # what Altair writes
+_VEGA_LITE = "6.1"  # one version, so that a newer vl-convert draws the same
 _SCALE = 3  # PNG: three pixels a point, enough for print
 
 

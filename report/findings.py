@@ -3,41 +3,83 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, model_validator
 
 from mllmeraser.errors import InputError
+from mllmeraser.judging.means import harmonic_mean
+from mllmeraser.judging.results_file import (
+    SCHEMA,
+    ActivationMap,
+    AttackNotRun,
+    AttackRow,
+    GateQuality,
+    Gates,
+    Method,
+    ModalityGap,
+    ResultsFile,
+    Row,
+    SummaryLine,
+    WorstAttack,
+    contents,
+    parse,
+    read_results,
+)
 
-Record = Mapping[str, Any]
 # What the names of sets about the forgotten begin with, where nobody says which are.
 FORGOTTEN = ("forget", "test")
-_LISTS = (
-    "summary",
-    "gate_quality",
-    "modalities",
-    "gates",
-    "attacks",
-    "attacks_worst",
-    "attacks_not_run",
-    "methods",
-    "activations",
-)
-_ROW_KEYS = (
-    "model",
-    "set",
-    "task",
-    "modality",
-    "n",
-    "accuracy",
-    "refusal",
-    "identical_to_base",
-    "intervals",
-    "outcomes",
-)
-_ITEM_KEYS = ("model", "set", "index", "prompt", "reply", "outcome")
+
+
+class Setting(BaseModel):
+    """The blocks that are moved, and how strongly."""
+
+    layers: list[int] = Field(min_length=1)
+    strength: float
+
+
+class Trial(Setting):
+    """A setting that calibration tried, and the shares of replies that it judged it by."""
+
+    refused: float
+    forgotten: float
+    fluent: float
+    kept: float
+
+    @property
+    def score(self) -> float:
+        """Harmonic mean of the four."""
+        return harmonic_mean([self.refused, self.forgotten, self.fluent, self.kept])
+
+
+class Calibration(BaseModel):
+    """What was tried, and what was taken."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    curve: list[Trial]
+    chosen: Setting
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_compute(cls, document: Any) -> Any:
+        """What ``compute --json`` took stands beside the curve, not in ``chosen``."""
+        if isinstance(document, dict) and "chosen" not in document:
+            return {**document, "chosen": document}
+        return document
+
+
+class Answer(BaseModel):
+    """A reply to show: a line of ``evaluate --items``."""
+
+    model: str
+    set: str
+    index: int
+    prompt: str
+    reply: str
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -45,44 +87,45 @@ class Findings:
     """Rows of all results files, and what goes with them; ``base`` is the model that the others are compared with."""
 
     base: str
-    rows: Sequence[Record]
+    rows: Sequence[Row]
     forgotten: Sequence[str]
-    summary: Sequence[Record] = ()
-    modalities: Sequence[Record] = ()
-    gates: Sequence[Record] = ()
-    gate_quality: Sequence[Record] = ()
-    attacks: Sequence[Record] = ()
-    worst: Sequence[Record] = ()
-    not_run: Sequence[Record] = ()
-    methods: Sequence[Record] = ()
-    activations: Sequence[Record] = ()
-    calibration: Record | None = None
-    seconds: Mapping[str, float] | None = None
-    items: Sequence[Record] = ()
-    provenance: Sequence[tuple[str, str]] = ()
+    summary: Sequence[SummaryLine]
+    modalities: Sequence[ModalityGap]
+    gates: Sequence[Gates]
+    gate_quality: Sequence[GateQuality]
+    attacks: Sequence[AttackRow]
+    worst: Sequence[WorstAttack]
+    not_run: Sequence[AttackNotRun]
+    methods: Sequence[Method]
+    activations: Sequence[ActivationMap]
+    seconds: Mapping[str, float]
+    calibration: Calibration | None
+    answers: Sequence[Answer]
+    provenance: Sequence[tuple[str, str]]
 
     @property
     def models(self) -> list[str]:
         """The models, in the order of their rows."""
-        return list(dict.fromkeys(row["model"] for row in self.rows))
+        return list(dict.fromkeys(row.model for row in self.rows))
 
     @property
     def sets(self) -> list[str]:
         """The sets, in the order of their rows."""
-        return list(dict.fromkeys(row["set"] for row in self.rows))
+        return list(dict.fromkeys(row.set for row in self.rows))
 
     @property
     def kept(self) -> list[str]:
         """The sets that are not about the forgotten."""
         return [name for name in self.sets if name not in self.forgotten]
 
-    def of(self, model: str, sets: Sequence[str], task: str | None = None) -> list[Record]:
+    def of(self, model: str, sets: Sequence[str], task: str | None = None) -> list[Row]:
         """The rows of a model on these sets, of one task or of all."""
         return [
-            row
-            for row in self.rows
-            if row["model"] == model and row["set"] in sets and (task is None or row["task"] == task)
+            row for row in self.rows if row.model == model and row.set in sets and (task is None or row.task == task)
         ]
+
+
+Entry = TypeVar("Entry")
 
 
 def read_findings(
@@ -104,91 +147,73 @@ def read_findings(
     Raises:
         InputError: a file is none of these, or two files hold the same rows.
     """
-    documents = [_read(path) for path in results]
-    rows = [row for document in documents for row in document.get("rows", ())]
-    lists = {key: [entry for document in documents for entry in document.get(key, ())] for key in _LISTS}
-    if not rows and not lists["methods"]:
+    files = [read_results(path) for path in results]
+
+    def together(entries: Callable[[ResultsFile], Sequence[Entry]]) -> list[Entry]:
+        return [entry for file in files for entry in entries(file)]
+
+    rows, methods = together(lambda file: file.rows), together(lambda file: file.methods)
+    if not rows and not methods:
         raise InputError(f"{results[0]}: holds neither rows nor methods; give what `mllmeraser evaluate -o` wrote")
     _refuse_repeated(rows)
-    sets = list(dict.fromkeys(row["set"] for row in rows))
+    sets = list(dict.fromkeys(row.set for row in rows))
     unknown = [name for name in forgotten if name not in sets]
     if unknown:
         raise InputError(f"--forget-set {unknown[0]}: no rows of this set; there are {', '.join(sets)}")
-    said = {name for document in documents for name in document.get("forgotten", ())}
-    first = next((document for document in documents if document.get("rows")), {})
+    said = together(lambda file: file.forgotten)
     return Findings(
-        base=str(first.get("base", rows[0]["model"] if rows else "")),
+        base=next((file.compared_with for file in files if file.rows), ""),
         rows=rows,
         forgotten=list(forgotten) or [name for name in sets if name in said or name.lower().startswith(FORGOTTEN)],
-        summary=lists["summary"],
-        modalities=lists["modalities"],
-        gates=lists["gates"],
-        gate_quality=lists["gate_quality"],
-        attacks=lists["attacks"],
-        worst=lists["attacks_worst"],
-        not_run=lists["attacks_not_run"],
-        methods=lists["methods"],
-        activations=lists["activations"],
-        calibration=None if calibration is None else _read(calibration, "curve"),
-        seconds=next((d["seconds"] for d in documents if isinstance(d.get("seconds"), dict)), None),
-        items=() if items is None else _read_lines(items),
-        provenance=[
-            entry for path, document in zip(results, documents, strict=True) for entry in _made(path, document)
-        ],
+        summary=together(lambda file: file.summary),
+        modalities=together(lambda file: file.modalities),
+        gates=together(lambda file: file.gates),
+        gate_quality=together(lambda file: file.gate_quality),
+        attacks=together(lambda file: file.attacks),
+        worst=together(lambda file: file.attacks_worst),
+        not_run=together(lambda file: file.attacks_not_run),
+        methods=methods,
+        activations=together(lambda file: file.activations),
+        seconds=next((file.seconds for file in files if file.seconds), {}),
+        calibration=None if calibration is None else _read_calibration(calibration),
+        answers=() if items is None else _read_answers(items),
+        provenance=[entry for path, file in zip(results, files, strict=True) for entry in _made(path, file)],
     )
 
 
-def _read(path: Path, key: str | None = None) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give what `mllmeraser evaluate -o` wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("schema", 1) != 1 or (key is not None and key not in document):
-        raise InputError(f"{path}: not a document of schema 1{f' with {key!r}' if key else ''} (docs/json.md)")
-    return document
+def _read_calibration(path: Path) -> Calibration:
+    wrote = "what `mllmeraser compute --json` printed"
+    return parse(contents(path, wrote), Calibration, str(path), wrote)
 
 
-def _read_lines(path: Path) -> list[Record]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        items = [json.loads(line) for line in lines if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give what `mllmeraser evaluate --items` wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as JSON Lines ({error})") from None
-    for number, item in enumerate(items, 1):
-        missing = [key for key in _ITEM_KEYS if not isinstance(item, dict) or key not in item]
-        if missing:
-            raise InputError(
-                f"{path}, line {number}: {missing[0]}: missing; give what `mllmeraser evaluate --items` wrote"
-            )
-    return items
+def _read_answers(path: Path) -> list[Answer]:
+    wrote = "what `mllmeraser evaluate --items` wrote"
+    # At line feeds only: a string may hold U+2028, which ends no line.
+    lines = enumerate(contents(path, wrote).split(b"\n"), 1)
+    return [parse(line, Answer, f"{path}, line {number}", wrote) for number, line in lines if line.strip()]
 
 
-def _refuse_repeated(rows: Sequence[Record]) -> None:
+def _refuse_repeated(rows: Sequence[Row]) -> None:
     seen: set[tuple[str, ...]] = set()
     for row in rows:
-        missing = [key for key in _ROW_KEYS if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise InputError(f"a row without {missing[0]}: this is not what `mllmeraser evaluate -o` wrote")
-        cell = tuple(str(row[key]) for key in _ROW_KEYS[:4])
+        cell = (row.model, row.set, row.task, row.modality)
         if cell in seen:
             raise InputError(f"two rows for {' · '.join(cell)}: give results of one model and set once")
         seen.add(cell)
 
 
-def _made(path: Path, document: Record) -> list[tuple[str, str]]:
+def _made(path: Path, file: ResultsFile) -> list[tuple[str, str]]:
     """Where a results file comes from; no path and no file name, which may say more than the numbers do."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    known = [(f"sha256 of results with {_holds(document)}", digest)]
-    known += [(key, str(document[key])) for key in ("protocol", "reference", "tier") if document.get(key) is not None]
-    for what, entries in document.get("provenance", {}).items():
-        known += [(f"{what}: {key}", str(value)) for key, value in entries.items()]
-    return known
-
-
-def _holds(document: Record) -> str:
-    parts = [f"{len(document[key])} {key}" for key in ("rows", "methods", "attacks", "gates") if document.get(key)]
-    return ", ".join(parts) or "no rows"
+    parts: dict[str, Sequence[object]] = {
+        "rows": file.rows,
+        "methods": file.methods,
+        "attacks": file.attacks,
+        "gates": file.gates,
+    }
+    holds = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part) or "no rows"
+    known = [(f"sha256 of results with {holds}", hashlib.sha256(path.read_bytes()).hexdigest())]
+    said = {"protocol": file.protocol, "reference": file.reference, "tier": file.tier}
+    known += [(key, value) for key, value in said.items() if value is not None]
+    return known + [
+        (f"{what}: {key}", str(value)) for what, entries in file.provenance.items() for key, value in entries.items()
+    ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mllmeraser.judging.intervals import Interval, wilson
-from mllmeraser.report.findings import Record
+from mllmeraser.judging.results_file import Row
 
 TASKS = {"generation": "open", "cloze": "fill-in", "classification": "choice"}
 INPUTS = {"image_text": "picture", "text": "text"}
@@ -27,15 +27,17 @@ class Rate:
         return f"{percent(self.share)} ({low}–{high})"
 
 
-def pooled(rows: Sequence[Record], key: str) -> Rate | None:
-    """A rate over rows, each weighed by its n, with Wilson's interval of the whole; null without rows.
+def told(row: Row) -> float:
+    """The right answer stands in the free reply."""
+    return row.outcomes.correct
 
-    ``key`` is that of a rate of the row, or ``told``: the right answer stands in the free reply (``outcomes.correct``).
-    """
-    n = sum(row["n"] for row in rows)
+
+def pooled(rows: Sequence[Row], rate: Callable[[Row], float]) -> Rate | None:
+    """A rate over rows, each weighed by its n, with Wilson's interval of the whole; null without rows."""
+    n = sum(row.n for row in rows)
     if not n:
         return None
-    share = sum(row["n"] * (row["outcomes"]["correct"] if key == "told" else row[key]) for row in rows) / n
+    share = sum(row.n * rate(row) for row in rows) / n
     share = min(1.0, max(0.0, share))
     return Rate(share, n, wilson(share, n))
 

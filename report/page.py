@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import mllmeraser
 from mllmeraser.bundle.limits import HARNESS_WARNING, LIMITS
 from mllmeraser.judging.intervals import wilson
+from mllmeraser.judging.results_file import GateQuality, Method, ModalityGap, Row, SummaryLine
 from mllmeraser.report.figures.activations import activations
 from mllmeraser.report.figures.attacks import attacks
 from mllmeraser.report.figures.calibration import calibration
@@ -14,8 +16,8 @@ from mllmeraser.report.figures.cost import cost
 from mllmeraser.report.figures.gates import gates
 from mllmeraser.report.figures.replies import replies
 from mllmeraser.report.figures.tradeoff import tradeoff
-from mllmeraser.report.findings import Findings, Record
-from mllmeraser.report.numbers import INPUTS, TASKS, listed, number
+from mllmeraser.report.findings import Answer, Findings
+from mllmeraser.report.numbers import INPUTS, TASKS, listed, number, told
 from mllmeraser.report.parts import Answers, Figure, Page, Section, Table
 from mllmeraser.report.verdict import RULES, verdict
 
@@ -61,80 +63,82 @@ def _section(
     return Section(name, title, words, found, tables) if found or tables else None
 
 
-# Keys of docs/json.md, and what heads their column.
-_SUMMARY = {
-    "model": "model",
-    "forget_knowledge": "knows of the forgotten",
-    "forget_gap_to_reference": "gap to reference",
-    "forget_quality_ks_p": "KS p",
-    "truth_ratio": "truth ratio",
-    "utility_harmonic_mean": "utility",
-    "kept_identical": "kept, same",
-    "score": "score",
+# What heads a column, and what stands in it.
+_SUMMARY: Mapping[str, Callable[[SummaryLine], object]] = {
+    "model": lambda line: line.model,
+    "knows of the forgotten": lambda line: line.forget_knowledge,
+    "gap to reference": lambda line: line.forget_gap_to_reference,
+    "KS p": lambda line: line.forget_quality_ks_p,
+    "truth ratio": lambda line: line.truth_ratio,
+    "utility": lambda line: line.utility_harmonic_mean,
+    "kept, same": lambda line: line.kept_identical,
+    "score": lambda line: line.score,
 }
-_METHODS = {
-    "forgotten": "forgotten",
-    "refusal": "refused",
-    "options": "option known",
-    "utility": "utility",
-    "identical": "identical",
-    "harmonic_mean": "harmonic mean",
+_METHODS: Mapping[str, Callable[[Method], float | None]] = {
+    "forgotten": lambda run: run.forgotten,
+    "refused": lambda run: run.refusal,
+    "option known": lambda run: run.options,
+    "utility": lambda run: run.utility,
+    "identical": lambda run: run.identical,
+    "harmonic mean": lambda run: run.harmonic_mean,
 }
-_GATE_QUALITY = {
-    "model": "model",
-    "request": "request",
-    "layer": "block",
-    "auroc": "AUROC",
-    "true_fire_rate": "opens on the forgotten",
-    "false_fire_rate": "on others",
-    "false_fire_rate_at_95_true_fire": "on others at 95 %",
+_GATE_QUALITY: Mapping[str, Callable[[GateQuality], object]] = {
+    "model": lambda gate: gate.model,
+    "request": lambda gate: gate.request,
+    "block": lambda gate: gate.layer,
+    "AUROC": lambda gate: gate.auroc,
+    "opens on the forgotten": lambda gate: gate.true_fire_rate,
+    "on others": lambda gate: gate.false_fire_rate,
+    "on others at 95 %": lambda gate: gate.false_fire_rate_at_95_true_fire,
 }
-_MODALITIES = {
-    "model": "model",
-    "set": "set",
-    "task": "task",
-    "pairs": "pairs",
-    "both_correct": "both right",
-    "both_wrong": "both wrong",
-    "gap": "gap",
+_MODALITIES: Mapping[str, Callable[[ModalityGap], object]] = {
+    "model": lambda pairs: pairs.model,
+    "set": lambda pairs: pairs.set,
+    "task": lambda pairs: TASKS[pairs.task],
+    "pairs": lambda pairs: pairs.pairs,
+    "both right": lambda pairs: pairs.both_correct,
+    "both wrong": lambda pairs: pairs.both_wrong,
+    "gap": lambda pairs: pairs.gap,
 }
+Entry = TypeVar("Entry")
 
 
-def _tables(columns: Mapping[str, str], records: Sequence[Record], caption: str) -> list[Table]:
-    """Records as one table; a column is left out where no record has a value, and so is a table without rows."""
-    used = {key: title for key, title in columns.items() if any(record.get(key) is not None for record in records)}
-    rows = [[_cell(record.get(key)) for key in used] for record in records]
-    words = sum(isinstance(records[0][key], str) for key in used) if records else 0
-    return [Table(caption, list(used.values()), rows, words)] if rows else []
+def _tables(columns: Mapping[str, Callable[[Entry], object]], entries: Sequence[Entry], caption: str) -> list[Table]:
+    """One table; a column is left out where no entry has a value, and so is a table without entries."""
+    if not entries:
+        return []
+    found = {title: [value(entry) for entry in entries] for title, value in columns.items()}
+    used = {title: values for title, values in found.items() if any(value is not None for value in values)}
+    rows = [[_cell(value) for value in row] for row in zip(*used.values(), strict=True)]
+    return [Table(caption, list(used), rows, words=sum(isinstance(values[0], str) for values in used.values()))]
 
 
 def _methods(findings: Findings) -> list[Table]:
     """Methods by name: the mean over their runs, and half the range; a run that failed says so."""
-    by_name: dict[str, list[Record]] = {}
+    by_name: dict[str, list[Method]] = {}
     for method in findings.methods:
-        by_name.setdefault(method["name"], []).append(method)
-    used = {
-        key: title for key, title in _METHODS.items() if any(method.get(key) is not None for method in findings.methods)
-    }
+        by_name.setdefault(method.name, []).append(method)
+    used = {title: rate for title, rate in _METHODS.items() if any(rate(run) is not None for run in findings.methods)}
     rows = []
     for name, runs in by_name.items():
-        failed = sum("failed" in run for run in runs)
-        cells = [_spread([run[key] for run in runs if run.get(key) is not None]) for key in used]
+        failed = sum(run.failed is not None for run in runs)
+        cells = [_spread([rate(run) for run in runs]) for rate in used.values()]
         rows.append([name, f"{len(runs)}" + (f", {failed} failed" if failed else ""), *cells])
-    return [Table("Methods, in %", ["method", "runs", *used.values()], rows)] if rows else []
+    return [Table("Methods, in %", ["method", "runs", *used], rows)] if rows else []
 
 
-def _spread(values: Sequence[float]) -> str:
-    if not values:
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
         return "–"
-    mean, half = sum(values) / len(values), (max(values) - min(values)) / 2
+    mean, half = sum(known) / len(known), (max(known) - min(known)) / 2
     return number(100 * mean) + (f" ± {100 * half:.1f}" if half else "")
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else TASKS.get(str(value), str(value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _tasks(findings: Findings) -> Section | None:
@@ -149,22 +153,21 @@ def _tasks(findings: Findings) -> Section | None:
 
 
 def _task_table(findings: Findings, name: str) -> Table:
-    rows = [row for row in findings.rows if row["set"] == name]
-    measures = [("right", _right), ("likeliest", _likeliest), ("refused", _plain("refusal"))]
-    columns = ["task", "input", "n", "model", *(title for title, _ in measures), "same"]
-    cells = []
-    for row in sorted(rows, key=lambda row: (list(TASKS).index(row["task"]), row["modality"])):
-        base = row["model"] == findings.base
-        cells.append(
-            [
-                TASKS[row["task"]],
-                INPUTS[row["modality"]],
-                str(row["n"]),
-                row["model"],
-                *(measure(row) for _, measure in measures),
-                "" if base else number(100 * row["identical_to_base"]),
-            ]
-        )
+    rows = [row for row in findings.rows if row.set == name]
+    columns = ["task", "input", "n", "model", "right", "likeliest", "refused", "same"]
+    cells = [
+        [
+            TASKS[row.task],
+            INPUTS[row.modality],
+            str(row.n),
+            row.model,
+            _right(row),
+            number(100 * row.accuracy) if row.task == "classification" else "",
+            number(100 * row.refusal),
+            "" if row.model == findings.base else number(100 * row.identical_to_base),
+        ]
+        for row in sorted(rows, key=lambda row: (list(TASKS).index(row.task), row.modality))
+    ]
     asked = "about the forgotten" if name in findings.forgotten else "about others"
     return Table(f"{name} ({asked})", columns, _merged(cells), words=2)
 
@@ -174,33 +177,23 @@ def _merged(cells: list[list[str]]) -> list[list[str]]:
     return [["", "", "", *row[3:]] if i and cells[i - 1][:3] == row[:3] else row for i, row in enumerate(cells)]
 
 
-def _right(row: Record) -> str:
-    share = row["outcomes"]["correct"]
-    bounds = [wilson(share, row["n"])]
-    if row["task"] != "classification":  # there accuracy is another measure: the likeliest option
-        bounds.append(tuple(row["intervals"]["accuracy"]["by_subject"]))
-    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+def _right(row: Row) -> str:
+    share = told(row)
+    # In multiple choice accuracy is another measure: the likeliest option.
+    low, high = wilson(share, row.n) if row.task == "classification" else row.intervals.accuracy.widest
     return f"{number(100 * share)} ({number(100 * low)}–{number(100 * high)})"
-
-
-def _likeliest(row: Record) -> str:
-    return number(100 * row["accuracy"]) if row["task"] == "classification" else ""
-
-
-def _plain(key: str):  # type: ignore[no-untyped-def]
-    return lambda row: number(100 * row[key])
 
 
 def _attacks(findings: Findings) -> Section | None:
     worst = [
         [
-            entry["model"],
-            entry["set"],
-            str(entry["n"]),
-            number(100 * entry["plain"]),
-            f"{number(100 * entry['accuracy'])} ({'–'.join(number(100 * end) for end in entry['interval'])})",
-            entry["attack"],
-            number(100 * entry["any"]),
+            entry.model,
+            entry.set,
+            str(entry.n),
+            number(100 * entry.plain),
+            f"{number(100 * entry.accuracy)} ({'–'.join(number(100 * end) for end in entry.interval)})",
+            entry.attack,
+            number(100 * entry.any),
         ]
         for entry in findings.worst
     ]
@@ -208,7 +201,7 @@ def _attacks(findings: Findings) -> Section | None:
     tables = [Table("Right answers given away, plainly and at worst, in %", columns, worst, words=2)] if worst else []
     left: dict[tuple[str, str], list[str]] = {}
     for entry in findings.not_run:
-        left.setdefault((entry["attack"], entry["reason"]), []).append(entry["set"])
+        left.setdefault((entry.attack, entry.reason), []).append(entry.set)
     notes = [f"Not run on {', '.join(sets)}: {attack}: {reason}." for (attack, reason), sets in left.items()]
     drawn = attacks(findings)
     if not drawn and not tables:
@@ -239,13 +232,13 @@ def _provenance(findings: Findings) -> Section:
 
 
 def _answers(findings: Findings) -> list[Answers]:
-    asked: dict[tuple[str, int], list[Record]] = {}
-    for item in findings.items:
-        asked.setdefault((item["set"], item["index"]), []).append(item)
+    asked: dict[tuple[str, int], list[Answer]] = {}
+    for answer in findings.answers:
+        asked.setdefault((answer.set, answer.index), []).append(answer)
     shown: list[Answers] = []
     for name in dict.fromkeys(key[0] for key in asked):
-        of_set = [items for key, items in asked.items() if key[0] == name]
-        for items in of_set[:: max(1, -(-len(of_set) // SHOWN))]:
-            replies = [(item["model"], item["reply"], item["outcome"]) for item in items]
-            shown.append(Answers(name, items[0]["prompt"], replies))
+        of_set = [answers for key, answers in asked.items() if key[0] == name]
+        for answers in of_set[:: max(1, -(-len(of_set) // SHOWN))]:
+            replies = [(answer.model, answer.reply, answer.outcome) for answer in answers]
+            shown.append(Answers(name, answers[0].prompt, replies))
     return shown

@@ -11,11 +11,13 @@ from mllmeraser.disk.atomic import refuse_existing, write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.report.draw import save
 from mllmeraser.report.findings import read_findings
-from mllmeraser.report.page import figures, page
+from mllmeraser.report.page import figures as drawings
+from mllmeraser.report.page import page
 from mllmeraser.report.parts import Page
 from mllmeraser.report.verdict import judged_model
 from mllmeraser.report.write import FORMATS
 
+AnyPath = str | Path
 Format = Literal["html", "md", "json"]
 
 
@@ -45,30 +47,46 @@ class Report:
 
 
 def report(
-    results: Sequence[Path],
-    output: Path | None = None,
+    results: Sequence[AnyPath],
+    output: AnyPath | None = None,
     *,
     form: Format = "html",
     forgotten: Sequence[str] = (),
-    calibration: Path | None = None,
-    items: Path | None = None,
+    calibration: AnyPath | None = None,
+    items: AnyPath | None = None,
     include_samples: bool = False,
-    figures_folder: Path | None = None,
+    figures: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """Read the results, and write the page and, if a folder is given, its drawings as SVG and PNG.
+    """One page that says what evaluations found (``docs/report.md``); its ``text`` is the page.
+
+    Args:
+        results: files of ``evaluate``, of the demo, or of ``baseline``'s table.
+        output: the page is written here; by default it is only returned.
+        forgotten: the sets about the forgotten; by default those whose names begin with ``forget`` or ``test``.
+        calibration: ``calibration.json`` of a work directory.
+        items: the replies of ``evaluate --items``, shown with ``include_samples``: they are texts of the records.
+        figures: a folder for every drawing, as SVG and PNG.
 
     Raises:
         InputError: the files do not hold results, or an output cannot be written.
+
+    Example::
+
+        print(mllmeraser.report(["results.json"], "report.html").page.verdict)
     """
     if include_samples != (items is not None):
         raise InputError("--include-samples shows the replies of --items FILE: give both, or neither")
-    if output is not None:
-        refuse_existing([output], overwrite)
-    findings = read_findings(results, forgotten=forgotten, calibration=calibration, items=items)
+    written = None if output is None else Path(output)
+    refuse_existing([] if written is None else [written], overwrite)
+    findings = read_findings(
+        [Path(path) for path in results],
+        forgotten=forgotten,
+        calibration=None if calibration is None else Path(calibration),
+        items=None if items is None else Path(items),
+    )
     made = page(findings, include_samples=include_samples)
     text = FORMATS[form](made, judged_model(findings))
-    if output is not None:
-        write_atomically(output, text.encode())
-    written = [] if figures_folder is None else save(figures(made), figures_folder)
-    return Report(made, text, output, written)
+    if written is not None:
+        write_atomically(written, text.encode())
+    return Report(made, text, written, [] if figures is None else save(drawings(made), Path(figures)))

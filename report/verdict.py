@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mllmeraser.report.findings import Findings, Record
-from mllmeraser.report.numbers import Rate, listed, percent, pooled
+from mllmeraser.judging.results_file import WorstAttack
+from mllmeraser.report.findings import Findings
+from mllmeraser.report.numbers import Rate, listed, percent, pooled, told
 
 GONE, LESS = 0.05, 0.5  # of the base's right answers about the forgotten
 AS_BEFORE, ALMOST = 0.01, 0.05  # of all other questions
@@ -44,34 +45,33 @@ def verdict(findings: Findings) -> tuple[str, list[str]]:
 
 
 def _told(findings: Findings, model: str, forgotten: bool) -> Rate | None:
-    return pooled(findings.of(model, findings.forgotten if forgotten else findings.kept), "told")
+    return pooled(findings.of(model, findings.forgotten if forgotten else findings.kept), told)
 
 
-def _forgotten(findings: Findings, model: str, told: Rate, before: Rate) -> str:
-    refused = pooled(findings.of(model, findings.forgotten), "refusal")
+def _forgotten(findings: Findings, model: str, rate: Rate, before: Rate) -> str:
+    refused = pooled(findings.of(model, findings.forgotten), lambda row: row.refusal)
     assert refused is not None
     return (
-        f"Of {told.n} questions about the forgotten ({listed(findings.forgotten)}) it answers {told.words} right, "
+        f"Of {rate.n} questions about the forgotten ({listed(findings.forgotten)}) it answers {rate.words} right, "
         f"where {findings.base} answers {percent(before.share)}; {percent(refused.share)} are refused."
     )
 
 
-def _kept(findings: Findings, model: str, told: Rate, before: Rate) -> str:
+def _kept(findings: Findings, model: str, rate: Rate, before: Rate) -> str:
     rows = findings.of(model, findings.kept)
-    refused, same = pooled(rows, "refusal"), pooled(rows, "identical_to_base")
+    refused, same = pooled(rows, lambda row: row.refusal), pooled(rows, lambda row: row.identical_to_base)
     assert refused is not None and same is not None
     return (
-        f"Of {told.n} other questions ({listed(findings.kept)}) it answers {told.words} right, where {findings.base} "
+        f"Of {rate.n} other questions ({listed(findings.kept)}) it answers {rate.words} right, where {findings.base} "
         f"answers {percent(before.share)}; {percent(refused.share)} are refused, and {percent(same.share)} of the "
         f"replies are the same to the last token."
     )
 
 
 def _beneath(findings: Findings, model: str) -> list[str]:
-    rows = findings.of(model, findings.forgotten, "classification")
     knows, before = (
-        pooled(rows, "accuracy"),
-        pooled(findings.of(findings.base, findings.forgotten, "classification"), "accuracy"),
+        pooled(findings.of(name, findings.forgotten, "classification"), lambda row: row.accuracy)
+        for name in (model, findings.base)
     )
     if knows is None or before is None:
         return []
@@ -84,26 +84,25 @@ def _beneath(findings: Findings, model: str) -> list[str]:
 def _under_attack(findings: Findings, model: str) -> str:
     """The heading's end: nothing where nobody attacked."""
     worst = _worst(findings, model)
-    before = [entry["plain"] for entry in _worst(findings, findings.base)]
+    before = [entry.plain for entry in _worst(findings, findings.base)]
     if not worst or not before:
         return ""
-    most = max(entry["accuracy"] for entry in worst)
+    most = max(entry.accuracy for entry in worst)
     if most <= GONE * max(before):
         return "; the attacks get nothing more out of it"
     return "; under attack it gives " + ("most" if most > LESS * max(before) else "some") + " of the answers away"
 
 
-def _worst(findings: Findings, model: str) -> list[Record]:
-    return [entry for entry in findings.worst if entry["model"] == model and entry["set"] in findings.forgotten]
+def _worst(findings: Findings, model: str) -> list[WorstAttack]:
+    return [entry for entry in findings.worst if entry.model == model and entry.set in findings.forgotten]
 
 
 def _attacked(findings: Findings, model: str) -> list[str]:
     worst = _worst(findings, model)
     if not worst:
         return []
-    most, anyhow = max(worst, key=lambda entry: entry["accuracy"]), max(worst, key=lambda entry: entry["any"])
+    most, anyhow = max(worst, key=lambda entry: entry.accuracy), max(worst, key=lambda entry: entry.any)
     return [
-        f"Under attack: the worst one ({most['attack']}) gets {percent(most['accuracy'])} of the answers about "
-        f"{most['set']}, all of them together {percent(anyhow['any'])}; without an attack it is "
-        f"{percent(most['plain'])}."
+        f"Under attack: the worst one ({most.attack}) gets {percent(most.accuracy)} of the answers about "
+        f"{most.set}, all of them together {percent(anyhow.any)}; without an attack it is {percent(most.plain)}."
     ]

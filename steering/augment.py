@@ -12,15 +12,12 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from dataclasses import dataclass
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from mllmeraser.inference.encoding import read_image
-from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.prompts import Altered, Prompt
 from mllmeraser.records.record import Record
-
-Item = TypeVar("Item")
 
 VARIANTS = 4  # of each record
 BEGUN = 1 / 12  # the share of variants in which the reply has begun, and of those that follow another turn
@@ -85,45 +82,19 @@ EARLIER_TURNS = (
 )
 
 
-class OnDemand(Sequence[Item]):
-    """``count`` items; ``make(i)`` gives the i-th, and is asked again each time: memory stays as it is."""
+def with_variants(records: Sequence[Record], seed: str, conversations: bool) -> tuple[list[Record], list[Prompt]]:
+    """The records ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants.
 
-    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
-        self._count, self._make = count, make
+    A variant is words: its picture is changed when it is opened (:class:`mllmeraser.records.prompts.Altered`). The same
+    seed gives the same variants.
 
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self._make(i) for i in range(*index.indices(self._count))]
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._make(index)
-
-
-def with_variants(
-    records: Sequence[Record], seed: str, conversations: bool
-) -> tuple[Sequence[Record], Sequence[Prompt]]:
-    """The records ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants, each
-    made when it is asked for and the same each time.
-
-    ``conversations``: whether the chat template has room for an earlier turn.
+    Args:
+        conversations: whether the chat template has room for an earlier turn.
     """
+    turns = [record.user_turn for record in records]
     n = len(records)
-    total = (1 + VARIANTS) * n
-
-    def turn(i: int) -> Prompt:
-        plain = records[i % n].user_turn
-        return plain if i < n else _variant(plain, random.Random(f"{seed} {i}"), conversations)
-
-    return OnDemand(total, lambda i: records[i % n]), OnDemand(total, turn)
+    varied = (_variant(turns[i % n], random.Random(f"{seed} {i}"), conversations) for i in range(n, (1 + VARIANTS) * n))
+    return [*records] * (1 + VARIANTS), [*turns, *varied]
 
 
 def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:
@@ -131,9 +102,8 @@ def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:
     if image is None or rng.random() < 0.5:
         text = rng.choice(FRAMES).format(q=text)
     if image is not None:
-        image = read_image(turn)
-        for change in rng.sample(CHANGES, rng.choice((1, 2))):
-            image = change(image, rng)
+        chosen = rng.sample(CHANGES, rng.choice((1, 2)))
+        image = Altered(image, tuple(DrawnChange(change, draw(rng)) for change, draw in chosen))
     begun = rng.random()
     if begun < BEGUN:
         return Prompt(text, image, reply_start=rng.choice(REPLY_STARTS))
@@ -142,37 +112,57 @@ def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:
     return Prompt(text, image)
 
 
-def crop(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Cut up to 12 % off each side, and scale back."""
+def crop(image: Image.Image, left: float, right: float, top: float, bottom: float) -> Image.Image:
+    """Cut these shares off the sides, and scale back."""
     width, height = image.size
-    left, right = (rng.uniform(0, 0.12) * width for _ in range(2))
-    top, bottom = (rng.uniform(0, 0.12) * height for _ in range(2))
-    box = (left, top, width - right, height - bottom)
+    box = (left * width, top * height, width - right * width, height - bottom * height)
     return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
 
 
-def mirror(image: Image.Image, rng: random.Random) -> Image.Image:
+def mirror(image: Image.Image) -> Image.Image:
     """Left and right exchanged."""
     return ImageOps.mirror(image)
 
 
-def tint(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Colour, brightness and contrast by up to a quarter."""
-    for enhance in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
-        image = enhance(image).enhance(rng.uniform(0.75, 1.25))
-    return image
+def tint(image: Image.Image, colour: float, brightness: float, contrast: float) -> Image.Image:
+    """Colour, brightness and contrast times these factors."""
+    image = ImageEnhance.Color(image).enhance(colour)
+    image = ImageEnhance.Brightness(image).enhance(brightness)
+    return ImageEnhance.Contrast(image).enhance(contrast)
 
 
-def blur(image: Image.Image, rng: random.Random) -> Image.Image:
-    """A Gaussian of up to a sixtieth of the picture's side."""
-    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.0) * max(image.size) / 60))
+def blur(image: Image.Image, share: float) -> Image.Image:
+    """A Gaussian of this share of a sixtieth of the picture's side."""
+    return image.filter(ImageFilter.GaussianBlur(share * max(image.size) / 60))
 
 
-def compress(image: Image.Image, rng: random.Random) -> Image.Image:
-    """JPEG of quality 30 to 80."""
+def compress(image: Image.Image, quality: int) -> Image.Image:
+    """JPEG of this quality."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=rng.randint(30, 80))
+    image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
-CHANGES: Sequence[Callable[[Image.Image, random.Random], Image.Image]] = (crop, mirror, tint, blur, compress)
+@dataclass(frozen=True)
+class DrawnChange:
+    """A change of a picture, and the numbers that were drawn for it."""
+
+    change: Callable[..., Image.Image]
+    numbers: tuple[float, ...]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The changed picture."""
+        return self.change(image, *self.numbers)
+
+    def __repr__(self) -> str:
+        return f"{self.change.__name__}{self.numbers}"
+
+
+Draw = Callable[[random.Random], tuple[float, ...]]
+CHANGES: Sequence[tuple[Callable[..., Image.Image], Draw]] = (
+    (crop, lambda rng: tuple(rng.uniform(0, 0.12) for _ in range(4))),
+    (mirror, lambda rng: ()),
+    (tint, lambda rng: tuple(rng.uniform(0.75, 1.25) for _ in range(3))),
+    (blur, lambda rng: (rng.uniform(0.2, 1.0),)),
+    (compress, lambda rng: (rng.randint(30, 80),)),
+)

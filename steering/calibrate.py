@@ -101,7 +101,6 @@ def calibrate(
     num_layers: int,
     folds: Sequence[Fold],
     seed: int,
-    batch_size: int,
 ) -> Calibration:
     """Choose everything the recipe leaves open; what it gives is never touched.
 
@@ -124,7 +123,7 @@ def calibrate(
     ]
     if len(starts) == len(strengths) == len(shapes) == 1:
         return _chosen(starts[0], gates, [])
-    trials = Trials(checkpoint, material, gates, folds[0], seed, batch_size)
+    trials = Trials(checkpoint, material, gates, folds[0], seed)
     curve: list[Trial] = []
 
     def best_with(others: Sequence[Intervention], stage: str) -> Intervention:

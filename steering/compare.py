@@ -27,7 +27,6 @@ def compare_directions(
     own: Pairs | None,
     layers: Sequence[int],
     seed: int,
-    batch_size: int = 64,
 ) -> dict[str, dict[int, float]]:
     """cos(r_l, r'_l) at the last prompt token for every two of: matched, harmful, own; each with clean pictures, and
     the first of them also with noise and with PGD. A source that the base does not refuse is left out.
@@ -49,7 +48,7 @@ def compare_directions(
         if any(prompt.image for prompt in clean.recall):
             sources[f"{name} + noise"] = perturbed(checkpoint, clean, NOISE, seed)
             sources[f"{name} + pgd"] = perturbed(checkpoint, clean, PGD, seed)
-    found = {name: erasure_directions(checkpoint, pairs, layers, 1, batch_size) for name, pairs in sources.items()}
+    found = {name: erasure_directions(checkpoint, pairs, layers, 1) for name, pairs in sources.items()}
     return {
         f"{one} / {other}": {layer: _cosine(found[one], found[other], layer) for layer in layers}
         for one, other in combinations(found, 2)

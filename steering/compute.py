@@ -134,7 +134,6 @@ def compute(
     *,
     request_id: str = "request-1",
     seed: int = 0,
-    batch_size: int = 64,
     compare: bool = False,
 ) -> Computation:
     """The steering bundle of one removal request.
@@ -164,19 +163,17 @@ def compute(
     pairs = choose_pairs(checkpoint, forget, recipe.direction, _own(recipe), recipe.refusal_instruction, seed)
     pairs = perturbed(checkpoint, pairs, recipe.perturbation, seed)
     steps = min(pairs.refusal_length, LONGEST_STEERED_REPLY) if recipe.reply_steps == "auto" else recipe.reply_steps
-    directions = erasure_directions(checkpoint, pairs, moved_blocks, steps, batch_size)
+    directions = erasure_directions(checkpoint, pairs, moved_blocks, steps)
     with tempfile.TemporaryDirectory(prefix="mllmeraser-states-") as folder:
-        material = _material(
-            checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed, batch_size
-        )
+        material = _material(checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed)
         for layer, states in material.retain_states.items():
             refuse_constant(layer, states)
         held_out = (
             folds(material.forget, material.retain, recipe.calibration_share, seed) if recipe.calibration_share else []
         )
-        chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed, batch_size)
+        chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed)
         _keep_curve(checkpoint, chosen)
-        gates = _fit(checkpoint, material, chosen, recipe, Path(folder), batch_size)
+        gates = _fit(checkpoint, material, chosen, recipe, Path(folder))
         statistics = {
             layer: _statistics(gate, material.forget_states[layer], material.retain_states[layer], chosen, layer)
             for layer, gate in gates.items()
@@ -188,7 +185,7 @@ def compute(
     if compare:
         own = pairs if pairs.source == "own" else None
         instruction = recipe.refusal_instruction
-        cosines = compare_directions(checkpoint, forget, instruction, own, moved_blocks, seed, batch_size)
+        cosines = compare_directions(checkpoint, forget, instruction, own, moved_blocks, seed)
     return Computation(bundle, chosen, pairs, cosines)
 
 
@@ -201,7 +198,6 @@ def _material(
     recipe: Recipe,
     folder: Path,
     seed: int,
-    batch_size: int,
 ) -> Material:
     """The states that gates are fitted on: of forget in memory, of retain in files."""
     listed = len(retain)
@@ -218,8 +214,8 @@ def _material(
         forget_turns,
         retain,
         retain_turns,
-        last_prompt_states(checkpoint, forget_turns, layers, batch_size=batch_size, progress="forget states"),
-        stream(checkpoint, retain_turns, layers, folder, batch_size=batch_size, progress="retain states"),
+        last_prompt_states(checkpoint, forget_turns, layers, progress="forget states"),
+        stream(checkpoint, retain_turns, layers, folder, progress="retain states"),
         directions,
         listed,
         POSITIONS if per_token else 1,
@@ -234,7 +230,7 @@ def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
 
 
 def _fit(
-    checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path, batch_size: int
+    checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path
 ) -> dict[int, Gate]:
     """The gates, on all records; with ``sequential`` block after block on states steered at the blocks before."""
     gates: dict[int, Gate] = {}
@@ -244,10 +240,10 @@ def _fit(
         if recipe.sequential and gates:
             before = replace(chosen.intervention, where=SteeredLayers(tuple(gates), None))
             steered = steered_in_process(checkpoint, before, gates, material.directions)
-            forget = last_prompt_states(steered, material.forget_turns, [layer], batch_size=batch_size)[layer]
+            forget = last_prompt_states(steered, material.forget_turns, [layer])[layer]
             here = folder / f"steered-{layer}"
             here.mkdir()
-            retain = stream_prompt_states(steered, material.retain_turns, [layer], here, batch_size=batch_size)[layer]
+            retain = stream_prompt_states(steered, material.retain_turns, [layer], here)[layer]
         gates[layer] = fit_gate(forget, retain, chosen.gates[layer].setting)
     return gates
 

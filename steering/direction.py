@@ -21,9 +21,7 @@ from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.steering.pairs import Pairs
 
 
-def erasure_directions(
-    checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[int], steps: int, batch_size: int = 64
-) -> dict[int, Tensor]:
+def erasure_directions(checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[int], steps: int) -> dict[int, Tensor]:
     """r_l, fp64 (K, d), for each block of ``layers``; ``steps`` is K.
 
     Raises:
@@ -34,9 +32,7 @@ def erasure_directions(
         ("recall", pairs.recall, pairs.recall_replies),
         ("erasure", pairs.erasure, pairs.erasure_replies),
     ):
-        states, counts = mean_reply_states(
-            checkpoint, prompts, replies, layers, steps, batch_size=batch_size, progress=f"{name} states"
-        )
+        states, counts = mean_reply_states(checkpoint, prompts, replies, layers, steps, progress=f"{name} states")
         means.append({layer: _carried_on(rows, counts) for layer, rows in states.items()})
     recall, erasure = means
     return {layer: erasure[layer] - recall[layer] for layer in layers}

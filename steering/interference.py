@@ -73,7 +73,7 @@ class Interference:
 
 
 def interference(
-    checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Record]], batch_size: int = 64
+    checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Record]]
 ) -> Interference:
     """The gates of every bundle's requests on the forget set of every bundle.
 
@@ -104,7 +104,6 @@ def interference(
             checkpoint,
             [record.user_turn for record in records],
             layers,
-            batch_size=batch_size,
             progress=f"forget states of {_name(bundle)}",
         )
         for bundle, records in zip(bundles, forget_sets, strict=True)

@@ -30,13 +30,14 @@ from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen
 
+ATTACKED = 8  # prompts a pass of the attack at most: it keeps the activations of every block for its gradient
 
-def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int, batch_size: int = 8) -> Pairs:
+
+def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int) -> Pairs:
     """The pairs with the recall pictures perturbed; prompts without a picture stay as they are.
 
     Args:
         seed: of the noise; the attack has nothing random in it.
-        batch_size: prompts a pass of the attack; few, for it keeps every block's activations for its gradient.
 
     Raises:
         InputError: there is no picture to perturb, or the family's pictures cannot be perturbed.
@@ -47,11 +48,7 @@ def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int
         raise InputError(f"--perturbation {how}: no recall prompt has a picture; give records with pictures, or none")
     shown = [i for i, prompt in enumerate(pairs.recall) if prompt.image]
     asked, answers = [pairs.recall[i] for i in shown], [pairs.recall_replies[i] for i in shown]
-    moved = (
-        _noisy(checkpoint, asked, how, seed)
-        if how.kind == "noise"
-        else _attacked(checkpoint, asked, answers, how, batch_size)
-    )
+    moved = _noisy(checkpoint, asked, how, seed) if how.kind == "noise" else _attacked(checkpoint, asked, answers, how)
     recall = list(pairs.recall)
     for i, pixels in zip(shown, moved, strict=True):
         recall[i] = Prompt(recall[i].text, picture(pixels))
@@ -70,23 +67,22 @@ def _noisy(checkpoint: Checkpoint, prompts: Sequence[Prompt], how: Perturbation,
 
 
 def _attacked(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor], how: Perturbation, batch_size: int
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor], how: Perturbation
 ) -> list[Tensor]:
     """Each picture after the attack, in whole grey levels."""
 
-    def run(batch: list[int]) -> dict[str, Tensor]:
-        found = _attack(checkpoint, [prompts[i] for i in batch], [answers[i] for i in batch], how)
-        return {str(row): pixels.round().to(torch.uint8) for row, pixels in enumerate(found)}
+    def run(batch: list[int], shown: Sequence[Prompt]) -> dict[int, Tensor]:
+        found = _attack(checkpoint, shown, [answers[i] for i in batch], how)
+        return {row: pixels.round().to(torch.uint8) for row, pixels in enumerate(found)}
 
     def asked(batch: list[int]) -> object:
         return [list(how), [answers[i].tolist() for i in batch]]
 
     moved = [torch.empty(0)] * len(prompts)
-    for batch, found in run_passes(
-        checkpoint, "pgd", prompts, run, asked, batch_size=batch_size, progress="pgd: pictures"
-    ):
+    few = replace(checkpoint, batch_size=min(ATTACKED, checkpoint.batch_size))
+    for batch, found in run_passes(few, "pgd", prompts, run, asked, progress="pgd: pictures"):
         for row, i in enumerate(batch):
-            moved[i] = found[str(row)]
+            moved[i] = found[row]
     return moved
 
 

@@ -36,7 +36,6 @@ def stream_token_states(
     folder: Path,
     *,
     seed: int,
-    batch_size: int = 64,
     progress: str | None = None,
 ) -> dict[int, StateFile]:
     """h_l at ``POSITIONS`` positions of each prompt and the base's greedy reply to it, beside each other.
@@ -47,26 +46,23 @@ def stream_token_states(
     Raises:
         InputError: a state is not finite; the message names the prompt.
     """
-    replies = greedy_reply_ids(
-        checkpoint, prompts, max_new_tokens=LONGEST_REPLY, batch_size=batch_size, progress="retain replies"
-    )
+    replies = greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY, progress="retain replies")
     width = checkpoint.model.config.get_text_config().hidden_size
     files = {layer: StateFile(folder / f"block-{layer}", len(prompts) * POSITIONS, width) for layer in layers}
     found = run_passes(
         checkpoint,
         "token-states",
         prompts,
-        lambda rows: _states(checkpoint, [prompts[i] for i in rows], [replies[i] for i in rows], rows, layers, seed),
+        lambda rows, shown: _states(checkpoint, shown, [replies[i] for i in rows], rows, layers, seed),
         lambda rows: [sorted(layers), POSITIONS, NEAR, seed, rows, [replies[i].tolist() for i in rows]],
-        batch_size=batch_size,
         progress=progress,
     )
     for batch, read in found:
         places = [i * POSITIONS + k for i in batch for k in range(POSITIONS)]
         of_row = [i for i in batch for _ in range(POSITIONS)]
-        for name, states in read.items():
-            refuse_non_finite(int(name), prompts, of_row, states.flatten(0, 1))
-            files[int(name)].write(places, states.flatten(0, 1))
+        for layer, states in read.items():
+            refuse_non_finite(layer, prompts, of_row, states.flatten(0, 1))
+            files[layer].write(places, states.flatten(0, 1))
     return files
 
 
@@ -77,7 +73,7 @@ def _states(
     numbers: Sequence[int],
     layers: Sequence[int],
     seed: int,
-) -> dict[str, Tensor]:
+) -> dict[int, Tensor]:
     """Per block (b, POSITIONS, d)."""
     inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), replies)
     columns = [
@@ -87,7 +83,7 @@ def _states(
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, torch.tensor(columns), read):
         checkpoint.model(**inputs, use_cache=False)
-    return {str(layer): states for layer, states in read.items()}
+    return read
 
 
 def drawn_positions(start: int, end: int, rng: random.Random) -> list[int]:

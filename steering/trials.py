@@ -80,9 +80,8 @@ class Trials:
         gates: Mapping[int, Validated],
         fold: Fold,
         seed: int,
-        batch_size: int,
     ) -> None:
-        self.checkpoint, self.material, self.fold, self.batch_size = checkpoint, material, fold, batch_size
+        self.checkpoint, self.material, self.fold = checkpoint, material, fold
         self.settings = {layer: gate.setting for layer, gate in gates.items()}
         self.held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
         rng = random.Random(f"trials {seed}")
@@ -132,7 +131,7 @@ class Trials:
         return self._base[forget]
 
     def _replies(self, checkpoint: Checkpoint, turns: Sequence[Prompt]) -> list[Tensor]:
-        return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length, batch_size=self.batch_size))
+        return list(greedy_reply_ids(checkpoint, turns, max_new_tokens=self.length))
 
     def _figures(self, replies: Sequence[Tensor], kept: float) -> Figures:
         tokenizer = self.checkpoint.processor.tokenizer

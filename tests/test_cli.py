@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "steering"))
-sys.path.insert(0, str(Path(__file__).parent / "exporter"))
-
-import checkpoints
-import talker
-from transformers.utils import logging
+from builders import checkpoints, talker
+from builders.command_line import Run, document, mllmeraser
 
 from mllmeraser import cli
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
-from mllmeraser.console import console
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 
@@ -38,47 +31,6 @@ COMMANDS = (
     "report",
 )
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
-
-
-class Result(NamedTuple):
-    """What a command left."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def error(self) -> str:
-        """Its one line of complaint."""
-        lines = self.stderr.splitlines()
-        assert len(lines) == 1, self.stderr
-        assert lines[0].startswith("error: "), self.stderr
-        assert self.stdout == ""
-        return lines[0].removeprefix("error: ")
-
-
-class Run:
-    """Runs commands in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.patch = capsys, patch
-
-    def __call__(self, *arguments: object) -> Result:
-        self.capsys.readouterr()
-        self.patch.setattr(sys, "argv", ["mllmeraser", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = self.capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return Result(exit_.value.code, captured.out, captured.err)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    logging.disable_progress_bar()
-    yield Run(capsys, monkeypatch)
-    console.quiet = False
-    logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="module")
@@ -98,26 +50,6 @@ def computation(made: Path, output: Path, *more: object) -> list[object]:
     records = ["--forget", made / "forget.jsonl", "--retain", made / "retain.jsonl"]
     pairs = ["--recall", made / "recall.jsonl", "--erasure", made / "erasure.jsonl"]
     return ["compute", made / "base", *records, *pairs, *FIXED, "-o", output, *more]
-
-
-def mllmeraser(*arguments: object, cwd: Path | None = None) -> Result:
-    """Run a command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mllmeraser.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=cwd,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-def document(result: Result) -> dict[str, object]:
-    """The one JSON document on stdout, nothing else."""
-    value = json.loads(result.stdout)
-    assert isinstance(value, dict)
-    assert value["schema"] == 1
-    return value
 
 
 # ---------------------------------------------------------------------------------------------------------------- help
@@ -223,7 +155,7 @@ def test_matrices_of_the_authors_are_imported_exported_and_verified(run: Run, ma
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_what_is_signed_verifies_with_the_public_key_until_it_changes(run: Run, made: Path, tmp_path: Path) -> None:
     pytest.importorskip("model_signing", reason="the extra 'sign' is not installed")
-    from test_signing import make_key
+    from builders.signing_keys import make_key
 
     out, (private, public) = tmp_path / "out", make_key(tmp_path)
     assert run("export", made / "base", "--bundle", made / "b.safetensors", "-o", out, "--link", "copy").code == 0

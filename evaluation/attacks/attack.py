@@ -30,7 +30,6 @@ class Scene:
     others: Sequence[Record]
     protocol: Protocol
     max_new_tokens: int = 50
-    batch_size: int = 64
     seed: int = 0
 
     @property
@@ -97,7 +96,7 @@ def asked_in_other_ways(scene: Scene, variants: Variants) -> list[Reading]:
 
 def worst_of(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt]) -> list[Reading]:
     """As :func:`asked_in_other_ways`, for prompts that each belong to the record of its row."""
-    said = greedy_replies(scene.checkpoint, prompts, max_new_tokens=scene.max_new_tokens, batch_size=scene.batch_size)
+    said = greedy_replies(scene.checkpoint, prompts, max_new_tokens=scene.max_new_tokens)
     return judged(scene, rows, prompts, said)
 
 

@@ -44,7 +44,7 @@ def linear_probe(scene: Scene) -> list[Reading]:
         )
     layers = range(len(decoder_layers(scene.checkpoint)))
     turns = [scene.protocol.wording(record) for record in [*fit, *(scene.records[row] for row in tested)]]
-    states = last_prompt_states(scene.checkpoint, turns, layers, batch_size=scene.batch_size)
+    states = last_prompt_states(scene.checkpoint, turns, layers)
     labels = torch.tensor([classes.index(_answer(record)) for record in fit])
     right = [classes.index(_answer(scene.records[row])) for row in tested]
     chance = Counter(right).most_common(1)[0][1] / len(right)
@@ -101,7 +101,7 @@ def option_logit(scene: Scene) -> list[Reading]:
         list(expected_replies(prompt.text, record.options or {}).values())
         for prompt, (_, record) in zip(prompts, asked, strict=True)
     ]
-    found = option_log_likelihoods(scene.checkpoint, prompts, options, batch_size=scene.batch_size)
+    found = option_log_likelihoods(scene.checkpoint, prompts, options)
     sums: dict[int, dict[str, float]] = {}
     for (row, record), scores in zip(asked, found, strict=True):
         total = sums.setdefault(row, {})

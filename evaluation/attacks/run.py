@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mllmeraser.console import track
@@ -15,62 +15,21 @@ from mllmeraser.evaluation.attacks.wordings import PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
 from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.judging.results_file import AttackNotRun, AttackRow, Intervals, WorstAttack
 from mllmeraser.records.record import Record, subjects
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an attack got of a model on a set. ``refusal`` is null where no reply was read."""
-
-    model: str
-    set: str
-    attack: str
-    layer: int | None
-    n: int
-    accuracy: float
-    refusal: float | None
-    interval: tuple[float, float]
-    chance: float | None
-
-
-@dataclass(frozen=True)
-class Worst:
-    """The worst of the attacks that read replies, and the share of records that any of them gets."""
-
-    model: str
-    set: str
-    n: int
-    plain: float
-    attack: str
-    accuracy: float
-    interval: tuple[float, float]
-    any: float
-
-
-@dataclass(frozen=True)
-class Left:
-    """An attack that was not run, and why."""
-
-    set: str
-    attack: str
-    reason: str
 
 
 @dataclass(frozen=True)
 class Assault:
     """Everything the attacks found."""
 
-    found: tuple[Found, ...]
-    worst: tuple[Worst, ...]
-    left: tuple[Left, ...]
+    found: list[AttackRow]
+    worst: list[WorstAttack]
+    left: list[AttackNotRun]
 
-    def document(self) -> dict[str, Any]:
-        """The keys that ``evaluate --attacks`` adds to its document (docs/json.md)."""
-        return {
-            "attacks": [asdict(found) for found in self.found],
-            "attacks_worst": [asdict(worst) for worst in self.worst],
-            "attacks_not_run": [asdict(left) for left in self.left],
-        }
+    def parts(self) -> dict[str, Any]:
+        """The parts that ``evaluate --attacks`` adds to the results document (docs/json.md)."""
+        return {"attacks": self.found, "attacks_worst": self.worst, "attacks_not_run": self.left}
 
 
 def sets_to_attack(sets: Sequence[NamedSet], names: Sequence[str]) -> list[NamedSet]:
@@ -94,7 +53,6 @@ def attack(
     attacks: Sequence[Attack] = ATTACKS,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     max_new_tokens: int = 50,
-    batch_size: int = 64,
     seed: int = 0,
 ) -> Assault:
     """Every attack on every model and every set of ``victims``, ``sets`` being all that the attacker knows about.
@@ -103,9 +61,9 @@ def attack(
     """
     if not attacks or attacks[0] is not PLAIN:
         raise InputError("the first attack must be the plain question: the others are compared with it")
-    found: list[Found] = []
-    worst: list[Worst] = []
-    left: dict[tuple[str, str], Left] = {}
+    found: list[AttackRow] = []
+    worst: list[WorstAttack] = []
+    left: dict[tuple[str, str], AttackNotRun] = {}
     for named_model in models:
         checkpoint = named_model.load()
         for named in victims:
@@ -116,7 +74,6 @@ def attack(
                 _about_others(named, sets),
                 protocol,
                 max_new_tokens,
-                batch_size,
                 seed,
             )
             readings: dict[str, list[Reading]] = {}
@@ -126,13 +83,13 @@ def attack(
                 try:
                     readings[each.name] = each.run(scene)
                 except NotApplicableError as why:
-                    left[named.name, each.name] = Left(named.name, each.name, str(why))
+                    left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=str(why))
                     continue
                 if each.if_base_follows and named_model is models[0]:
                     told, before = _share(readings[each.name][0]), _share(readings[PLAIN.name][0])
                     if told < before / 2:
                         reason = f"the base itself gives {told:.0%} of the answers then, and {before:.0%} without it"
-                        left[named.name, each.name] = Left(named.name, each.name, reason)
+                        left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=reason)
                         del readings[each.name]
             of_replies = {each.name for each in attacks if each.reads_replies}
             found += [
@@ -143,7 +100,7 @@ def attack(
             replies = {name: each[0] for name, each in readings.items() if name in of_replies}
             worst.append(_worst(named_model.name, named, replies, seed))
         del checkpoint, scene
-    return Assault(tuple(found), tuple(worst), tuple(left.values()))
+    return Assault(found, worst, list(left.values()))
 
 
 def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
@@ -151,39 +108,39 @@ def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
     return [record for other in sets for record in other.records if other is not named and record.subject not in asked]
 
 
-def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies: bool, seed: int) -> Found:
+def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies: bool, seed: int) -> AttackRow:
     known = [verdict for verdict in reading.verdicts if verdict is not None]
     values = [float(verdict.correct) for verdict in known]
     who = [record.subject for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
     refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if of_replies else None
-    return Found(
-        model,
-        named.name,
-        name,
-        reading.layer,
-        len(known),
-        _share(reading),
-        refusal,
-        interval(values, who, seed),
-        reading.chance,
+    return AttackRow(
+        model=model,
+        set=named.name,
+        attack=name,
+        layer=reading.layer,
+        n=len(known),
+        accuracy=_share(reading),
+        refusal=refusal,
+        interval=interval(values, who, seed),
+        chance=reading.chance,
     )
 
 
-def _worst(model: str, named: NamedSet, replies: dict[str, Reading], seed: int) -> Worst:
+def _worst(model: str, named: NamedSet, replies: dict[str, Reading], seed: int) -> WorstAttack:
     """The attack of the greatest share on the records it applies to, and the share that some attack gets."""
     name = max(replies, key=lambda key: _share(replies[key]))
     verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
     told = [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
     found = _found(model, named, name, replies[name], True, seed)
-    return Worst(
-        model,
-        named.name,
-        len(told),
-        _share(replies[PLAIN.name]),
-        name,
-        found.accuracy,
-        found.interval,
-        sum(told) / len(told),
+    return WorstAttack(
+        model=model,
+        set=named.name,
+        n=len(told),
+        plain=_share(replies[PLAIN.name]),
+        attack=name,
+        accuracy=found.accuracy,
+        interval=found.interval,
+        any=sum(told) / len(told),
     )
 
 
@@ -197,8 +154,8 @@ def interval(values: Sequence[float], who: Sequence[str], seed: int) -> tuple[fl
 
     The bootstrap knows that a subject's records stand or fall together, but takes none of n for never.
     """
-    one, other = wilson(math.fsum(values) / len(values), len(values)), by_subject(values, who, seed=seed)
-    return min(one[0], other[0]), max(one[1], other[1])
+    independent = wilson(math.fsum(values) / len(values), len(values))
+    return Intervals(wilson=independent, by_subject=by_subject(values, who, seed=seed)).widest
 
 
 def attack_lines(assault: Assault) -> list[str]:

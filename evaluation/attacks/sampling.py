@@ -34,9 +34,8 @@ def _sampled(scene: Scene, prompts: Sequence[Prompt]) -> list[str]:
             scene.checkpoint,
             "draws",
             prompts,
-            lambda rows: _batch(scene, [prompts[i] for i in rows], rows[0]),
+            lambda rows, shown: _batch(scene, shown, rows[0]),
             lambda rows: [scene.max_new_tokens, scene.seed, rows],
-            batch_size=scene.batch_size,
         )
         for rows, drawn in found:
             texts = tokenizer.batch_decode(drawn["ids"], skip_special_tokens=True)

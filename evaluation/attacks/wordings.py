@@ -154,7 +154,7 @@ def multi_turn(scene: Scene) -> list[Reading]:
     except InputError as why:
         raise NotApplicableError(f"no second turn: {why}") from None
     turns = scene.turns
-    said = greedy_replies(scene.checkpoint, turns, max_new_tokens=scene.max_new_tokens, batch_size=scene.batch_size)
+    said = greedy_replies(scene.checkpoint, turns, max_new_tokens=scene.max_new_tokens)
     again = [
         turn._replace(text=_AGAIN.format(turn.text), earlier=((turn.text, reply),))
         for turn, reply in zip(turns, said, strict=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
-
-from mllmeraser.report.figures.theme import ACCENT, INK, MUTED, PLAIN, WIDTH, data, finished
-from mllmeraser.report.findings import Findings, Record
+from mllmeraser.judging.results_file import AttackRow
+from mllmeraser.report.figures.theme import ACCENT, INK, LEGEND, MUTED, PERCENT, PLAIN, WIDTH, finished
+from mllmeraser.report.figures.vega import category, marks, quantity, rank
+from mllmeraser.report.findings import Findings
 from mllmeraser.report.numbers import number
-from mllmeraser.report.parts import Figure, Table
+from mllmeraser.report.parts import Figure, Spec, Table
 from mllmeraser.report.verdict import judged_model
 
 
@@ -20,34 +18,33 @@ def attacks(findings: Findings) -> list[Figure]:
         return []
     made: list[Figure] = []
     for name in findings.forgotten:
-        entries = [entry for entry in findings.attacks if entry["set"] == name]
-        replies = [entry for entry in entries if entry["layer"] is None]
-        probes = [entry for entry in entries if entry["layer"] is not None]
-        if any(entry["model"] == model for entry in replies):
+        entries = [entry for entry in findings.attacks if entry.set == name]
+        replies = [entry for entry in entries if entry.layer is None]
+        probes = [entry for entry in entries if entry.layer is not None]
+        if any(entry.model == model for entry in replies):
             made.append(_replies(name, replies, findings.base, model))
-        if any(entry["model"] == model for entry in probes):
+        if any(entry.model == model for entry in probes):
             made.append(_probes(name, probes, findings.base, model))
     return made
 
 
-def _cells(entry: Record | None) -> list[str]:
+def _cells(entry: AttackRow | None) -> list[str]:
     if entry is None:
         return ["–", "–"]
-    low, high = (number(100 * end) for end in entry["interval"])
-    return [number(100 * entry["accuracy"]), f"{low}–{high}"]
+    low, high = (number(100 * end) for end in entry.interval)
+    return [number(100 * entry.accuracy), f"{low}–{high}"]
 
 
-def _replies(name: str, entries: list[Record], base: str, model: str) -> Figure:
-    order = list(dict.fromkeys(entry["attack"] for entry in entries))
-    cells = {(entry["attack"], entry["model"]): entry for entry in entries if entry["model"] in (base, model)}
+def _replies(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
+    order = list(dict.fromkeys(entry.attack for entry in entries))
+    cells = {(entry.attack, entry.model): entry for entry in entries if entry.model in (base, model)}
     rows = []
     for attack in order:
-        of = cells.get((attack, model), cells.get((attack, base)))
+        before, after = cells.get((attack, base)), cells.get((attack, model))
+        of = after or before
         assert of is not None
-        guess = "–" if of["chance"] is None else number(100 * of["chance"])
-        rows.append(
-            [attack, str(of["n"]), *_cells(cells.get((attack, base))), *_cells(cells.get((attack, model))), guess]
-        )
+        guess = "–" if of.chance is None else number(100 * of.chance)
+        rows.append([attack, str(of.n), *_cells(before), *_cells(after), guess])
     columns = ["attack", "n", base, "95 %", model, "95 %", "by guessing"]
     return Figure(
         f"attacks-{name}",
@@ -58,72 +55,57 @@ def _replies(name: str, entries: list[Record], base: str, model: str) -> Figure:
     )
 
 
-def _dots(order: list[str], entries: list[Record], base: str, model: str) -> dict[str, Any]:
+def _dots(order: list[str], entries: list[AttackRow], base: str, model: str) -> Spec:
     points = [
         {
-            "attack": entry["attack"],
-            "share": 100 * entry["accuracy"],
-            "low": 100 * entry["interval"][0],
-            "high": 100 * entry["interval"][1],
-            "judged": entry["model"] == model,
-            "chance": None if entry["chance"] is None else 100 * entry["chance"],
+            "attack": entry.attack,
+            "share": 100 * entry.accuracy,
+            "low": 100 * entry.interval[0],
+            "high": 100 * entry.interval[1],
+            "judged": entry.model == model,
+            "chance": None if entry.chance is None else 100 * entry.chance,
         }
         for entry in entries
     ]
-    y = alt.Y(
-        "attack:N",
-        sort=order,
-        title=None,
-        axis=alt.Axis(labelColor=INK, labelPadding=9, ticks=False, domain=False, grid=True),
-    )
-    x = alt.X(
-        "share:Q",
-        scale=alt.Scale(domain=[0, 100], nice=False),
-        axis=alt.Axis(values=[0, 25, 50, 75, 100], grid=False),
-        title="right answers, %",
-    )
-    of_base = alt.Chart(data([p for p in points if not p["judged"]])).mark_point(
-        filled=True, size=44, color=PLAIN, opacity=1, clip=False
-    )
-    judged = alt.Chart(data([p for p in points if p["judged"]]))
-    spans = judged.mark_rule(color=ACCENT, strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y)
-    dots = judged.mark_point(filled=True, size=60, color=ACCENT, opacity=1, clip=False).encode(x=x, y=y)
-    guesses = [p for p in points if p["chance"] is not None and p["judged"]]
-    layers = [of_base.encode(x=x, y=y), spans, dots]
+    axis = {"labelColor": INK, "labelPadding": 9, "ticks": False, "domain": False, "grid": True}
+    y = category("attack", sort=order, title=None, axis=axis)
+    steps = {"values": [0, 25, 50, 75, 100], "grid": False}
+    at = {"x": quantity("share", scale=PERCENT, axis=steps, title="right answers, %"), "y": y}
+    judged, of_base = ([point for point in points if point["judged"] is own] for own in (True, False))
+    layers = [
+        marks("point", of_base, at, filled=True, size=44, color=PLAIN, opacity=1),
+        marks("rule", judged, {"x": quantity("low"), "x2": {"field": "high"}, "y": y}, color=ACCENT, strokeWidth=1.5),
+        marks("point", judged, at, filled=True, size=60, color=ACCENT, opacity=1),
+    ]
+    guesses = [point for point in judged if point["chance"] is not None]
     if guesses:
-        tick = alt.Chart(data(guesses)).mark_tick(color=MUTED, thickness=1.5, height=12)
-        layers.insert(0, tick.encode(x=alt.X("chance:Q"), y=y))
-    return finished(alt.layer(*layers).properties(width=WIDTH - 120, height=alt.Step(19)))
+        where = {"x": quantity("chance"), "y": y}
+        layers.insert(0, marks("tick", guesses, where, color=MUTED, thickness=1.5, height=12))
+    return finished({"layer": layers, "width": WIDTH - 120, "height": {"step": 19}})
 
 
-def _probes(name: str, entries: list[Record], base: str, model: str) -> Figure:
+def _probes(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
     points = [
-        {"block": entry["layer"], "share": 100 * entry["accuracy"], "model": entry["model"]}
+        {"block": entry.layer, "share": 100 * entry.accuracy, "model": entry.model}
         for entry in entries
-        if entry["model"] in (base, model)
+        if entry.model in (base, model)
     ]
-    chance = 100 * next(entry["chance"] for entry in entries)
-    blocks = sorted({point["block"] for point in points})
-    found = {(point["block"], point["model"]): point["share"] for point in points}
-    rows = [
-        [str(block), *(number(found[block, m]) if (block, m) in found else "–" for m in (base, model))]
-        for block in blocks
-    ]
-    x = alt.X("block:O", axis=alt.Axis(labelAngle=0, grid=False), title="decoder block")
-    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(values=[0, 50, 100]), title="read right, %")
-    colour = alt.Color(
-        "model:N",
-        scale=alt.Scale(domain=[base, model], range=[PLAIN, ACCENT]),
-        legend=alt.Legend(orient="bottom", title=None, columnPadding=24),
-    )
-    lines = alt.Chart(data(points)).mark_line(point=alt.OverlayMarkDef(size=36, filled=True), strokeWidth=2)
-    guess = alt.Chart(data([{"chance": chance}])).mark_rule(color=MUTED, strokeDash=[3, 3]).encode(y="chance:Q")
-    chart = alt.layer(guess, lines.encode(x=x, y=y, color=colour)).properties(width=WIDTH - 60, height=150)
+    found = {(entry.layer, entry.model): number(100 * entry.accuracy) for entry in entries}
+    blocks = sorted({entry.layer for entry in entries if entry.layer is not None and entry.model in (base, model)})
+    rows = [[str(block), *(found.get((block, m), "–") for m in (base, model))] for block in blocks]
+    where = {
+        "x": rank("block", axis={"labelAngle": 0, "grid": False}, title="decoder block"),
+        "y": quantity("share", scale={"domain": [0, 100]}, axis={"values": [0, 50, 100]}, title="read right, %"),
+        "color": category("model", scale={"domain": [base, model], "range": [PLAIN, ACCENT]}, legend=LEGEND),
+    }
+    lines = marks("line", points, where, point={"size": 36, "filled": True}, strokeWidth=2)
+    guess = [{"chance": 100 * entry.chance} for entry in entries[:1] if entry.chance is not None]
+    guesses = marks("rule", guess, {"y": quantity("chance")}, color=MUTED, strokeDash=[3, 3])
     return Figure(
         f"probes-{name}",
         f"What a linear probe reads, {name}",
         "Answers that a linear map, fitted on other people, reads from the hidden state at each block; dashed: "
         "guesses.",
-        finished(chart),
+        finished({"layer": [guesses, lines], "width": WIDTH - 60, "height": 150}),
         Table(f"Linear probe, {name}, right in %", ["block", base, model], rows),
     )

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import altair as alt
-
-from mllmeraser.report.figures.theme import ACCENT, INK, MUTED, PLAIN, WIDTH, data, finished
-from mllmeraser.report.findings import Findings, Record
+from mllmeraser.judging.results_file import Gates
+from mllmeraser.report.figures.theme import ACCENT, INK, MUTED, PLAIN, WIDTH, finished
+from mllmeraser.report.figures.vega import category, marks, quantity
+from mllmeraser.report.findings import Findings
 from mllmeraser.report.numbers import number
-from mllmeraser.report.parts import Figure, Table
+from mllmeraser.report.parts import Figure, Spec, Table
 
 BINS = 40
 
 
 def gates(findings: Findings) -> list[Figure]:
     """One figure for each model, request and block that reads a gate."""
-    groups: dict[tuple[str, str, int], list[Record]] = {}
+    groups: dict[tuple[str, str, int], list[Gates]] = {}
     for entry in findings.gates:
-        if entry["values"]:
-            groups.setdefault((entry["model"], entry["request"], entry["layer"]), []).append(entry)
+        if entry.values:
+            groups.setdefault((entry.model, entry.request, entry.layer), []).append(entry)
     several = len({model for model, _, _ in groups}) > 1 or len({request for _, request, _ in groups}) > 1
     return [_figure(key, entries, findings.forgotten, several) for key, entries in groups.items()]
 
 
-def _figure(key: tuple[str, str, int], entries: Sequence[Record], forgotten: Sequence[str], named: bool) -> Figure:
+def _figure(key: tuple[str, str, int], entries: Sequence[Gates], forgotten: Sequence[str], named: bool) -> Figure:
     model, request, layer = key
-    threshold = entries[0]["threshold"]
+    threshold = entries[0].threshold
     rows = [_numbers(entry, threshold) for entry in entries]
     opens = "" if threshold is None else f" The line is the threshold, {threshold:.2f}: from there on it acts."
     return Figure(
@@ -41,46 +40,43 @@ def _figure(key: tuple[str, str, int], entries: Sequence[Record], forgotten: Seq
     )
 
 
-def _numbers(entry: Record, threshold: float | None) -> list[str]:
-    values = sorted(entry["values"])
+def _numbers(entry: Gates, threshold: float | None) -> list[str]:
+    values = sorted(entry.values)
     opens = "–" if threshold is None else number(100 * sum(v >= threshold for v in values) / len(values))
     spread = [f"{value:.2f}" for value in (values[0], values[len(values) // 2], values[-1])]
-    return [entry["set"], str(len(values)), *spread, opens]
+    return [entry.set, str(len(values)), *spread, opens]
 
 
-def _chart(entries: Sequence[Record], threshold: float | None, forgotten: Sequence[str]) -> dict[str, Any]:
-    everything = [value for entry in entries for value in entry["values"]] + [0.0, 1.0]
+def _chart(entries: Sequence[Gates], threshold: float | None, forgotten: Sequence[str]) -> Spec:
+    everything = [value for entry in entries for value in entry.values] + [0.0, 1.0]
     everything += [] if threshold is None else [threshold]
     low, high = math.floor(10 * min(everything)) / 10, math.ceil(10 * max(everything)) / 10
     step = (high - low) / BINS
-    room = min(150, 20 + 7 * max(len(entry["set"]) for entry in entries))  # for the names
+    room = min(150, 20 + 7 * max(len(entry.set) for entry in entries))  # for the names
     panels = []
     for entry in entries:
         counts = [0] * BINS
-        for value in entry["values"]:
+        for value in entry.values:
             counts[min(BINS - 1, int((value - low) / step))] += 1
-        most = max(counts)
         bars = [
-            {"from": low + i * step, "to": low + (i + 1) * step, "share": count / most}
+            {"from": low + i * step, "to": low + (i + 1) * step, "share": count / max(counts)}
             for i, count in enumerate(counts)
             if count
         ]
         last = entry is entries[-1]
-        x = alt.X(
-            "from:Q",
-            scale=alt.Scale(domain=[low, high], nice=False),
-            axis=alt.Axis(grid=False, labels=last, ticks=last, values=[0, 0.5, 1], title="gate" if last else None),
-        )
-        colour = ACCENT if entry["set"] in forgotten else PLAIN
-        bar = (
-            alt.Chart(data(bars))
-            .mark_bar(color=colour, binSpacing=0)
-            .encode(x=x, x2="to:Q", y=alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=None), y2=alt.Y2Datum(0))
-        )
-        name = alt.Chart(data([{"name": entry["set"]}])).mark_text(align="right", baseline="bottom", color=INK)
-        layers = [bar, name.encode(x=alt.value(-10), y=alt.value(36), text="name:N")]
+        axis = {"grid": False, "labels": last, "ticks": last, "values": [0, 0.5, 1], "title": "gate" if last else None}
+        where = {
+            "x": quantity("from", scale={"domain": [low, high], "nice": False}, axis=axis),
+            "x2": {"field": "to"},
+            "y": quantity("share", scale={"domain": [0, 1]}, axis=None),
+            "y2": {"datum": 0},
+        }
+        beside = {"x": {"value": -10}, "y": {"value": 36}, "text": category("name")}
+        layers = [
+            marks("bar", bars, where, color=ACCENT if entry.set in forgotten else PLAIN, binSpacing=0),
+            marks("text", [{"name": entry.set}], beside, align="right", baseline="bottom", color=INK),
+        ]
         if threshold is not None:
-            rule = alt.Chart(data([{"x": threshold}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-            layers.append(rule.encode(x="x:Q"))
-        panels.append(alt.layer(*layers).properties(width=WIDTH - room, height=36))
-    return finished(alt.vconcat(*panels, spacing=6))
+            layers.append(marks("rule", [{"x": threshold}], {"x": quantity("x")}, color=MUTED, strokeDash=[3, 3]))
+        panels.append({"layer": layers, "width": WIDTH - room, "height": 36})
+    return finished({"vconcat": panels, "spacing": 6})

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import altair as alt
-
-from mllmeraser.report.figures.theme import ACCENT, INK, LINE, MUTED, PLAIN, WIDTH, data, finished
+from mllmeraser.judging.results_file import Outcomes
+from mllmeraser.report.figures.theme import ACCENT, INK, LINE, MUTED, PERCENT, PLAIN, WIDTH, finished
+from mllmeraser.report.figures.vega import category, marks, quantity
 from mllmeraser.report.findings import Findings
 from mllmeraser.report.numbers import number
-from mllmeraser.report.parts import Figure, Table
+from mllmeraser.report.parts import Figure, Spec, Table
 
-# The five outcomes of docs/json.md; the last two are one colour, for both are no answers.
-_KINDS = (
-    ("right", ("correct",)),
-    ("refused", ("refusal",)),
-    ("wrong", ("wrong",)),
-    ("broken", ("unparsable", "degenerate")),
+# The five outcomes of docs/json.md; the last two are one kind, for both are no answers.
+_KINDS: tuple[tuple[str, str, Callable[[Outcomes], float]], ...] = (
+    ("right", PLAIN, lambda are: are.correct),
+    ("refused", ACCENT, lambda are: are.refusal),
+    ("wrong", LINE, lambda are: are.wrong),
+    ("broken", MUTED, lambda are: are.unparsable + are.degenerate),
 )
-_COLOURS = (PLAIN, ACCENT, LINE, MUTED)
 
 
 def replies(findings: Findings) -> Figure | None:
@@ -27,11 +26,10 @@ def replies(findings: Findings) -> Figure | None:
     for title, sets in (("the forgotten", findings.forgotten), ("everything else", findings.kept)):
         for model in findings.models:
             rows = findings.of(model, sets)
-            n = sum(row["n"] for row in rows)
+            n = sum(row.n for row in rows)
             if n:
                 shares.setdefault(title, {})[model] = {
-                    kind: sum(row["n"] * row["outcomes"][outcome] for row in rows for outcome in outcomes) / n
-                    for kind, outcomes in _KINDS
+                    kind: sum(row.n * share(row.outcomes) for row in rows) / n for kind, _, share in _KINDS
                 }
     if not shares:
         return None
@@ -44,37 +42,28 @@ def replies(findings: Findings) -> Figure | None:
         "replies",
         "What the replies are",
         "Free replies about the forgotten and about everything else; broken: empty, a loop, or not made of words.",
-        finished(alt.vconcat(*(_panel(title, models) for title, models in shares.items()), spacing=18)),
-        Table("Replies, in %", ["asked about", "model", *(kind for kind, _ in _KINDS)], numbers, words=2),
+        finished({"vconcat": [_panel(title, models) for title, models in shares.items()], "spacing": 18}),
+        Table("Replies, in %", ["asked about", "model", *(kind for kind, _, _ in _KINDS)], numbers, words=2),
     )
 
 
-def _panel(title: str, models: dict[str, dict[str, float]]) -> alt.Chart:
-    bars: list[dict[str, Any]] = []
+def _panel(title: str, models: dict[str, dict[str, float]]) -> Spec:
+    bars = []
     for model, of in models.items():
         start = 0.0
-        for kind, _ in _KINDS:
-            bars.append({"model": model, "kind": kind, "from": start, "to": start + 100 * of[kind]})
-            start += 100 * of[kind]
-    kinds = [kind for kind, _ in _KINDS]
-    chart = (
-        alt.Chart(data([bar for bar in bars if bar["to"] > bar["from"]]))
-        .mark_bar(height=12)
-        .encode(
-            x=alt.X(
-                "from:Q",
-                scale=alt.Scale(domain=[0, 100], nice=False),
-                axis=alt.Axis(values=[0, 25, 50, 75, 100], grid=False),
-                title="replies, %",
-            ),
-            x2="to:Q",
-            y=alt.Y("model:N", sort=list(models), title=None, axis=alt.Axis(labelColor=INK, ticks=False, domain=False)),
-            color=alt.Color(
-                "kind:N",
-                scale=alt.Scale(domain=kinds, range=list(_COLOURS)),
-                legend=alt.Legend(orient="top", title=None, symbolType="square"),
-            ),
-        )
-    )
-    name = alt.TitleParams(f"about {title}", fontSize=11, fontWeight="normal", color=MUTED, anchor="start")
-    return chart.properties(width=WIDTH - 90, height=alt.Step(20), title=name)
+        for kind, share in of.items():
+            if share:
+                bars.append({"model": model, "kind": kind, "from": start, "to": start + 100 * share})
+            start += 100 * share
+    colours = {"domain": [kind for kind, _, _ in _KINDS], "range": [colour for _, colour, _ in _KINDS]}
+    axis = {"values": [0, 25, 50, 75, 100], "grid": False}
+    where = {
+        "x": quantity("from", scale=PERCENT, axis=axis, title="replies, %"),
+        "x2": {"field": "to"},
+        "y": category(
+            "model", sort=list(models), title=None, axis={"labelColor": INK, "ticks": False, "domain": False}
+        ),
+        "color": category("kind", scale=colours, legend={"orient": "top", "title": None, "symbolType": "square"}),
+    }
+    name = {"text": f"about {title}", "fontSize": 11, "fontWeight": "normal", "color": MUTED, "anchor": "start"}
+    return {**marks("bar", bars, where, height=12), "width": WIDTH - 90, "height": {"step": 20}, "title": name}

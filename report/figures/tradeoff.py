@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import altair as alt
-
-from mllmeraser.report.figures.theme import ACCENT, INK, LINE, MUTED, PLAIN, WIDTH, data, finished, is_ours
+from mllmeraser.report.figures.theme import ACCENT, INK, LINE, MUTED, PERCENT, PLAIN, WIDTH, finished, is_ours
+from mllmeraser.report.figures.vega import category, if_so, marks, quantity
 from mllmeraser.report.findings import Findings
-from mllmeraser.report.numbers import number, pooled
-from mllmeraser.report.parts import Figure, Table
+from mllmeraser.report.numbers import number, pooled, told
+from mllmeraser.report.parts import Figure, Spec, Table
 from mllmeraser.report.verdict import judged_model
 
 SIDE = WIDTH - 60
@@ -46,8 +45,8 @@ def tradeoff(findings: Findings) -> Figure | None:
 def _of_models(findings: Findings) -> list[dict[str, Any]]:
     points = []
     for model in findings.models:
-        gone = pooled(findings.of(model, findings.forgotten), "told")
-        kept = pooled(findings.of(model, findings.kept), "told")
+        gone = pooled(findings.of(model, findings.forgotten), told)
+        kept = pooled(findings.of(model, findings.kept), told)
         if gone is not None and kept is not None:
             points.append(_point(model, 1 - gone.share, kept.share, "1", model == judged_model(findings)))
     return points
@@ -55,14 +54,14 @@ def _of_models(findings: Findings) -> list[dict[str, Any]]:
 
 def _of_methods(findings: Findings) -> list[dict[str, Any]]:
     """A method's runs under several seeds are one point, their mean."""
-    by_name: dict[str, list[Any]] = {}
-    for method in findings.methods:
-        if "forgotten" in method:  # a training that diverged has none
-            by_name.setdefault(method["name"], []).append(method)
+    by_name: dict[str, list[tuple[float, float]]] = {}
+    for run in findings.methods:
+        if run.forgotten is not None and run.utility is not None:  # a training that diverged has none
+            by_name.setdefault(run.name, []).append((run.forgotten, run.utility))
     points = []
     for name, runs in by_name.items():
         if name not in findings.models:
-            gone, kept = (sum(run[key] for run in runs) / len(runs) for key in ("forgotten", "utility"))
+            gone, kept = (sum(values) / len(runs) for values in zip(*runs, strict=True))
             points.append(_point(name, gone, kept, str(len(runs)), judged_model(findings) is None and is_ours(name)))
     return points
 
@@ -71,25 +70,23 @@ def _point(name: str, forgotten: float, kept: float, seeds: str, judged: bool) -
     return {"name": name, "forgotten": 100 * forgotten, "kept": 100 * kept, "seeds": seeds, "judged": judged}
 
 
-def _chart(points: list[dict[str, Any]]) -> dict[str, Any]:
-    scale = alt.Scale(domain=[0, 100], nice=False)
-    axis = alt.Axis(values=[0, 25, 50, 75, 100], grid=True)
+def _chart(points: list[dict[str, Any]]) -> Spec:
+    axis = {"values": [0, 25, 50, 75, 100], "grid": True}
     where = {
-        "x": alt.X("forgotten:Q", scale=scale, axis=axis, title="forgotten, %"),
-        "y": alt.Y("kept:Q", scale=scale, axis=axis, title="kept, %"),
+        "x": quantity("forgotten", scale=PERCENT, axis=axis, title="forgotten, %"),
+        "y": quantity("kept", scale=PERCENT, axis=axis, title="kept, %"),
     }
-    colour = alt.condition("datum.judged", alt.value(ACCENT), alt.value(PLAIN))
-    dots = alt.Chart(data(points)).mark_point(size=80, filled=True, opacity=1, clip=False)
-    layers = [dots.encode(**where, color=colour)]
-    ink = alt.condition("datum.judged", alt.value(INK), alt.value(MUTED))
+    aim = {"x": quantity("x", scale=PERCENT), "y": quantity("y", scale=PERCENT)}
+    dots, names = {**where, "color": if_so("judged", ACCENT, PLAIN)}, {**where, "color": if_so("judged", INK, MUTED)}
+    layers = [
+        marks("point", [{"x": 100, "y": 100}], aim, shape="circle", size=420, color=LINE, strokeWidth=1.5),
+        marks("point", points, dots, size=80, filled=True, opacity=1),
+    ]
     for label in _labels(points):
-        text = alt.Chart(data([label])).mark_text(
-            align=label["align"], dx=label["dx"], dy=label["dy"], baseline="middle", fontSize=FONT_SIZE
-        )
-        layers.append(text.encode(**where, text="label:N", color=ink))
-    corner = alt.Chart(data([{"x": 100, "y": 100}])).mark_point(shape="circle", size=420, color=LINE, strokeWidth=1.5)
-    aim = corner.encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=scale))
-    return finished(alt.layer(aim, *layers).properties(width=SIDE, height=SIDE))
+        place = {key: label[key] for key in ("align", "dx", "dy")}
+        text = {**names, "text": category("label")}
+        layers.append(marks("text", [label], text, baseline="middle", fontSize=FONT_SIZE, **place))
+    return finished({"layer": layers, "width": SIDE, "height": SIDE})
 
 
 def _labels(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import headers
 import pytest
-from checkpoints import contents, edit_json, make_base, make_bundle
+from builders import hostile_headers
+from builders.checkpoints import contents, edit_json, make_base, make_bundle
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
@@ -156,10 +156,10 @@ def test_a_pickle_under_the_name_of_a_shard_is_not_read_as_one(base: Path, tmp_p
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("lie", headers.LIES)
+@pytest.mark.parametrize("lie", hostile_headers.LIES)
 def test_a_header_that_lies_is_refused(base: Path, lie: str) -> None:
-    header, length = headers.LIES[lie]
-    headers.write(base / "model.safetensors", header, bytes(16), length)
+    header, length = hostile_headers.LIES[lie]
+    hostile_headers.write(base / "model.safetensors", header, bytes(16), length)
     refused(base, "not a readable safetensors file")
 
 
@@ -175,8 +175,10 @@ def test_a_missing_shard_and_a_missing_tensor_are_named(sharded: Path) -> None:
 
 def test_a_base_cannot_bring_steering_of_its_own(base: Path) -> None:
     data = bytes(16)
-    headers.write(
-        base / "model.safetensors", {"language_model.model.layers.1.steering.0.gate": headers.tensor(0, 16)}, data
+    hostile_headers.write(
+        base / "model.safetensors",
+        {"language_model.model.layers.1.steering.0.gate": hostile_headers.tensor(0, 16)},
+        data,
     )
     refused(base, "holds the steering tensor")
 

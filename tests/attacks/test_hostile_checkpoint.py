@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import headers
 import pytest
-import tiny
 import torch
-from checkpoints import edit_json
+from builders import hostile_headers, tiny
+from builders.checkpoints import edit_json
 from safetensors.torch import load_file, save_file
 
 from mllmeraser.disk.atomic import sha256_of
@@ -109,11 +108,11 @@ def test_a_forged_directory_is_rejected(exported: Path, damage: str) -> None:
     rejected(exported)
 
 
-@pytest.mark.parametrize("lie", headers.LIES)
+@pytest.mark.parametrize("lie", hostile_headers.LIES)
 @pytest.mark.parametrize("name", [STEERING, SHARD])
 def test_a_header_that_lies_is_rejected(exported: Path, name: str, lie: str) -> None:
-    header, length = headers.LIES[lie]
-    headers.write(exported / name, header, bytes(16), length)
+    header, length = hostile_headers.LIES[lie]
+    hostile_headers.write(exported / name, header, bytes(16), length)
     rejected(exported)
 
 

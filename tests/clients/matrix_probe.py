@@ -4,6 +4,7 @@
 
 DIRECTORY holds ``base``, ``export``, ``steering.json``, ``bundle.safetensors`` and two prompts. Prints a JSON list of
 ``{"check", "ok", "detail"}``. The oracle is the same code as in the tests: hooks on this version's native model.
+``PYTHONPATH`` names the folder ``tests``, where it is found.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ from typing import Any
 
 import torch
 import transformers
+from builders import oracle
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
-
-import hook_oracle as oracle
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 BEAMS = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2, "num_return_sequences": 2}

@@ -26,18 +26,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from builders import bundles, processors, tiny
+from builders.hub_cache import BASE_ID, make_cache
+
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.exporter.base import read_base
+from mllmeraser.exporter.directory import export
+from mllmeraser.inference.source import Source
+
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "exporter"), str(HERE.parent / "modeling")]
-
-import tiny  # noqa: E402
-from checkpoints import make_bundle  # noqa: E402
-from hub_cache import BASE_ID, make_cache  # noqa: E402
-from tiny_processor import processor  # noqa: E402
-
-from mllmeraser.bundle.bundle import Bundle  # noqa: E402
-from mllmeraser.exporter.directory import export  # noqa: E402
-from mllmeraser.inference.source import Source  # noqa: E402
-
 VERSIONS = ("4.57.6", "5.8.1", "5.12.1", "newest")
 TORCH = f"torch=={torch.__version__.split('+')[0]}"
 
@@ -52,11 +51,8 @@ def make_checkpoint(family: tiny.Family, directory: Path) -> None:
     prompts = {name: tiny.prompt(family, 15, 13, image=image) for name, image in (("text", False), ("picture", True))}
     how: dict[str, Any] = {"steps": 3, "positions": "last", "layers": (1, 2)}
     # Gates that are open on these prompts.
-    _, tensors = tiny.steering(model, prompts["text"], **how)
-    bundle = Bundle(
-        metadata=make_bundle(base, family=family, **how).metadata,
-        tensors={name: tensor.numpy() for name, tensor in tensors.items()},
-    )
+    section, tensors = tiny.steering(model, prompts["text"], **how)
+    bundle = bundles.bundle(read_base(Source(base)).identity, (section, tensors))
     export(Source(base), [bundle], directory / "export")
     make_cache(base, directory / "cache")
     export(Source(base), [bundle], directory / "thin", thin=True, base_id=BASE_ID)
@@ -97,7 +93,7 @@ def as_published(base: Path) -> None:
 
 def write_processor(base: Path) -> None:
     """Processor and tokenizer as published, in the form of transformers 4, which 5 reads too."""
-    whole = processor()
+    whole = processors.numbered()
     whole.save_pretrained(base)
     whole.image_processor.save_pretrained(base)  # transformers 5 leaves it out (#44623)
     settings = base / "tokenizer_config.json"
@@ -130,6 +126,7 @@ def python_of(version: str, work: Path, share_torch: bool) -> Path:
 def probe(python: Path, directory: Path, home: Path) -> list[dict[str, Any]]:
     """The checks of one family, run by this interpreter."""
     environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": ""}
+    environment["PYTHONPATH"] = str(HERE.parent)  # the oracle is in tests/builders
     command = [python, HERE / "matrix_probe.py", directory]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home)
     if done.returncode != 0:

@@ -7,8 +7,8 @@ import json
 import random
 from pathlib import Path
 
-import checkpoints
 import pytest
+from builders import checkpoints
 from PIL import Image
 
 from mllmeraser.demo.corpus import training_stream
@@ -45,9 +45,9 @@ def who(name: str) -> set[str]:
     return {question.subject for question in SETS[name]}
 
 
-def test_every_file_can_be_read_and_every_picture_is_there(data: dict[str, Path]) -> None:
-    assert data.keys() == SETS.keys()
-    for name, path in data.items():
+def test_every_file_can_be_read_and_every_picture_is_there(demo_data: dict[str, Path]) -> None:
+    assert demo_data.keys() == SETS.keys()
+    for name, path in demo_data.items():
         records = read_records(path)
         assert [record.user_turn.text for record in records] == [question.prompt for question in SETS[name]]
         for record in records:
@@ -56,24 +56,26 @@ def test_every_file_can_be_read_and_every_picture_is_there(data: dict[str, Path]
                     assert (image.size, image.mode) == ((SIZE, SIZE), "RGB")
 
 
-def test_a_seed_gives_the_same_bytes_and_another_seed_other_questions(data: dict[str, Path], tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_bytes_and_another_seed_other_questions(
+    demo_data: dict[str, Path], tmp_path: Path
+) -> None:
     again = write_data(tmp_path / "again", 0)
-    assert checkpoints.contents(tmp_path / "again") == checkpoints.contents(data["forget"].parent)
+    assert checkpoints.contents(tmp_path / "again") == checkpoints.contents(demo_data["forget"].parent)
     other = build_sets(random.Random("data 1"))
     assert [question.prompt for question in other["test"]] != [question.prompt for question in SETS["test"]]
-    assert again.keys() == data.keys()
+    assert again.keys() == demo_data.keys()
 
 
-def test_records_hold_what_a_stranger_needs_to_judge_the_replies(data: dict[str, Path]) -> None:
-    for path in data.values():
+def test_records_hold_what_a_stranger_needs_to_judge_the_replies(demo_data: dict[str, Path]) -> None:
+    for path in demo_data.values():
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             assert record["match"] and record["answer"]
             assert (record["options"] is not None) == (record["task"] == "classification")
 
 
-def test_nobody_is_forgotten_and_kept(data: dict[str, Path]) -> None:
-    refuse_overlap(read_records(data["forget"]), read_records(data["retain"]))
+def test_nobody_is_forgotten_and_kept(demo_data: dict[str, Path]) -> None:
+    refuse_overlap(read_records(demo_data["forget"]), read_records(demo_data["retain"]))
     assert who("forget") == who("forget_eval") == who("test") == {p.subject for p in world().circle("forget")}
 
 
@@ -89,8 +91,8 @@ def test_what_is_asked_about_the_fit_is_a_part_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["forget_eval", "test", "retain_fit", "retain_heldout", "celebrity", "common"])
-def test_every_set_asks_every_task_with_and_without_a_picture(data: dict[str, Path], name: str) -> None:
-    records = read_records(data[name])
+def test_every_set_asks_every_task_with_and_without_a_picture(demo_data: dict[str, Path], name: str) -> None:
+    records = read_records(demo_data[name])
     cells = {(record.task, record.modality) for record in records}
     assert cells == set(itertools.product(("generation", "cloze", "classification"), ("image_text", "text")))
     assert len(subjects(records)) >= 8

@@ -30,16 +30,16 @@ TRUSTED = {"trust_remote_code": True}
 
 
 @pytest.fixture(scope="module")
-def records(data: dict[str, Path]) -> list[Record]:
+def records(demo_data: dict[str, Path]) -> list[Record]:
     """A few of every kind, of the forgotten and of the kept."""
-    return [*read_records(data["test"])[::12], *read_records(data["retain_heldout"])[::10]]
+    return [*read_records(demo_data["test"])[::12], *read_records(demo_data["retain_heldout"])[::10]]
 
 
 @pytest.fixture(scope="module")
-def exported(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(demo_data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's base, steered without any calibration."""
     base = load(CHECKPOINT, dtype="float32")
-    forget, retain = read_records(data["forget"])[::3], read_records(data["retain"])[::6]
+    forget, retain = read_records(demo_data["forget"])[::3], read_records(demo_data["retain"])[::6]
     recipe = make_recipe("llava", {**PLAIN, "direction": "matched", "calibration_share": "0"})
     directory = tmp_path_factory.mktemp("stranger") / "steered"
     export(Source(CHECKPOINT), [compute(base, forget, retain, recipe).bundle], directory, link="copy")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.records import LETTERS, REFUSAL, some_records
 from click.testing import CliRunner, Result
-from fixtures import LETTERS, REFUSAL, some_records
 
 from mllmeraser.commands.evaluate import evaluate
 from mllmeraser.errors import InputError

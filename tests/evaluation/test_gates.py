@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import tiny
-import tiny_chat
 import torch
-from fixtures import some_records
+from builders import chat, tiny
+from builders.records import some_records
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mllmeraser.evaluation.gates import false_fire_rate
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import evaluate_models
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
@@ -30,7 +29,7 @@ PROMPTS = [record.user_turn for record in RECORDS]
 
 def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkpoint:
     """Gates that read 1, 0, 0.4 and −0.3 on the four prompts, at block 1."""
-    base = tiny_chat.checkpoint()
+    base = chat.checkpoint()
     batch = encode(base, PROMPTS, "left")
     part = tiny.steering(base.model, batch, kind=kind, shape=shape, threshold=threshold, layers=(1,), steps=2)
     return replace(base, model=tiny.steered(base.model, part), steered=True)
@@ -41,7 +40,7 @@ def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkp
 )
 @pytest.mark.parametrize("kind", ["linear", "kernel"])
 def test_a_gate_is_read_before_its_shape(shape: str, threshold: float | None, kind: str) -> None:
-    found = read_gates(steered(shape, threshold, kind), PROMPTS, batch_size=2)
+    found = read_gates(replace(steered(shape, threshold, kind), batch_size=2), PROMPTS)
     assert [[(g.request, g.layer, g.threshold) for g in gates] for gates in found] == [[("r1", 1, threshold)]] * 4
     assert [gates[0].value for gates in found] == pytest.approx([1.0, 0.0, 0.4, -0.3], abs=2e-2)
 
@@ -56,7 +55,7 @@ def test_the_reading_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
-    assert read_gates(tiny_chat.checkpoint(), PROMPTS) == [()] * 4
+    assert read_gates(chat.checkpoint(), PROMPTS) == [()] * 4
     checkpoint = steered("step", 0.5)
     checkpoint.model.config.steering_enabled = False
     assert read_gates(checkpoint, PROMPTS) == [()] * 4
@@ -64,15 +63,13 @@ def test_a_base_and_a_switched_off_checkpoint_have_none() -> None:
 
 def test_the_document_tells_how_well_they_tell() -> None:
     sets = [NamedSet("forget", RECORDS[0:1]), NamedSet("retain", RECORDS[1:])]
-    document = evaluate(
-        [NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2, batch_size=4
-    ).document()
-    forget, retain = document["gates"]
-    assert (forget["model"], forget["set"], forget["request"], forget["layer"]) == ("steered", "forget", "r1", 1)
-    assert (len(forget["values"]), len(retain["values"])) == (1, 3)
-    (quality,) = document["gate_quality"]
-    assert (quality["auroc"], quality["false_fire_rate_at_95_true_fire"]) == (1.0, 0.0)
-    assert (quality["true_fire_rate"], quality["false_fire_rate"], quality["threshold"]) == (1.0, 0.0, 0.5)
+    document = evaluate_models([NamedModel("steered", lambda: steered("step", 0.5))], sets, max_new_tokens=2).file()
+    forget, retain = document.gates
+    assert (forget.model, forget.set, forget.request, forget.layer) == ("steered", "forget", "r1", 1)
+    assert (len(forget.values), len(retain.values)) == (1, 3)
+    (quality,) = document.gate_quality
+    assert (quality.auroc, quality.false_fire_rate_at_95_true_fire) == (1.0, 0.0)
+    assert (quality.true_fire_rate, quality.false_fire_rate, quality.threshold) == (1.0, 0.0, 0.5)
 
 
 def test_false_fire_rate_by_hand() -> None:
@@ -108,5 +105,5 @@ def test_teacher_forcing_pins_the_gate_to_the_prompts_end() -> None:
     (likely, *_) = reply_likelihoods(checkpoint, [prompt, *others], [[said]] * 3)
     assert likely[0].tokens == len(ids) == 3
     assert likely[0].log_p == pytest.approx(expected, abs=1e-4)
-    base = reply_likelihoods(tiny_chat.checkpoint(), [prompt], [[said]])
+    base = reply_likelihoods(chat.checkpoint(), [prompt], [[said]])
     assert abs(base[0][0].log_p - expected) > 1e-2

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_chat
-from fixtures import some_records
+from builders import chat
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.results import Results
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import evaluate_models
 from mllmeraser.inference.loading import Checkpoint
 
 RECORDS = some_records(4)
@@ -30,7 +30,7 @@ class Counted:
         self.asked, self.stop_after = 0, 10**9
 
     def model(self, seed: int) -> Checkpoint:
-        checkpoint = tiny_chat.checkpoint(seed)
+        checkpoint = replace(chat.checkpoint(seed), batch_size=BATCH)
         generate: Callable[..., Any] = checkpoint.model.generate
 
         def counting(**inputs: Any) -> Any:
@@ -46,9 +46,7 @@ class Counted:
         models = [
             NamedModel(f"m{seed}", lambda s=seed: self.model(s), lambda s=seed: f"{digest}{s}") for seed in (0, 1)
         ]
-        return evaluate(
-            models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH, **options
-        )
+        return evaluate_models(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, **options)
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, counted: Counted)
     found = counted.run(items)
     assert counted.asked == len(RECORDS) - BATCH
     assert items.read_bytes() == whole.read_bytes()
-    assert found.document() == expected.document()
+    assert found.file() == expected.file()
     counted.asked = 0
     counted.run(items)
     assert counted.asked == 0
@@ -96,7 +94,7 @@ def test_names_may_change_and_bytes_may_not(tmp_path: Path, counted: Counted) ->
     counted.run(items)
     counted.asked = 0
     models = [NamedModel("other name", lambda: counted.model(0), lambda: "x0")]
-    evaluate(models, [NamedSet("other set", RECORDS[3:])], items=items, max_new_tokens=3, batch_size=BATCH)
+    evaluate_models(models, [NamedSet("other set", RECORDS[3:])], items=items, max_new_tokens=3)
     assert counted.asked == 0
     assert {json.loads(line)["model"] for line in items.read_text().splitlines()} == {"other name"}
     counted.run(items, digest="y")
@@ -110,7 +108,7 @@ def test_what_is_asked_is_part_of_the_key(tmp_path: Path, counted: Counted, chan
     counted.asked = 0
     models = [NamedModel("m0", lambda: counted.model(0), lambda: "x0")]
     changed = [RECORDS[0].model_copy(update=change), *RECORDS[1:]]
-    evaluate(models, [NamedSet("forget", changed)], items=items, max_new_tokens=3, batch_size=BATCH)
+    evaluate_models(models, [NamedSet("forget", changed)], items=items, max_new_tokens=3)
     assert counted.asked == 1
 
 
@@ -118,7 +116,7 @@ def test_a_model_in_memory_has_no_digest_and_is_asked_again(tmp_path: Path, coun
     items = tmp_path / "items.jsonl"
     for _ in range(2):
         models = [NamedModel("m0", lambda: counted.model(0))]
-        evaluate(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3, batch_size=BATCH)
+        evaluate_models(models, [NamedSet("forget", RECORDS)], items=items, max_new_tokens=3)
     assert counted.asked == 2 * len(RECORDS)
     assert len(items.read_text().splitlines()) == len(RECORDS)
 
@@ -154,5 +152,5 @@ def test_items_can_be_scored_as_answers_given_elsewhere(tmp_path: Path, counted:
     items = tmp_path / "items.jsonl"
     results = counted.run(items)
     answers = [read_answers(name, items) for name in ("m0", "m1")]
-    again = evaluate(answers, [NamedSet("forget", RECORDS)])
-    assert again.document() == replace(results, items=again.items).document() == results.document()
+    again = evaluate_models(answers, [NamedSet("forget", RECORDS)])
+    assert again.file() == replace(results, items=again.items).file() == results.file()

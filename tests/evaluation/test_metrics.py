@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,20 +16,19 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.modalities import forget_alignment, retain_alignment
 from mllmeraser.judging.answers import contains, refuses
 from mllmeraser.judging.intervals import by_subject, wilson
+from mllmeraser.judging.means import harmonic_mean, mean
 from mllmeraser.judging.metrics import (
     answer_probability,
     bleu,
     cannot_tell,
     choice_probability,
     contains_substring,
-    harmonic_mean,
-    ks_p_value,
     prefers_truth,
     rouge_l,
     rouge_l_recall,
     truth_ratio,
 )
-from mllmeraser.judging.ranking import auroc
+from mllmeraser.judging.ranking import auroc, ks_p_value
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,52 @@ def test_ks_of_known_samples() -> None:
     # D = 1 with four on each side: 2 of the C(8, 4) orders are as far apart.
     assert ks_p_value([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
     assert ks_p_value([5, 6, 7, 8], [1, 2, 3, 4]) == pytest.approx(2 / 70)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="needs scores on both sides"):
         ks_p_value([], [1])
+    with pytest.raises(InputError, match="a score is not a number"):
+        ks_p_value([math.nan], [1])
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "modulus", "up", "expected"),
+    [
+        (1, 1, 101, 1, 1.0),
+        (3, 5, 101, 30, 0.2857142857142857),
+        (12, 12, 1009, 200, 0.031436056203858066),
+        (20, 33, 1009, 100, 0.1829113307041121),
+        (60, 60, 10007, 1500, 0.027628318680706847),
+        (150, 91, 1000003, 100000, 0.42065981510227535),
+        (400, 384, 1000003, 100000, 0.0010823303623111672),
+        # Many equal values on both sides:
+        (12, 12, 5, 1, 0.8689816711757754),
+        (60, 45, 7, 1, 0.35504808666772125),
+        (400, 384, 11, 1, 0.0578243454727837),
+    ],
+)
+def test_ks_is_that_of_scipy(n: int, m: int, modulus: int, up: int, expected: float) -> None:
+    """Figures of ``scipy.stats.ks_2samp(…, method="exact")``, scipy 1.17.1."""
+    values = [pow(i, 7, modulus) for i in range(1, n + 1)]
+    reference = [pow(i, 11, modulus) + up for i in range(1, m + 1)]
+    assert ks_p_value(values, reference) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_ks_is_a_count_of_orders(values: list[int], reference: list[int]) -> None:
+    """Of all orders in which n and m different values may lie, those whose D is at least that of the data."""
+
+    def apart(one: Sequence[int], other: Sequence[int]) -> Fraction:
+        share = [[Fraction(sum(v <= x for v in side), len(side)) for x in (*one, *other)] for side in (one, other)]
+        return max(abs(a - b) for a, b in zip(*share, strict=True))
+
+    n, places = len(values), range(len(values) + len(reference))
+    orders = [apart(one, [p for p in places if p not in one]) for one in itertools.combinations(places, n)]
+    found = sum(d >= apart(values, reference) for d in orders) / len(orders)
+    assert ks_p_value(values, reference) == pytest.approx(found, rel=1e-12)
+
+
+def test_mean_is_over_what_is_known() -> None:
+    assert mean([1.0, None, 0.5]) == 0.75
+    assert mean([None]) is mean([]) is None
 
 
 def test_alignment_shows_what_is_in_one_modality_only() -> None:

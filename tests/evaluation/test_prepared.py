@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures import some_records
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet, models_from
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
-from mllmeraser.evaluation.run import evaluate
+from mllmeraser.evaluation.run import evaluate_models
 
 RECORDS = some_records(2)
 
@@ -26,16 +26,18 @@ def test_a_reply_a_line_is_enough(tmp_path: Path) -> None:
     (model,) = models_from([str(path)])
     assert isinstance(model, NamedAnswers)
     assert model.name == "api"
-    found = {row["task"]: row for row in evaluate([model], [NamedSet("s", RECORDS)]).rows()}
-    assert (found["generation"]["accuracy"], found["cloze"]["accuracy"]) == (1.0, 1.0)
-    assert found["classification"]["choice"]["accuracy_named"] == 1.0
-    assert found["classification"]["accuracy"] == 0.0  # by likelihood, which nobody gave
-    assert found["cloze"]["probability"] is None
+    found = {row.task: row for row in evaluate_models([model], [NamedSet("s", RECORDS)]).rows()}
+    assert (found["generation"].accuracy, found["cloze"].accuracy) == (1.0, 1.0)
+    assert found["classification"].choice.accuracy_named == 1.0
+    assert found["classification"].accuracy == 0.0  # by likelihood, which nobody gave
+    assert found["cloze"].probability is None
 
 
 def test_likelihoods_are_taken_where_they_are_given(tmp_path: Path) -> None:
     line = {"set": "s", "index": 0, "reply": "?", "answer": [-2.0, 2], "perturbed": [[-4.0, 2], [-8.0, 2]]}
-    (item,) = evaluate([read_answers("m", write(tmp_path / "m.jsonl", [line]))], [NamedSet("s", RECORDS[:1])]).items
+    (item,) = evaluate_models(
+        [read_answers("m", write(tmp_path / "m.jsonl", [line]))], [NamedSet("s", RECORDS[:1])]
+    ).items
     assert item.probability == pytest.approx(0.36788, abs=1e-5)  # e⁻¹
     assert item.truth_ratio == pytest.approx(0.13534, abs=1e-5)  # e^((−2 − 4)/2 + 1)
 
@@ -62,4 +64,4 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_a_record_without_an_answer_is_named(tmp_path: Path) -> None:
     answers = read_answers("m", write(tmp_path / "m.jsonl", [{"set": "s", "index": 0, "reply": "a"}]))
     with pytest.raises(InputError, match="holds no answer to record 1 of set s"):
-        evaluate([answers], [NamedSet("s", RECORDS[:2])])
+        evaluate_models([answers], [NamedSet("s", RECORDS[:2])])

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fixtures import REFUSAL, always, reply, right, some_records
+from builders.records import REFUSAL, always, reply, right, some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from
-from mllmeraser.evaluation.items import OUTCOMES, Reply, is_readable
-from mllmeraser.evaluation.results import Results, Row
-from mllmeraser.evaluation.run import evaluate, score_replies
+from mllmeraser.evaluation.items import Reply, is_readable
+from mllmeraser.evaluation.results import Results
+from mllmeraser.evaluation.run import evaluate_models, score_replies
 from mllmeraser.evaluation.table import WIDTH, plain_text, summary_lines
+from mllmeraser.judging.results_file import OUTCOMES, Row
 
 RECORDS = some_records()
 FORGET = NamedSet("forget", RECORDS)
@@ -38,7 +39,7 @@ def results() -> Results:
 
 
 def row(results: Results, model: str, task: str) -> Row:
-    return next(row for row in results.rows() if row["model"] == model and row["task"] == task)
+    return next(row for row in results.rows() if row.model == model and row.task == task)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_a_fixture_of_known_rank_lands_there(
     results: Results, task: str, model: str, accuracy: float, refusal: float, outcome: str
 ) -> None:
     found = row(results, model, task)
-    assert (found["accuracy"], found["refusal"]) == (accuracy, refusal)
-    assert found["outcomes"] == {name: float(name == outcome) for name in OUTCOMES}
+    assert (found.accuracy, found.refusal) == (accuracy, refusal)
+    assert found.outcomes.model_dump() == {name: float(name == outcome) for name in OUTCOMES}
 
 
 @pytest.mark.parametrize(
@@ -78,24 +79,24 @@ def test_multiple_choice_of_known_rank(
     results: Results, model: str, accuracy: float, named: float, refusal: float
 ) -> None:
     found = row(results, model, "classification")
-    assert found["accuracy"] == accuracy
-    assert found["choice"]["accuracy_named"] == named
+    assert found.accuracy == accuracy
+    assert found.choice is not None and found.choice.accuracy_named == named
     if model != "leak":  # its text, "… request. A", names a letter, not the job that is looked for
-        assert found["refusal"] == refusal
+        assert found.refusal == refusal
 
 
 def test_identical_to_base_is_one_for_the_base_and_compares_tokens(results: Results) -> None:
-    assert {r["identical_to_base"] for r in results.rows() if r["model"] == "vanilla"} == {1.0}
-    assert row(results, "refuse-all", "cloze")["identical_to_base"] == 0.0
+    assert {r.identical_to_base for r in results.rows() if r.model == "vanilla"} == {1.0}
+    assert row(results, "refuse-all", "cloze").identical_to_base == 0.0
     said = [Reply("same words", (1, 2), FLAT) for _ in RECORDS]
     other = [Reply("same words", (1, 3), FLAT) for _ in RECORDS]
-    assert {
-        r["identical_to_base"] for r in score_replies({"a": said, "b": other}, [FORGET]).rows() if r["model"] == "b"
-    } == {0.0}
+    assert {r.identical_to_base for r in score_replies({"a": said, "b": other}, [FORGET]).rows() if r.model == "b"} == {
+        0.0
+    }
 
 
 def test_the_document_has_the_promised_keys(results: Results) -> None:
-    document = json.loads(json.dumps(results.document("DIR"), allow_nan=False))
+    document = json.loads(json.dumps(results.file(output="DIR").document(), allow_nan=False))
     told = {"schema", "protocol", "base", "reference", "tier", "forgotten", "output"}
     assert set(document) == told | {"rows", "gates", "gate_quality", "modalities", "summary"}
     assert (document["schema"], document["base"], document["output"]) == (1, "vanilla", "DIR")
@@ -113,11 +114,11 @@ def test_the_document_has_the_promised_keys(results: Results) -> None:
             assert set(intervals) == {"wilson", "by_subject"}
             low, high = intervals["by_subject"]
             assert low - 1e-12 <= found[name] <= high + 1e-12
-    assert "output" not in results.document()
+    assert "output" not in results.file().document()
 
 
 def test_the_document_holds_no_text_of_a_record_and_the_items_do(results: Results) -> None:
-    document = json.dumps(results.document())
+    document = json.dumps(results.file().document())
     assert not any(record.question in document or f'"{record.subject}"' in document for record in RECORDS)
     lines = list(results.item_lines())
     assert len(lines) == len(RECORDS) * len(REPLIES)
@@ -128,7 +129,7 @@ def test_the_document_holds_no_text_of_a_record_and_the_items_do(results: Result
 def test_rows_come_by_model_set_task_and_modality() -> None:
     sets = [NamedSet("one", RECORDS[:3]), NamedSet("two", RECORDS[3:6])]
     said = [right(record) for record in RECORDS[:6]]
-    found = [(r["model"], r["set"], r["task"]) for r in score_replies({"b": said, "a": said}, sets).rows()]
+    found = [(r.model, r.set, r.task) for r in score_replies({"b": said, "a": said}, sets).rows()]
     tasks = ("generation", "cloze", "classification")
     assert found == [(m, s, t) for m in ("b", "a") for s in ("one", "two") for t in tasks]
 
@@ -150,13 +151,13 @@ def test_the_table_is_plain_and_narrow(results: Results) -> None:
 
 def test_the_summary_is_a_line_a_model() -> None:
     sets = [NamedSet("forget", RECORDS[:12]), NamedSet("retain", RECORDS[12:])]
-    summary = score_replies(REPLIES, sets, reference="stranger").document()["summary"]
+    summary = score_replies(REPLIES, sets, reference="stranger").file().summary
     found = summary_lines(summary)
     assert max(map(len, found[:-1])) <= WIDTH
     (vanilla,) = [line.split() for line in found if line.startswith("vanilla")]
     assert vanilla[1:3] == ["100.0", "100.0"]
     assert vanilla[-1] == "–"  # nothing was weighed that a truth ratio could be made of
-    kept_only = score_replies(REPLIES, [NamedSet("retain", RECORDS)]).document()["summary"]
+    kept_only = score_replies(REPLIES, [NamedSet("retain", RECORDS)]).file().summary
     assert summary_lines(kept_only) == []
 
 
@@ -177,7 +178,7 @@ def test_a_wrong_call_is_one_line_before_anything_is_loaded() -> None:
         ([model("a")], [NamedSet("none", [])], "holds no record"),
     ]:
         with pytest.raises(InputError, match=said) as error:
-            evaluate(models, sets)
+            evaluate_models(models, sets)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="1 replies to 24 records"):
         score_replies({"a": [right(RECORDS[0])]}, [FORGET])

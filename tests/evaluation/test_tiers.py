@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fixtures import some_records
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import SIDECARS, contents, edit_json, make_base, make_bundle
+from builders.checkpoints import SIDECARS, contents, edit_json, make_base, make_bundle
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
@@ -127,7 +127,9 @@ def test_several_bundles_become_several_requests(base: Path, tmp_path: Path) -> 
     for i, bundle in enumerate(bundles):
         for name, tensor in bundle.tensors.items():
             _, _, _, layer, leaf = name.split(".")
-            assert torch.equal(tensors[f"language_model.model.layers.{layer}.steering.{i}.{leaf}"], tensor)
+            assert torch.equal(
+                tensors[f"language_model.model.layers.{layer}.steering.{i}.{leaf}"], torch.from_numpy(tensor)
+            )
     assert len(tensors) == sum(len(bundle.tensors) for bundle in bundles)
     assert verify(tmp_path / "out").ok
 

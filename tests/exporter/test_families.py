@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-import tiny
+from builders import tiny
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from mllmeraser.exporter import layout

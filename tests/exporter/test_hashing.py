@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import make_base, make_bundle
+from builders.checkpoints import make_base, make_bundle
 from click.testing import CliRunner
 
 from mllmeraser.bundle.bundle import Bundle, save_bundle

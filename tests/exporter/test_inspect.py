@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoints import edit_json, make_bundle
+from builders.checkpoints import edit_json, make_bundle
 
 from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.disk.atomic import sha256_of

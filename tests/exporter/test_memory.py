@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import export_7b
+import pytest
 from random_bundle import kernel_bundle
 
 from mllmeraser.bundle.bundle import save_bundle

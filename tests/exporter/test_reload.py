@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tiny
 import torch
-from checkpoints import make_bundle
+from builders import tiny
+from builders.checkpoints import make_bundle
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source

@@ -9,25 +9,14 @@ import pytest
 
 pytest.importorskip("model_signing", reason="the extra 'sign' is not installed")
 
-from checkpoints import contents
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from builders.checkpoints import contents
+from builders.signing_keys import make_key
 
 from mllmeraser.errors import InputError, VerificationError
 from mllmeraser.exporter.signing import SIGNATURE, check_signature, sign
 from mllmeraser.exporter.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-
-
-def make_key(folder: Path, name: str = "key") -> tuple[Path, Path]:
-    """A private and a public key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return private, public
 
 
 @pytest.fixture

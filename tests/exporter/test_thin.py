@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from checkpoints import edit_json, make_base, make_bundle
-from hub_cache import BASE_ID, REVISION, make_cache
+from builders import tiny
+from builders.checkpoints import edit_json, make_base, make_bundle
+from builders.hub_cache import BASE_ID, REVISION, make_cache
 from torch import Tensor
 
 from mllmeraser.errors import InputError

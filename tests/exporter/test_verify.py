@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from checkpoints import edit_json, make_base, make_bundle
+from builders import tiny
+from builders.checkpoints import edit_json, make_base, make_bundle
 from safetensors.torch import load_file, save_file
 
 from mllmeraser.disk.atomic import sha256_of

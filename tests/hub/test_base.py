@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoints import contents
-from hub_server import BASE, FakeHub, Fault
+from builders.checkpoints import contents
+from builders.hub_server import BASE, FakeHub, Fault
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference.source import resolve

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from card_documents import row, write_results
-from hub_server import BASE, NEW, TOKEN, FakeHub
+from builders.card_results import row, write_results
+from builders.hub_server import BASE, NEW, TOKEN, FakeHub
 from huggingface_hub import ModelCard
 
 from mllmeraser.bundle.limits import LIMITS
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.card_results import read_results
+from mllmeraser.exporter.card_results import read_comparisons
 from mllmeraser.exporter.hub import push
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
@@ -24,8 +24,8 @@ def card_of(hub: FakeHub) -> ModelCard:
     return ModelCard(hub.repos[NEW].files["README.md"].data.decode())
 
 
-def test_the_card_is_what_the_hub_expects(hub: FakeHub, exported: Path, published: str, tmp_path: Path) -> None:
-    pushed = push(exported, NEW, results=write_results(tmp_path / "results.json", ["forget", "retain_heldout"]))
+def test_the_card_is_what_the_hub_expects(hub: FakeHub, hub_export: Path, published: str, tmp_path: Path) -> None:
+    pushed = push(hub_export, NEW, results=write_results(tmp_path / "results.json", ["forget", "retain_heldout"]))
     card = card_of(hub)
     data = card.data.to_dict()
     assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "image-text-to-text")
@@ -48,38 +48,38 @@ def test_the_card_is_what_the_hub_expects(hub: FakeHub, exported: Path, publishe
     assert data["model-index"][0]["name"] == "steered"
 
 
-def test_the_manifest_lists_the_card_that_was_pushed(hub: FakeHub, exported: Path, tmp_path: Path) -> None:
-    plain = push(exported, NEW)
-    pushed = push(exported, NEW, results=write_results(tmp_path / "results.json", ["forget"]))
+def test_the_manifest_lists_the_card_that_was_pushed(hub: FakeHub, hub_export: Path, tmp_path: Path) -> None:
+    plain = push(hub_export, NEW)
+    pushed = push(hub_export, NEW, results=write_results(tmp_path / "results.json", ["forget"]))
     assert {step.name for step in pushed.steps if step.action != "keep"} == {"README.md", "mllmeraser.json"}
     assert pushed.tag == plain.tag  # the same model, with another card
     files = hub.repos[NEW].files
     assert json.loads(files["mllmeraser.json"].data)["files"]["README.md"]["sha256"] == files["README.md"].sha256
 
 
-def test_without_results_the_card_says_that_nothing_was_measured(hub: FakeHub, exported: Path) -> None:
-    push(exported, NEW)
+def test_without_results_the_card_says_that_nothing_was_measured(hub: FakeHub, hub_export: Path) -> None:
+    push(hub_export, NEW)
     assert "Not measured here." in card_of(hub).text
     assert "model-index" not in card_of(hub).data.to_dict()
 
 
-def test_names_that_may_name_somebody_are_not_on_the_card(hub: FakeHub, exported: Path, tmp_path: Path) -> None:
+def test_names_that_may_name_somebody_are_not_on_the_card(hub: FakeHub, hub_export: Path, tmp_path: Path) -> None:
     """A set is called as its file is, a model as its directory."""
     results = write_results(tmp_path / "canary.json", ["canary-quillfeather", "forget", "canary2"], ["canary-model"])
-    push(exported, NEW, results=results)
+    push(hub_export, NEW, results=results)
     card = card_of(hub)
     assert re.search(r"\| set A \|.*\n\| forget \|.*\n\| set B \|", card.text)
     for data in (blob.data for blob in hub.repos[NEW].files.values()):
         assert b"canary" not in data and str(tmp_path).encode() not in data
 
 
-def test_no_token_leaves_in_any_body(hub: FakeHub, exported: Path) -> None:
-    push(exported, NEW)
+def test_no_token_leaves_in_any_body(hub: FakeHub, hub_export: Path) -> None:
+    push(hub_export, NEW)
     for request, body in hub.requests:
         assert TOKEN.encode() not in body and TOKEN not in request
-        assert str(exported.parent).encode() not in body, request
+        assert str(hub_export.parent).encode() not in body, request
     for blob in hub.repos[NEW].files.values():  # what a commit carries is encoded
-        assert TOKEN.encode() not in blob.data and str(exported.parent).encode() not in blob.data
+        assert TOKEN.encode() not in blob.data and str(hub_export.parent).encode() not in blob.data
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_results_that_say_something_else_are_refused(tmp_path: Path, change: dic
     path = write_results(tmp_path / "results.json", ["forget"])
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=complaint):
-        read_results(path)
+        read_comparisons(path)
 
 
 def test_results_that_are_not_there_are_a_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"results\.json of mllmeraser evaluate"):
-        read_results(tmp_path / "nothing.json")
+    with pytest.raises(InputError, match=r"No such file or directory; give what `mllmeraser evaluate -o` wrote"):
+        read_comparisons(tmp_path / "nothing.json")

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from checkpoints import contents
-from hub_server import BASE, NEW, FakeHub, Fault, Kind
+from builders.checkpoints import contents
+from builders.hub_server import BASE, NEW, FakeHub, Fault, Kind
 from huggingface_hub import HfApi
 
 from mllmeraser.errors import MllmEraserError, VerificationError
@@ -25,18 +25,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushing, "verify", lambda directory: Verification(()))
 
 
-def state(hub: FakeHub, exported: Path) -> str:
+def state(hub: FakeHub, hub_export: Path) -> str:
     """absent, empty, or complete; anything else is half."""
     if NEW not in hub.repos:
         return "absent"
     names = hub.repos[NEW].files.keys() - {".gitattributes"}
-    return {0: "empty", len(contents(exported)): "complete"}.get(len(names), "half")
+    return {0: "empty", len(contents(hub_export)): "complete"}.get(len(names), "half")
 
 
 @pytest.mark.parametrize(("kind", "times"), [("500", 1), ("cut", 1), ("cut after", 1), ("500", 99)])
-def test_a_fault_at_every_request(hub: FakeHub, exported: Path, quick: None, kind: Kind, times: int) -> None:
+def test_a_fault_at_every_request(hub: FakeHub, hub_export: Path, quick: None, kind: Kind, times: int) -> None:
     hub.repos[BASE].gated = "auto"
-    pushing.push(exported, NEW)
+    pushing.push(hub_export, NEW)
     asked = list(dict.fromkeys(request for request, _ in hub.requests))
     assert len(asked) >= 12
     failed = []
@@ -45,25 +45,25 @@ def test_a_fault_at_every_request(hub: FakeHub, exported: Path, quick: None, kin
         fault = Fault(f"^{re.escape(request)}$", kind, times)
         hub.faults = [fault]
         try:
-            pushing.push(exported, NEW)
+            pushing.push(hub_export, NEW)
         except MllmEraserError as error:
             failed.append(request)
             assert "\n" not in str(error) and "SIGNATURE" not in str(error), error
             assert isinstance(error, VerificationError) or re.search("run the same|nothing was written", str(error))
         assert fault.times < times  # it did strike
-        before = state(hub, exported)
+        before = state(hub, hub_export)
         assert before in ("absent", "empty", "complete"), (request, before)
         assert NEW not in hub.repos or hub.repos[NEW].private
         hub.faults = []
-        pushed = pushing.push(exported, NEW)
-        assert state(hub, exported) == "complete" and hub.repos[NEW].gated == "auto"
+        pushed = pushing.push(hub_export, NEW)
+        assert state(hub, hub_export) == "complete" and hub.repos[NEW].gated == "auto"
         assert len(hub.repos[NEW].commits) == 2 and hub.repos[NEW].tags[pushed.tag].oid == pushed.revision
     assert f"POST /api/models/{NEW}/commit/main" in failed
     assert failed == asked or times == 1  # the client itself tries some again; a fault that stays is always reported
 
 
 def test_ctrl_c_in_the_middle_leaves_an_empty_private_repository(
-    hub: FakeHub, exported: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, hub_export: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_commit = HfApi.create_commit
 
@@ -73,11 +73,11 @@ def test_ctrl_c_in_the_middle_leaves_an_empty_private_repository(
 
     monkeypatch.setattr(HfApi, "create_commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pushing.push(exported, NEW)
-    assert state(hub, exported) == "empty" and hub.repos[NEW].private
+        pushing.push(hub_export, NEW)
+    assert state(hub, hub_export) == "empty" and hub.repos[NEW].private
     assert "empty and private; no half of it is visible; run the same command again" in " ".join(
         capsys.readouterr().err.split()
     )
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
-    pushing.push(exported, NEW)
-    assert state(hub, exported) == "complete"
+    pushing.push(hub_export, NEW)
+    assert state(hub, hub_export) == "complete"

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from card_documents import write_results
-from checkpoints import contents
-from hub_server import BASE, NEW, FakeHub
+from builders.card_results import write_results
+from builders.checkpoints import contents
+from builders.hub_server import BASE, NEW, FakeHub
 from huggingface_hub import ModelCard
 
 from mllmeraser.errors import InputError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from card_documents import write_results
-from checkpoints import contents, make_bundle
-from hub_server import BASE, NEW, STRANGER, Blob, FakeHub
+from builders.card_results import write_results
+from builders.checkpoints import contents, make_bundle
+from builders.hub_server import BASE, NEW, STRANGER, Blob, FakeHub
 from huggingface_hub import ModelCard, snapshot_download
 
 from mllmeraser.errors import InputError, MllmEraserError, VerificationError
@@ -22,11 +22,11 @@ COMMITS, WRITES = r"POST .*/commit/", r"^(POST|PUT|DELETE) "
 
 
 def test_everything_arrives_in_one_private_commit_and_base_shards_are_copied(
-    hub: FakeHub, exported: Path, base_directory: Path, published: str
+    hub: FakeHub, hub_export: Path, base_directory: Path, published: str
 ) -> None:
-    before = contents(exported)
-    pushed = push(exported, NEW)
-    assert contents(exported) == before  # nothing local is changed
+    before = contents(hub_export)
+    pushed = push(hub_export, NEW)
+    assert contents(hub_export) == before  # nothing local is changed
     repo = hub.repos[NEW]
     assert repo.private and hub.calls(COMMITS) == 1 and len(repo.commits) == 2  # the first is the Hub's own
     assert repo.tags[pushed.tag].oid == repo.commits[-1].oid == pushed.revision
@@ -43,17 +43,17 @@ def test_everything_arrives_in_one_private_commit_and_base_shards_are_copied(
     assert pushed.size("copy") == sum(len(before[name]) for name in shards)
 
 
-def test_what_was_pushed_verifies_when_it_is_fetched(hub: FakeHub, exported: Path, base_directory: Path) -> None:
-    pushed = push(exported, NEW)
+def test_what_was_pushed_verifies_when_it_is_fetched(hub: FakeHub, hub_export: Path, base_directory: Path) -> None:
+    pushed = push(hub_export, NEW)
     fetched = Path(snapshot_download(NEW, revision=pushed.tag))
     checked = verify(fetched, base_directory)
     assert checked.ok, [check for check in checked.checks if not check.ok]
 
 
-def test_a_dry_run_says_what_a_push_does_and_writes_nothing(hub: FakeHub, exported: Path) -> None:
-    planned = push(exported, NEW, dry_run=True)
+def test_a_dry_run_says_what_a_push_does_and_writes_nothing(hub: FakeHub, hub_export: Path) -> None:
+    planned = push(hub_export, NEW, dry_run=True)
     assert NEW not in hub.repos and hub.calls(WRITES) == 0
-    pushed = push(exported, NEW)
+    pushed = push(hub_export, NEW)
     assert planned.document() == {**pushed.document(), "revision": None, "dry_run": True}
     repo = hub.repos[NEW]
     sizes = {name: len(blob.data) for name, blob in repo.files.items() if name != ".gitattributes"}
@@ -64,10 +64,10 @@ def test_a_dry_run_says_what_a_push_does_and_writes_nothing(hub: FakeHub, export
 
 
 def test_pushing_again_changes_nothing_and_a_later_export_replaces_all_of_it(
-    hub: FakeHub, exported: Path, base_directory: Path, published: str, tmp_path: Path
+    hub: FakeHub, hub_export: Path, base_directory: Path, published: str, tmp_path: Path
 ) -> None:
-    first = push(exported, NEW)
-    again = push(exported, NEW)
+    first = push(hub_export, NEW)
+    again = push(hub_export, NEW)
     assert again.revision == first.revision and {step.action for step in again.steps} == {"keep"}
     assert hub.calls(COMMITS) == 1
     hub.repos[NEW].files["stale.safetensors"] = Blob(b"of an earlier push", True)
@@ -79,35 +79,35 @@ def test_pushing_again_changes_nothing_and_a_later_export_replaces_all_of_it(
     assert later.tag != first.tag and hub.repos[NEW].tags.keys() == {first.tag, later.tag}
 
 
-def test_a_repository_of_something_else_is_left_alone(hub: FakeHub, exported: Path) -> None:
+def test_a_repository_of_something_else_is_left_alone(hub: FakeHub, hub_export: Path) -> None:
     """Not least because a loader would find its weights, un-erased."""
     hub.add(NEW, {"model.safetensors": b"of somebody"}, private=True)
     with pytest.raises(InputError, match=r"holds model\.safetensors.*another repository"):
-        push(exported, NEW)
+        push(hub_export, NEW)
     assert hub.calls(WRITES) == 0
 
 
-def test_a_public_repository_needs_public(hub: FakeHub, exported: Path) -> None:
+def test_a_public_repository_needs_public(hub: FakeHub, hub_export: Path) -> None:
     hub.add(NEW, {}, private=False)
     with pytest.raises(InputError, match=r"exists and is public.*--public"):
-        push(exported, NEW)
+        push(hub_export, NEW)
     assert hub.calls(WRITES) == 0
-    assert not push(exported, NEW, public=True).private
+    assert not push(hub_export, NEW, public=True).private
 
 
-def test_public_comes_last(hub: FakeHub, exported: Path) -> None:
-    pushed = push(exported, NEW, public=True)
+def test_public_comes_last(hub: FakeHub, hub_export: Path) -> None:
+    pushed = push(hub_export, NEW, public=True)
     assert not pushed.private and not hub.repos[NEW].private
     assert hub.requests[-1][0] == f"PUT /api/models/{NEW}/settings"
     assert hub.calls(r"PUT .*/settings") == 1
 
 
-def test_the_gate_of_the_base_is_there_before_any_file(hub: FakeHub, exported: Path) -> None:
+def test_the_gate_of_the_base_is_there_before_any_file(hub: FakeHub, hub_export: Path) -> None:
     hub.repos[BASE].gated = "manual"
     card = hub.repos[BASE].files["README.md"].data
     terms = "---\nextra_gated_prompt: 'Say who: and why'\nextra_gated_fields:\n  Affiliation: text\n"
     hub.repos[BASE].files["README.md"] = Blob(card.replace(b"---\n", terms.encode(), 1), False)
-    pushed = push(exported, NEW, public=True)
+    pushed = push(hub_export, NEW, public=True)
     assert pushed.gated == hub.repos[NEW].gated == "manual"
     order = [request for request, _ in hub.requests]
     assert order.index(f"PUT /api/models/{NEW}/settings") < order.index(f"POST /api/models/{NEW}/preupload/main")
@@ -117,56 +117,56 @@ def test_the_gate_of_the_base_is_there_before_any_file(hub: FakeHub, exported: P
     assert "**Access.** The base asks for access (manual approval)" in card_text
 
 
-def test_what_is_private_stays_private(hub: FakeHub, exported: Path) -> None:
+def test_what_is_private_stays_private(hub: FakeHub, hub_export: Path) -> None:
     hub.repos[BASE].private = True
     with pytest.raises(InputError, match=f"base {BASE} is private"):
-        push(exported, NEW, public=True)
+        push(hub_export, NEW, public=True)
     del hub.repos[BASE]
     with pytest.raises(InputError, match=f"base {BASE} cannot be found"):
-        push(exported, NEW, public=True)
+        push(hub_export, NEW, public=True)
     assert hub.calls(WRITES) == 0
-    pushed = push(exported, NEW)  # a private push needs no base; its shards are uploaded
+    pushed = push(hub_export, NEW)  # a private push needs no base; its shards are uploaded
     assert pushed.private and pushed.size("copy") == 0 and "cannot be found" in pushed.warnings[0]
 
 
 def test_the_base_is_uploaded_where_the_hub_cannot_copy_it(
-    hub: FakeHub, exported: Path, capsys: pytest.CaptureFixture[str]
+    hub: FakeHub, hub_export: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.no_duplicates = True
-    push(exported, NEW)
+    push(hub_export, NEW)
     assert "cannot copy" in capsys.readouterr().err
     assert hub.calls(COMMITS) == 1 and len(hub.uploaded()) > 3
 
 
-def test_a_file_that_differs_from_the_base_is_never_copied(hub: FakeHub, exported: Path) -> None:
+def test_a_file_that_differs_from_the_base_is_never_copied(hub: FakeHub, hub_export: Path) -> None:
     """Names do not count, hashes do."""
     shard = next(name for name in hub.repos[BASE].files if name.endswith(".safetensors"))
     hub.repos[BASE].files[shard] = Blob(b"other weights under this name", True)
-    assert {step.name: step.action for step in push(exported, NEW).steps}[shard] == "upload"
+    assert {step.name: step.action for step in push(hub_export, NEW).steps}[shard] == "upload"
 
 
-def test_a_directory_that_does_not_verify_is_not_pushed(hub: FakeHub, exported: Path) -> None:
-    (exported / "LICENSE").write_text("another licence")
+def test_a_directory_that_does_not_verify_is_not_pushed(hub: FakeHub, hub_export: Path) -> None:
+    (hub_export / "LICENSE").write_text("another licence")
     with pytest.raises(VerificationError, match=r"file LICENSE.*not pushed"):
-        push(exported, NEW)
+        push(hub_export, NEW)
     assert not hub.requests
 
 
-def test_another_sha256_on_the_hub_is_an_error_and_nothing_becomes_public(hub: FakeHub, exported: Path) -> None:
+def test_another_sha256_on_the_hub_is_an_error_and_nothing_becomes_public(hub: FakeHub, hub_export: Path) -> None:
     for name in ("mllmeraser-steering.safetensors", "config.json"):  # a large file and a small one
         hub.wrong_sha = {f"{NEW}/{name}"}
         with pytest.raises(VerificationError, match=f"{name} is not what was sent"):
-            push(exported, NEW, public=True)
+            push(hub_export, NEW, public=True)
         assert hub.repos[NEW].private and not hub.repos[NEW].tags
 
 
 def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(
-    hub: FakeHub, exported: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, hub_export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import HfApi
 
     preupload = HfApi.preupload_lfs_files
-    push(exported, NEW)
+    push(hub_export, NEW)
     hub.repos[NEW].commit({**hub.repos[NEW].files, "LICENSE": Blob(b"x", False)})
 
     def meanwhile(self: HfApi, *args: object, **kwargs: object) -> None:
@@ -175,7 +175,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(
 
     monkeypatch.setattr(HfApi, "preupload_lfs_files", meanwhile)
     with pytest.raises(MllmEraserError, match=r"A commit has happened since|412"):
-        push(exported, NEW)
+        push(hub_export, NEW)
     assert "theirs.txt" in hub.repos[NEW].files
 
 
@@ -186,14 +186,14 @@ def test_a_repository_needs_a_name(hub: FakeHub, tmp_path: Path, repo_id: str) -
     assert not hub.requests
 
 
-def test_who_may_not_write_is_told_so(hub: FakeHub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_write_is_told_so(hub: FakeHub, hub_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(MllmEraserError, match="hf auth login"):
-        push(exported, NEW)
+        push(hub_export, NEW)
     hub.add(NEW, {}, private=False)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     with pytest.raises(MllmEraserError, match="allowed to write"):
-        push(exported, NEW, public=True)
+        push(hub_export, NEW, public=True)
     assert hub.repos[NEW].files.keys() == {".gitattributes"}
 
 
@@ -217,17 +217,17 @@ def test_a_thin_checkpoint_is_pushed_without_weights(hub: FakeHub, published: st
     assert verify(Path(snapshot_download(NEW, revision=pushed.tag))).ok
 
 
-def test_a_signed_directory_travels_byte_for_byte(hub: FakeHub, exported: Path, tmp_path: Path) -> None:
-    (exported / "model.sig").write_text("a signature of every file")
-    push(exported, NEW)
+def test_a_signed_directory_travels_byte_for_byte(hub: FakeHub, hub_export: Path, tmp_path: Path) -> None:
+    (hub_export / "model.sig").write_text("a signature of every file")
+    push(hub_export, NEW)
     remote = {name: blob.data for name, blob in hub.repos[NEW].files.items() if name != ".gitattributes"}
-    assert remote == contents(exported)
+    assert remote == contents(hub_export)
     with pytest.raises(InputError, match="signed"):
-        push(exported, NEW, results=write_results(tmp_path / "results.json", ["forget"]))
+        push(hub_export, NEW, results=write_results(tmp_path / "results.json", ["forget"]))
 
 
-def test_sharing_a_name_with_the_base_is_no_accident(hub: FakeHub, exported: Path, base_directory: Path) -> None:
+def test_sharing_a_name_with_the_base_is_no_accident(hub: FakeHub, hub_export: Path, base_directory: Path) -> None:
     """The base's own repository is somebody's."""
     hub.repos[BASE].private = True
     with pytest.raises(InputError, match="another repository"):
-        push(exported, BASE)
+        push(hub_export, BASE)

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import talker
-import tiny
 import torch
-from hub_server import BASE, NEW, TOKEN, FakeHub, publish
+from builders import talker, tiny
+from builders.hub_server import BASE, NEW, TOKEN, FakeHub, publish
 from safetensors.torch import load_file
 from transformers.utils import logging
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from checkpoints import make_bundle
-from hub_server import BASE, FakeHub
+from builders import tiny
+from builders.checkpoints import make_bundle
+from builders.hub_server import BASE, FakeHub
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source

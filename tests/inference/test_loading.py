@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import checkpoints
 import pytest
-import talker
 import torch
 import transformers
+from builders import checkpoints, talker
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from builders import talker
+from PIL import Image
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
-
-import talker
-
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.passes import run_passes
 from mllmeraser.inference.replies import greedy_reply_ids
+from mllmeraser.records.prompts import Altered, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def checkpoint(base: Path) -> Checkpoint:
 def rooms(checkpoint: Checkpoint, most: int, tried: list[int] | None = None) -> list[list[int]]:
     """The batches that pass where no more than ``most`` prompts fit; ``tried`` gets the size of every attempt."""
 
-    def run(rows: list[int]) -> dict[str, torch.Tensor]:
+    def run(rows: list[int], shown: list[Prompt]) -> dict[str, torch.Tensor]:
         if tried is not None:
             tried.append(len(rows))
         if len(rows) > most:
@@ -42,7 +46,7 @@ def rooms(checkpoint: Checkpoint, most: int, tried: list[int] | None = None) -> 
         return {"rows": torch.tensor(rows)}
 
     prompts = [prompt for prompt in talker.prompts() if prompt.image is None] * 3
-    return [rows for rows, _ in run_passes(checkpoint, "test", prompts, run, lambda rows: None, batch_size=8)]
+    return [rows for rows, _ in run_passes(replace(checkpoint, batch_size=8), "test", prompts, run, lambda rows: None)]
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_left_out(checkpoint: Checkpoint) -> None:
@@ -64,10 +68,50 @@ def test_a_single_prompt_that_does_not_fit_is_one_line(checkpoint: Checkpoint) -
 
 def test_the_replies_do_not_depend_on_the_size_of_the_batches(checkpoint: Checkpoint) -> None:
     first, *others = (
-        greedy_reply_ids(checkpoint, talker.prompts(), max_new_tokens=6, batch_size=size) for size in (1, 2, 64)
+        greedy_reply_ids(replace(checkpoint, batch_size=size), talker.prompts(), max_new_tokens=6)
+        for size in (1, 2, 64)
     )
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+class Made(Sequence[Prompt]):
+    """Prompts that are made when they are asked for, and count how often."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts, self.times = prompts, Counter[int]()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < len(self):
+            self.times[index] += 1
+        return self.prompts[index]
+
+
+def test_each_prompt_is_made_once_a_pass_and_each_picture_opened_once(
+    checkpoint: Checkpoint, base: Path, tmp_path: Path
+) -> None:
+    """Also where the pass is remembered: what a picture is, is known without opening it."""
+    opened = Counter[str]()
+
+    @dataclass(frozen=True)
+    class Counted:
+        name: str
+
+        def __call__(self, image: Image.Image) -> Image.Image:
+            opened[self.name] += 1
+            return image
+
+    pictures = [Altered(talker.picture(i), (Counted(f"{i}"),)) for i in range(5)]
+    asked = Made([Prompt("Who is this?", picture) for picture in pictures] + [Prompt("Who?", None)] * 3)
+    for run in (replace(checkpoint, batch_size=2), load(base, work_dir=tmp_path, batch_size=2)):
+        opened.clear()
+        asked.times.clear()
+        last_prompt_states(run, asked, [1])
+        assert opened == {f"{i}": 1 for i in range(5)}
+        assert asked.times == dict.fromkeys(range(8), 1)
 
 
 def test_two_processes_compute_the_bundle_of_one(base: Path, tmp_path: Path) -> None:

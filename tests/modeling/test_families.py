@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
+from builders import oracle, tiny
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from mllmeraser.modeling_patches import configuration_mllmeraser as configuration
@@ -22,19 +20,6 @@ NEW = 5
 def family(request: pytest.FixtureRequest) -> tiny.Family:
     chosen: tiny.Family = request.param
     return chosen
-
-
-@functools.cache
-def _base(family: tiny.Family) -> PreTrainedModel:
-    return tiny.model(family)
-
-
-@pytest.fixture
-def base(family: tiny.Family) -> PreTrainedModel:
-    model = _base(family)
-    if family.startswith("qwen"):
-        model.model.rope_deltas = None  # Qwen remembers it from the last picture it saw
-    return model
 
 
 def greedy(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
@@ -53,49 +38,54 @@ def test_every_table_names_every_family() -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("image", [True, False])
 @torch.no_grad()
-def test_a_forward_equals_the_oracle(base: PreTrainedModel, family: tiny.Family, image: bool, side: Any) -> None:
+def test_a_forward_equals_the_oracle(base_model: PreTrainedModel, family: tiny.Family, image: bool, side: Any) -> None:
     batch = tiny.prompt(family, 15, 13, 14, image=image, side=side)
     for part in (
-        tiny.steering(base, batch, steps=1, positions="all"),
-        tiny.steering(base, batch, steps=3, positions="last", kind="kernel", shape="step", threshold=0.5, gate_layer=0),
+        tiny.steering(base_model, batch, steps=1, positions="all"),
+        tiny.steering(
+            base_model, batch, steps=3, positions="last", kind="kernel", shape="step", threshold=0.5, gate_layer=0
+        ),
     ):
-        model = tiny.steered(base, part)
-        native, plain = model(**batch).logits, base(**batch).logits
-        assert torch.equal(native, oracle.logits(base, *part, batch))
+        model = tiny.steered(base_model, part)
+        native, plain = model(**batch).logits, base_model(**batch).logits
+        assert torch.equal(native, oracle.logits(base_model, *part, batch))
         assert not torch.equal(native[0], plain[0])
         model.config.steering_enabled = False
         assert torch.equal(model(**batch).logits, plain)
 
 
-def test_a_reply_equals_the_oracle(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_a_reply_equals_the_oracle(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 15, 13)
-    part = tiny.steering(base, batch, steps=3)
-    model, expected = tiny.steered(base, part), oracle.generate(base, *part, batch, max_new_tokens=NEW, do_sample=False)
+    part = tiny.steering(base_model, batch, steps=3)
+    model, expected = (
+        tiny.steered(base_model, part),
+        oracle.generate(base_model, *part, batch, max_new_tokens=NEW, do_sample=False),
+    )
     assert torch.equal(greedy(model, batch), expected)
     assert torch.equal(greedy(model, batch, use_cache=False), expected)
     assert torch.equal(greedy(model, batch, cache_implementation="static", disable_compile=True), expected)
-    assert not torch.equal(greedy(base, batch), expected)
+    assert not torch.equal(greedy(base_model, batch), expected)
 
 
 def test_a_reply_to_a_picture_is_the_same_from_every_cache_and_beside_other_rows(
-    base: PreTrainedModel, family: tiny.Family
+    base_model: PreTrainedModel, family: tiny.Family
 ) -> None:
     batch = tiny.prompt(family, 15, 15, image=True)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=3))
     cached = greedy(model, batch)
     assert torch.equal(cached, greedy(model, batch, cache_implementation="static", disable_compile=True))
     twice = greedy(model, batch, num_return_sequences=2, num_beams=2)
     assert torch.equal(twice, greedy(model, batch, num_return_sequences=2, num_beams=2))
-    assert not torch.equal(cached, greedy(base, batch))
-    closed = tiny.steered(base, tiny.steering(base, batch, shape="dead-zone", threshold=0.5, steps=3))
-    assert torch.equal(greedy(closed, batch)[1], greedy(base, batch)[1])
+    assert not torch.equal(cached, greedy(base_model, batch))
+    closed = tiny.steered(base_model, tiny.steering(base_model, batch, shape="dead-zone", threshold=0.5, steps=3))
+    assert torch.equal(greedy(closed, batch)[1], greedy(base_model, batch)[1])
 
 
 @torch.no_grad()
-def test_scoring_a_reply_equals_generating_it(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_scoring_a_reply_equals_generating_it(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 15, 15)
-    part = tiny.steering(base, batch, steps=3)
-    model = tiny.steered(base, part)
+    part = tiny.steering(base_model, batch, steps=3)
+    model = tiny.steered(base_model, part)
     out = model.generate(**batch, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
     labels = out.sequences.clone()
     labels[:, :15] = -100
@@ -107,34 +97,34 @@ def test_scoring_a_reply_equals_generating_it(base: PreTrainedModel, family: tin
 
 @torch.no_grad()
 def test_it_loads_strictly_and_saves_and_loads_again(
-    base: PreTrainedModel, family: tiny.Family, code_cache: None, tmp_path: Path
+    base_model: PreTrainedModel, family: tiny.Family, code_cache: None, tmp_path: Path
 ) -> None:
     batch = tiny.prompt(family, 15, 13, image=True)
-    part = tiny.steering(base, batch, steps=2)
-    expected = tiny.steered(base, part)(**batch).logits
-    directory = tiny.export(base, part, tmp_path / "exported")
+    part = tiny.steering(base_model, batch, steps=2)
+    expected = tiny.steered(base_model, part)(**batch).logits
+    directory = tiny.export(base_model, part, tmp_path / "exported")
     model = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True)
     assert torch.equal(model(**batch).logits, expected)
     loaded = dict(model.named_parameters())
-    for name, tensor in base.named_parameters():
+    for name, tensor in base_model.named_parameters():
         assert torch.equal(loaded[name], tensor), name
     model.save_pretrained(tmp_path / "saved")
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     assert torch.equal(again(**batch).logits, expected)
     off = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True, steering_enabled=False)
-    assert torch.equal(off(**batch).logits, base(**batch).logits)
+    assert torch.equal(off(**batch).logits, base_model(**batch).logits)
 
 
 @pytest.mark.filterwarnings("ignore")  # the native class warns of the foreign model_type before it fails
-def test_it_fails_closed(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
-    part = tiny.steering(base, tiny.prompt(family, 15))
-    directory = tiny.export(base, part, tmp_path / "exported")
+def test_it_fails_closed(base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
+    part = tiny.steering(base_model, tiny.prompt(family, 15))
+    directory = tiny.export(base_model, part, tmp_path / "exported")
     steered_class(family).from_pretrained(directory).save_pretrained(tmp_path / "saved")
     for where in (directory, tmp_path / "saved"):
         with pytest.raises(ValueError, match="trust_remote_code"):
             AutoModelForImageTextToText.from_pretrained(where, trust_remote_code=False)
         with pytest.raises(OSError, match=r"no file named model\.safetensors"):
-            type(base).from_pretrained(where)
+            type(base_model).from_pretrained(where)
     file = directory / "mllmeraser-steering.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -6,10 +6,9 @@ import copy
 import itertools
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
+from builders import oracle, tiny
 from transformers import PreTrainedModel
 
 SHAPES = [("identity", None), ("clip", None), ("dead-zone", 0.3), ("step", 0.5)]
@@ -46,38 +45,40 @@ def test_kernel_gate_equals_the_oracle(llava: PreTrainedModel, shape: Any, gate_
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
-def test_padding_and_modality(base: PreTrainedModel, family: tiny.Family, side: Any, image: bool) -> None:
+def test_padding_and_modality(base_model: PreTrainedModel, family: tiny.Family, side: Any, image: bool) -> None:
     batch = tiny.prompt(family, 9, 7, 6, image=image, side=side)
-    part = tiny.steering(base, batch, positions="last", steps=3)
-    native = tiny.steered(base, part)(**batch).logits
-    assert torch.equal(native, oracle.logits(base, *part, batch))
-    assert not torch.equal(native[0], base(**batch).logits[0])
+    part = tiny.steering(base_model, batch, positions="last", steps=3)
+    native = tiny.steered(base_model, part)(**batch).logits
+    assert torch.equal(native, oracle.logits(base_model, *part, batch))
+    assert not torch.equal(native[0], base_model(**batch).logits[0])
 
 
 @torch.no_grad()
-def test_mixed_lengths_give_each_row_what_it_gets_alone(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_mixed_lengths_give_each_row_what_it_gets_alone(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 6, side="right")
-    model = tiny.steered(base, tiny.steering(base, batch, steps=2))
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=2))
     together = model(**batch).logits
     alone = model(input_ids=batch["input_ids"][1:, :6]).logits
     torch.testing.assert_close(together[1:, :6], alone, rtol=1e-5, atol=1e-5)  # other shapes, other summation order
 
 
 @torch.no_grad()
-def test_one_token_prompt(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_one_token_prompt(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 1)
-    part = tiny.steering(base, batch, positions="last")
-    native = tiny.steered(base, part)(**batch).logits
-    assert torch.equal(native, oracle.logits(base, *part, batch))
-    assert not torch.equal(native, base(**batch).logits)
+    part = tiny.steering(base_model, batch, positions="last")
+    native = tiny.steered(base_model, part)(**batch).logits
+    assert torch.equal(native, oracle.logits(base_model, *part, batch))
+    assert not torch.equal(native, base_model(**batch).logits)
 
 
 @torch.no_grad()
-def test_only_the_steered_block_and_later_change_and_by_exactly_the_delta(base: PreTrainedModel, family: Any) -> None:
+def test_only_the_steered_block_and_later_change_and_by_exactly_the_delta(
+    base_model: PreTrainedModel, family: Any
+) -> None:
     batch = tiny.prompt(family, 9, 7)
-    part = tiny.steering(base, batch, shape="step", threshold=0.5, layers=(2,), strength=1.0)
-    plain = base(**batch, output_hidden_states=True).hidden_states  # [0] is the embedding
-    moved = tiny.steered(base, part)(**batch, output_hidden_states=True).hidden_states
+    part = tiny.steering(base_model, batch, shape="step", threshold=0.5, layers=(2,), strength=1.0)
+    plain = base_model(**batch, output_hidden_states=True).hidden_states  # [0] is the embedding
+    moved = tiny.steered(base_model, part)(**batch, output_hidden_states=True).hidden_states
     for block in (0, 1):
         assert torch.equal(moved[block + 1], plain[block + 1])
     direction = part[1]["requests.0.layers.2.direction"][0]
@@ -86,17 +87,17 @@ def test_only_the_steered_block_and_later_change_and_by_exactly_the_delta(base: 
 
 
 @torch.no_grad()
-def test_two_requests_equal_the_sum_of_each(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_two_requests_equal_the_sum_of_each(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7, 8)
-    one = tiny.steering(base, batch, layers=(2,), steps=2)
-    two = tiny.steering(base, batch, layers=(2,), positions="last", kind="kernel", seed=5)
+    one = tiny.steering(base_model, batch, layers=(2,), steps=2)
+    two = tiny.steering(base_model, batch, layers=(2,), positions="last", kind="kernel", seed=5)
     plain, first, second, both = (
         model(**batch, output_hidden_states=True).hidden_states[3]
         for model in (
-            base,
-            tiny.steered(base, one),
-            tiny.steered(base, two),
-            tiny.steered(base, tiny.merged(one, two)),
+            base_model,
+            tiny.steered(base_model, one),
+            tiny.steered(base_model, two),
+            tiny.steered(base_model, tiny.merged(one, two)),
         )
     )
     torch.testing.assert_close(both - plain, (first - plain) + (second - plain), rtol=1e-5, atol=1e-5)
@@ -105,10 +106,10 @@ def test_two_requests_equal_the_sum_of_each(base: PreTrainedModel, family: tiny.
 
 
 @torch.no_grad()
-def test_off_equals_the_base_bit_for_bit(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_off_equals_the_base_bit_for_bit(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    model = tiny.steered(base, tiny.merged(*[tiny.steering(base, batch, steps=2, seed=s) for s in (3, 4)]))
-    plain = base(**batch).logits
+    model = tiny.steered(base_model, tiny.merged(*[tiny.steering(base_model, batch, steps=2, seed=s) for s in (3, 4)]))
+    plain = base_model(**batch).logits
     assert not torch.equal(model(**batch).logits, plain)
     model.config.steering_strength = 0.0
     assert torch.equal(model(**batch).logits, plain)
@@ -123,10 +124,12 @@ def test_off_equals_the_base_bit_for_bit(base: PreTrainedModel, family: tiny.Fam
 
 
 @torch.no_grad()
-def test_a_row_whose_gate_is_closed_equals_the_base_bit_for_bit(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_a_row_whose_gate_is_closed_equals_the_base_bit_for_bit(
+    base_model: PreTrainedModel, family: tiny.Family
+) -> None:
     batch = tiny.prompt(family, 9, 9)
-    model = tiny.steered(base, tiny.steering(base, batch, shape="dead-zone", threshold=0.5, steps=3))
-    native, plain = model(**batch).logits, base(**batch).logits
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, shape="dead-zone", threshold=0.5, steps=3))
+    native, plain = model(**batch).logits, base_model(**batch).logits
     assert torch.equal(native[1], plain[1])
     assert not torch.equal(native[0], plain[0])
 
@@ -165,10 +168,10 @@ def test_half_precision_keeps_the_steering_in_fp32(llava: PreTrainedModel, dtype
 
 
 @torch.no_grad()
-def test_inputs_embeds_equal_input_ids(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_inputs_embeds_equal_input_ids(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7)
-    model = tiny.steered(base, tiny.steering(base, batch))
-    embeds = base.get_input_embeddings()(batch["input_ids"])
+    model = tiny.steered(base_model, tiny.steering(base_model, batch))
+    embeds = base_model.get_input_embeddings()(batch["input_ids"])
     given = model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
     assert torch.equal(given, model(**batch).logits)
 
@@ -184,18 +187,20 @@ def test_a_deep_copy_steers_by_itself(llava: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def test_from_base_shares_the_weights_and_leaves_the_base_alone(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_from_base_shares_the_weights_and_leaves_the_base_alone(
+    base_model: PreTrainedModel, family: tiny.Family
+) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    before = base(**batch).logits
-    model = tiny.steered(base, tiny.steering(base, batch))
+    before = base_model(**batch).logits
+    model = tiny.steered(base_model, tiny.steering(base_model, batch))
     ours = dict(model.named_parameters()) | dict(model.named_buffers())
-    theirs = dict(base.named_parameters()) | dict(base.named_buffers())
+    theirs = dict(base_model.named_parameters()) | dict(base_model.named_buffers())
     assert {name for name in ours if ".steering." not in name} == theirs.keys()
     assert all(ours[name] is tensor for name, tensor in theirs.items())
     model(**batch)
-    assert torch.equal(base(**batch).logits, before)
-    assert base.config.model_type == family
-    assert "steering" not in base.config.to_dict()
+    assert torch.equal(base_model(**batch).logits, before)
+    assert base_model.config.model_type == family
+    assert "steering" not in base_model.config.to_dict()
     assert not any(p.requires_grad for n, p in model.named_parameters() if ".steering." in n)
 
 

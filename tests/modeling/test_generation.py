@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
+from builders import oracle, tiny
 from transformers import DynamicCache, PreTrainedModel
 
 NEW = 6
@@ -20,100 +19,104 @@ def generate(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
     return tokens[:, batch["input_ids"].shape[1] :]
 
 
-def from_oracle(base: Any, part: Any, batch: Any, turns: Any = (), **kwargs: Any) -> torch.Tensor:
+def from_oracle(base_model: Any, part: Any, batch: Any, turns: Any = (), **kwargs: Any) -> torch.Tensor:
     """The same from the un-steered model under hooks."""
-    return oracle.generate(base, *part, batch, *turns, **{"max_new_tokens": NEW, "do_sample": False, **kwargs})
+    return oracle.generate(base_model, *part, batch, *turns, **{"max_new_tokens": NEW, "do_sample": False, **kwargs})
 
 
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize(("steps", "positions"), [(1, "all"), (4, "last"), (4, "all")])
 def test_greedy_equals_the_oracle(
-    base: PreTrainedModel, family: tiny.Family, steps: int, positions: str, image: bool
+    base_model: PreTrainedModel, family: tiny.Family, steps: int, positions: str, image: bool
 ) -> None:
     batch = tiny.prompt(family, 9, 7, 8, image=image and family == "llava")
-    part = tiny.steering(base, batch, steps=steps, positions=positions, gate_layer=1)
-    model, expected = tiny.steered(base, part), from_oracle(base, part, batch)
+    part = tiny.steering(base_model, batch, steps=steps, positions=positions, gate_layer=1)
+    model, expected = tiny.steered(base_model, part), from_oracle(base_model, part, batch)
     assert torch.equal(generate(model, batch), expected)
     assert torch.equal(generate(model, batch, use_cache=False), expected)
     assert torch.equal(generate(model, batch, cache_implementation="static", disable_compile=True), expected)
-    assert not torch.equal(expected, generate(base, batch))
+    assert not torch.equal(expected, generate(base_model, batch))
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_a_kernel_gate_decodes_as_the_oracle(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+def test_a_kernel_gate_decodes_as_the_oracle(base_model: PreTrainedModel, family: tiny.Family, steps: int) -> None:
     batch = tiny.prompt(family, 9, 7, 8)
-    part = tiny.steering(base, batch, kind="kernel", shape="step", threshold=0.5, steps=steps, gate_layer=0)
-    model, expected = tiny.steered(base, part), from_oracle(base, part, batch)
+    part = tiny.steering(base_model, batch, kind="kernel", shape="step", threshold=0.5, steps=steps, gate_layer=0)
+    model, expected = tiny.steered(base_model, part), from_oracle(base_model, part, batch)
     assert torch.equal(generate(model, batch), expected)
     assert torch.equal(generate(model, batch, cache_implementation="static", disable_compile=True), expected)
-    plain = generate(base, batch)
+    plain = generate(base_model, batch)
     assert torch.equal(expected[1:], plain[1:])  # gates 0 and 0.4: closed, and so the base's own reply
     assert not torch.equal(expected[0], plain[0])
 
 
-def test_a_picture_prompt_decodes_alike_with_and_without_a_cache(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_a_picture_prompt_decodes_alike_with_and_without_a_cache(
+    base_model: PreTrainedModel, family: tiny.Family
+) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=4))
     cached = generate(model, batch)
     assert torch.equal(cached, generate(model, batch, cache_implementation="static", disable_compile=True))
-    assert not torch.equal(cached, generate(base, batch))
+    assert not torch.equal(cached, generate(base_model, batch))
     if family == "llava":  # Qwen without a cache loses its picture's positions, steered or not
         assert torch.equal(cached, generate(model, batch, use_cache=False))
 
 
-def test_mixed_length_batch_equals_each_prompt_alone(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_mixed_length_batch_equals_each_prompt_alone(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 5)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=3))
     alone = {"input_ids": batch["input_ids"][1:, 4:], "attention_mask": batch["attention_mask"][1:, 4:]}
     assert torch.equal(generate(model, batch)[1:], generate(model, alone))
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_beams_and_several_sequences_keep_their_gates(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+def test_beams_and_several_sequences_keep_their_gates(
+    base_model: PreTrainedModel, family: tiny.Family, steps: int
+) -> None:
     batch = tiny.prompt(family, 9, 7, 8)
-    part = tiny.steering(base, batch, steps=steps)
-    model = tiny.steered(base, part)
+    part = tiny.steering(base_model, batch, steps=steps)
+    model = tiny.steered(base_model, part)
     for ways in ({"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True, "num_return_sequences": 3}):
         kwargs = {"max_new_tokens": NEW, "do_sample": False, **ways}
         torch.manual_seed(0)
-        expected = from_oracle(base, part, batch, **kwargs)
+        expected = from_oracle(base_model, part, batch, **kwargs)
         for use_cache in (True, False):
             torch.manual_seed(0)
             tokens = model.generate(**batch, use_cache=use_cache, **kwargs)[:, 9:]
             assert torch.equal(tokens, expected)
         torch.manual_seed(0)
-        assert not torch.equal(base.generate(**batch, **kwargs)[:, 9:], expected)
+        assert not torch.equal(base_model.generate(**batch, **kwargs)[:, 9:], expected)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, about its assistant's arguments
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("assistant", ["base", "steered", "lookup"])
 def test_assisted_decoding_equals_greedy(
-    base: PreTrainedModel, family: tiny.Family, assistant: str, steps: int
+    base_model: PreTrainedModel, family: tiny.Family, assistant: str, steps: int
 ) -> None:
     batch = tiny.prompt(family, 9)
-    part = tiny.steering(base, batch, steps=steps)
-    model = tiny.steered(base, part)
+    part = tiny.steering(base_model, batch, steps=steps)
+    model = tiny.steered(base_model, part)
     if assistant == "lookup":
         batch["input_ids"][0, :3] = batch["input_ids"][0, -3:]  # something to look up, so that drafts exist
         extra: dict[str, Any] = {"prompt_lookup_num_tokens": 3}
     else:
-        extra = {"assistant_model": copy.deepcopy({"base": base, "steered": model}[assistant])}
-    assert torch.equal(generate(model, batch, **extra), from_oracle(base, part, batch))
+        extra = {"assistant_model": copy.deepcopy({"base": base_model, "steered": model}[assistant])}
+    assert torch.equal(generate(model, batch, **extra), from_oracle(base_model, part, batch))
 
 
-def test_inputs_embeds_generate_as_input_ids(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_inputs_embeds_generate_as_input_ids(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=3))
-    embeds = base.get_input_embeddings()(batch["input_ids"]).detach()
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=3))
+    embeds = base_model.get_input_embeddings()(batch["input_ids"]).detach()
     given = model.generate(inputs_embeds=embeds, attention_mask=batch["attention_mask"], max_new_tokens=NEW)
     assert torch.equal(given, generate(model, batch))
 
 
-def test_one_token_prompt(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_one_token_prompt(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 1)
-    part = tiny.steering(base, batch, steps=2)
-    assert torch.equal(generate(tiny.steered(base, part), batch), from_oracle(base, part, batch))
+    part = tiny.steering(base_model, batch, steps=2)
+    assert torch.equal(generate(tiny.steered(base_model, part), batch), from_oracle(base_model, part, batch))
 
 
 def test_half_precision_decodes_alike_with_and_without_a_cache(llava: PreTrainedModel) -> None:
@@ -127,10 +130,10 @@ def test_half_precision_decodes_alike_with_and_without_a_cache(llava: PreTrained
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
-def test_scoring_equals_generation(base: PreTrainedModel, family: tiny.Family, steps: int, side: Any) -> None:
+def test_scoring_equals_generation(base_model: PreTrainedModel, family: tiny.Family, steps: int, side: Any) -> None:
     batch = tiny.prompt(family, 9, 9)
-    part = tiny.steering(base, batch, steps=steps)
-    model = tiny.steered(base, part)
+    part = tiny.steering(base_model, batch, steps=steps)
+    model = tiny.steered(base_model, part)
     out = model.generate(**batch, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
     padding = torch.full((2, 2), tiny.PAD)
     both = [(padding, 0), (out.sequences, 1)] if side == "left" else [(out.sequences, 1), (padding, 0)]
@@ -148,7 +151,7 @@ def test_scoring_equals_generation(base: PreTrainedModel, family: tiny.Family, s
     assert torch.equal(
         scored.logits,
         oracle.logits(
-            base, *part, {"input_ids": ids, "attention_mask": mask, "position_ids": positions}, [start, start]
+            base_model, *part, {"input_ids": ids, "attention_mask": mask, "position_ids": positions}, [start, start]
         ),
     )
     free = model(input_ids=ids, attention_mask=mask, position_ids=positions)  # gated by the last answer token
@@ -156,18 +159,20 @@ def test_scoring_equals_generation(base: PreTrainedModel, family: tiny.Family, s
 
 
 @torch.no_grad()
-def test_scoring_rows_whose_prompts_end_at_different_columns(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_scoring_rows_whose_prompts_end_at_different_columns(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7, side="right")
-    part = tiny.steering(base, batch, steps=3, positions="last")
+    part = tiny.steering(base_model, batch, steps=3, positions="last")
     ends = [6, 3]
-    native = tiny.steered(base, part)(**batch, steering_prompt_length=torch.tensor(ends)).logits
-    assert torch.equal(native, oracle.logits(base, *part, batch, ends))
+    native = tiny.steered(base_model, part)(**batch, steering_prompt_length=torch.tensor(ends)).logits
+    assert torch.equal(native, oracle.logits(base_model, *part, batch, ends))
 
 
 @torch.no_grad()
-def test_decoding_by_hand_equals_generate_also_from_a_copied_cache(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_decoding_by_hand_equals_generate_also_from_a_copied_cache(
+    base_model: PreTrainedModel, family: tiny.Family
+) -> None:
     batch = tiny.prompt(family, 9, 9)
-    model = tiny.steered(base, tiny.steering(base, batch, steps=4))
+    model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=4))
     expected = generate(model, batch)
     out = model(input_ids=batch["input_ids"], use_cache=True)
     cache, tokens = out.past_key_values, [out.logits[:, -1, : tiny.SPECIAL].argmax(-1)]
@@ -212,12 +217,12 @@ def test_a_new_turn_on_a_used_cache_is_gated_by_its_own_last_token(llava: PreTra
     assert not torch.equal(reply, from_oracle(llava, part, turn))  # as if the conversation were one prompt
 
 
-def test_the_same_signatures_as_the_base(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_the_same_signatures_as_the_base(base_model: PreTrainedModel, family: tiny.Family) -> None:
     import inspect
 
-    model = tiny.steered(base, tiny.steering(base, tiny.prompt(family, 4)))
+    model = tiny.steered(base_model, tiny.steering(base_model, tiny.prompt(family, 4)))
     for name in ("forward", "prepare_inputs_for_generation", "generate"):
-        assert inspect.signature(getattr(model, name)) == inspect.signature(getattr(base, name))
+        assert inspect.signature(getattr(model, name)) == inspect.signature(getattr(base_model, name))
     with pytest.raises(ValueError, match="not used by the model"):
         model.generate(**tiny.prompt(family, 4), max_new_tokens=2, nonsense=1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from builders import tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
 
@@ -19,13 +19,13 @@ INDEX = f"model.safetensors.index.{VARIANT}.json"
 
 
 @pytest.fixture
-def exported(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> Path:
+def exported(base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> Path:
     """A directory as the exporter lays it out, two steered blocks, three reply steps."""
-    return tiny.export(base, part_of(base, family), tmp_path / "exported")
+    return tiny.export(base_model, part_of(base_model, family), tmp_path / "exported")
 
 
-def part_of(base: PreTrainedModel, family: tiny.Family) -> Any:
-    return tiny.steering(base, tiny.prompt(family, 9, 7), steps=3)
+def part_of(base_model: PreTrainedModel, family: tiny.Family) -> Any:
+    return tiny.steering(base_model, tiny.prompt(family, 9, 7), steps=3)
 
 
 def load(directory: Path, **kwargs: Any) -> Any:
@@ -52,10 +52,10 @@ def edit_steering(directory: Path, change: Callable[[dict[str, torch.Tensor]], o
 
 @torch.no_grad()
 def test_a_loaded_model_is_the_one_in_process(
-    base: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None
+    base_model: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None
 ) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    expected = tiny.steered(base, part_of(base, family))(**batch).logits
+    expected = tiny.steered(base_model, part_of(base_model, family))(**batch).logits
     # By the code in the directory, as somebody does who has never heard of us, and by the package's.
     for model in (AutoModelForImageTextToText.from_pretrained(exported, trust_remote_code=True), load(exported)):
         assert torch.equal(model(**batch).logits, expected)
@@ -64,7 +64,7 @@ def test_a_loaded_model_is_the_one_in_process(
 
 @torch.no_grad()
 def test_by_auto_model_it_is_the_whole_model_and_never_made_without_its_steering(
-    base: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None
+    base_model: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None
 ) -> None:
     """lmms-eval loads by AutoModel; vLLM builds by it, and fills the weights by a loader that knows nothing of ours."""
     whole = steered_class(family)
@@ -74,28 +74,28 @@ def test_by_auto_model_it_is_the_whole_model_and_never_made_without_its_steering
     batch = tiny.prompt(family, 9, 7)
     loaded = AutoModel.from_pretrained(exported, trust_remote_code=True)
     assert type(loaded).__name__ == whole.__name__
-    assert torch.equal(loaded(**batch).logits, tiny.steered(base, part_of(base, family))(**batch).logits)
+    assert torch.equal(loaded(**batch).logits, tiny.steered(base_model, part_of(base_model, family))(**batch).logits)
     with pytest.raises(ValueError, match="load it with from_pretrained"):
         AutoModel.from_config(loaded.config, trust_remote_code=True)
     with pytest.raises(SteeringError, match="load it with from_pretrained"):
         whole._from_config(whole.config_class.from_pretrained(exported))
 
 
-def test_no_weight_is_random_or_changed(base: PreTrainedModel, exported: Path) -> None:
+def test_no_weight_is_random_or_changed(base_model: PreTrainedModel, exported: Path) -> None:
     # transformers renames published weights for its own classes only, and until 5.12 could initialise a subclass's
     # weights again after loading them (transformers #46620).
     model, info = load(exported, output_loading_info=True)
     assert not info["missing_keys"]
     loaded = dict(model.named_parameters())
-    for name, tensor in base.named_parameters():
+    for name, tensor in base_model.named_parameters():
         assert torch.equal(loaded.pop(name), tensor), name
     assert all(".steering." in name for name in loaded)
 
 
 @torch.no_grad()
-def test_shards_load_as_one_file_does(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
-    batch, part = tiny.prompt(family, 9, 7), part_of(base, family)
-    directory = tiny.export(base, part, tmp_path / "exported")
+def test_shards_load_as_one_file_does(base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
+    batch, part = tiny.prompt(family, 9, 7), part_of(base_model, family)
+    directory = tiny.export(base_model, part, tmp_path / "exported")
     index = json.loads((directory / INDEX).read_text())
     tensors = load_file(directory / tiny.SHARD)
     (directory / tiny.SHARD).unlink()
@@ -105,29 +105,29 @@ def test_shards_load_as_one_file_does(base: PreTrainedModel, family: tiny.Family
         index["weight_map"] |= dict.fromkeys(names, shard)
     (directory / INDEX).write_text(json.dumps(index))
     tiny.seal(directory)
-    assert torch.equal(load(directory)(**batch).logits, tiny.steered(base, part)(**batch).logits)
+    assert torch.equal(load(directory)(**batch).logits, tiny.steered(base_model, part)(**batch).logits)
 
 
 @torch.no_grad()
 def test_a_tied_head_stays_tied(tmp_path: Path) -> None:
-    base = tiny.model("qwen2_5_vl", tied=True)
+    base_model = tiny.model("qwen2_5_vl", tied=True)
     batch = tiny.prompt("qwen2_5_vl", 9, 7)
-    part = part_of(base, "qwen2_5_vl")
-    directory = tiny.export(base, part, tmp_path)
+    part = part_of(base_model, "qwen2_5_vl")
+    directory = tiny.export(base_model, part, tmp_path)
     assert not any("lm_head" in name for name in load_file(directory / tiny.SHARD))
     model = load(directory)
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert torch.equal(model(**batch).logits, tiny.steered(base, part)(**batch).logits)
+    assert torch.equal(model(**batch).logits, tiny.steered(base_model, part)(**batch).logits)
 
 
 @pytest.mark.parametrize("switch", [{"steering_enabled": False}, {"steering_strength": 0.0}])
 @torch.no_grad()
 def test_a_switch_of_from_pretrained_gives_the_base(
-    base: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None, switch: dict[str, Any]
+    base_model: PreTrainedModel, family: tiny.Family, exported: Path, code_cache: None, switch: dict[str, Any]
 ) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
     model = AutoModelForImageTextToText.from_pretrained(exported, trust_remote_code=True, **switch)
-    assert torch.equal(model(**batch).logits, base(**batch).logits)
+    assert torch.equal(model(**batch).logits, base_model(**batch).logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -153,12 +153,12 @@ def test_without_trust_nothing_is_loaded(exported: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the native class warns of the foreign model_type before it fails
-def test_the_native_class_finds_no_weights(base: PreTrainedModel, family: tiny.Family, exported: Path) -> None:
+def test_the_native_class_finds_no_weights(base_model: PreTrainedModel, family: tiny.Family, exported: Path) -> None:
     saved = exported.parent / "saved"
     load(exported).save_pretrained(saved)
     for directory in (exported, saved):
         with pytest.raises(OSError, match=r"no file named model\.safetensors"):
-            type(base).from_pretrained(directory)
+            type(base_model).from_pretrained(directory)
 
 
 def test_no_nested_configuration_has_the_native_model_type(family: tiny.Family, exported: Path) -> None:
@@ -320,10 +320,10 @@ def test_save_pretrained_and_back_is_bit_equal(
 
 @torch.no_grad()
 def test_a_model_steered_in_process_can_be_saved(
-    base: PreTrainedModel, family: tiny.Family, code_cache: None, tmp_path: Path
+    base_model: PreTrainedModel, family: tiny.Family, code_cache: None, tmp_path: Path
 ) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    model = tiny.steered(base, part_of(base, family))
+    model = tiny.steered(base_model, part_of(base_model, family))
     model.save_pretrained(tmp_path)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path, trust_remote_code=True)
     assert torch.equal(again(**batch).logits, model(**batch).logits)
@@ -358,11 +358,11 @@ def test_a_decoder_layer_is_never_split_over_devices(exported: Path) -> None:
 @pytest.mark.parametrize("device_map", ["auto", "cpu", "disk", "mixed"])
 @torch.no_grad()
 def test_a_device_map_changes_nothing(
-    base: PreTrainedModel, family: tiny.Family, exported: Path, device_map: str, dtype: torch.dtype
+    base_model: PreTrainedModel, family: tiny.Family, exported: Path, device_map: str, dtype: torch.dtype
 ) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
     near = load(exported, dtype=dtype)
-    spread: Any = {"disk": {"": "disk"}, "mixed": every_other_layer_on_disk(base)}.get(device_map, device_map)
+    spread: Any = {"disk": {"": "disk"}, "mixed": every_other_layer_on_disk(base_model)}.get(device_map, device_map)
     model = load(exported, dtype=dtype, device_map=spread, offload_folder=exported.parent / "offload")
     if device_map in ("disk", "mixed"):
         assert any(parameter.is_meta for parameter in model.parameters())
@@ -370,10 +370,10 @@ def test_a_device_map_changes_nothing(
     assert torch.equal(*[m.generate(**batch, max_new_tokens=4, do_sample=False) for m in (model, near)])
 
 
-def every_other_layer_on_disk(base: PreTrainedModel) -> dict[str, str]:
+def every_other_layer_on_disk(base_model: PreTrainedModel) -> dict[str, str]:
     """A device map that names modules down to the decoder layers."""
-    devices = {f"model.{name}": "cpu" for name, _ in base.model.named_children() if name != "language_model"}
-    devices |= {f"model.language_model.{name}": "cpu" for name, _ in base.model.language_model.named_children()}
+    devices = {f"model.{name}": "cpu" for name, _ in base_model.model.named_children() if name != "language_model"}
+    devices |= {f"model.language_model.{name}": "cpu" for name, _ in base_model.model.language_model.named_children()}
     del devices["model.language_model.layers"]
     layers = {f"model.language_model.layers.{n}": "disk" if n % 2 else "cpu" for n in range(tiny.LAYERS)}
     return devices | layers | {"lm_head": "disk"}

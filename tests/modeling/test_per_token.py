@@ -6,10 +6,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
+from builders import oracle, tiny
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -18,16 +17,16 @@ from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, parse
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 
 
-def per_token(base: PreTrainedModel, batch: Any, **how: Any) -> Part:
+def per_token(base_model: PreTrainedModel, batch: Any, **how: Any) -> Part:
     """Steering whose gates are open at some positions and closed at others."""
-    section, tensors = tiny.steering(base, batch, **{"kind": "kernel", "shape": "step", "threshold": 0.3, **how})
+    section, tensors = tiny.steering(base_model, batch, **{"kind": "kernel", "shape": "step", "threshold": 0.3, **how})
     section["requests"][0]["gate"]["scope"] = "token"
     section["requests"][0]["prompt_positions"] = "all"
     return section, tensors
 
 
 @torch.no_grad()
-def by_hooks(base: PreTrainedModel, part: Part, run: Any) -> tuple[Any, list[float]]:
+def by_hooks(base_model: PreTrainedModel, part: Part, run: Any) -> tuple[Any, list[float]]:
     """What ``run()`` gives while every position of every block's output is moved as the equation says; and the φ(g)."""
     section, tensors = part
     gates: list[float] = []
@@ -50,7 +49,7 @@ def by_hooks(base: PreTrainedModel, part: Part, run: Any) -> tuple[Any, list[flo
 
         return hook
 
-    handles = [layer.register_forward_hook(hook_of(i)) for i, layer in enumerate(oracle.decoder_layers(base))]
+    handles = [layer.register_forward_hook(hook_of(i)) for i, layer in enumerate(oracle.decoder_layers(base_model))]
     try:
         return run(), gates
     finally:
@@ -60,13 +59,13 @@ def by_hooks(base: PreTrainedModel, part: Part, run: Any) -> tuple[Any, list[flo
 
 @pytest.mark.parametrize("image", [True, False])
 @torch.no_grad()
-def test_a_forward_equals_the_equation(base: PreTrainedModel, family: tiny.Family, image: bool) -> None:
+def test_a_forward_equals_the_equation(base_model: PreTrainedModel, family: tiny.Family, image: bool) -> None:
     batch = tiny.prompt(family, 9, 7, 6, image=image, side="right")
-    part = per_token(base, batch)
-    expected, gates = by_hooks(base, part, lambda: base(**batch).logits)
+    part = per_token(base_model, batch)
+    expected, gates = by_hooks(base_model, part, lambda: base_model(**batch).logits)
     assert 0 < sum(gates) < len(gates)
-    assert torch.equal(tiny.steered(base, part)(**batch).logits, expected)
-    assert not torch.equal(expected, base(**batch).logits)
+    assert torch.equal(tiny.steered(base_model, part)(**batch).logits, expected)
+    assert not torch.equal(expected, base_model(**batch).logits)
 
 
 @pytest.mark.parametrize("shape", ["identity", "clip", "dead-zone"])
@@ -80,15 +79,15 @@ def test_every_shape_and_a_linear_gate(llava: PreTrainedModel, shape: str) -> No
 
 
 @torch.no_grad()
-def test_a_reply_equals_the_equation_with_any_cache(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_a_reply_equals_the_equation_with_any_cache(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7)
-    part, how = per_token(base, batch), {"max_new_tokens": 6, "do_sample": False}
-    expected, _ = by_hooks(base, part, lambda: base.generate(**batch, use_cache=False, **how))
-    model = tiny.steered(base, part)
+    part, how = per_token(base_model, batch), {"max_new_tokens": 6, "do_sample": False}
+    expected, _ = by_hooks(base_model, part, lambda: base_model.generate(**batch, use_cache=False, **how))
+    model = tiny.steered(base_model, part)
     static = {"cache_implementation": "static", "disable_compile": True}
     for cache in ({}, {"use_cache": False}, static, {"prefill_chunk_size": 4}):
         assert torch.equal(model.generate(**batch, **how, **cache), expected), cache
-    assert not torch.equal(expected, base.generate(**batch, **how))
+    assert not torch.equal(expected, base_model.generate(**batch, **how))
 
 
 @pytest.mark.parametrize("sizes", [(12,), (5, 7), (1, 1, 10), (3, 3, 3, 3)])
@@ -130,11 +129,11 @@ def test_a_continuous_batch_gives_the_same_replies(llava: PreTrainedModel) -> No
 
 
 @torch.no_grad()
-def test_the_switches_and_a_closed_gate_give_the_bases_bits(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_the_switches_and_a_closed_gate_give_the_bases_bits(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7, image=True)
-    part = per_token(base, batch)
-    plain = base(**batch).logits
-    model = tiny.steered(base, part)
+    part = per_token(base_model, batch)
+    plain = base_model(**batch).logits
+    model = tiny.steered(base_model, part)
     for name, off in (("steering_enabled", False), ("steering_strength", 0.0)):
         on = getattr(model.config, name)
         setattr(model.config, name, off)
@@ -144,7 +143,7 @@ def test_the_switches_and_a_closed_gate_give_the_bases_bits(base: PreTrainedMode
     assert torch.equal(model(**batch).logits, plain)
     closed = copy.deepcopy(part)
     closed[0]["requests"][0]["gate"]["threshold"] = 1e6
-    assert torch.equal(tiny.steered(base, closed)(**batch).logits, plain)
+    assert torch.equal(tiny.steered(base_model, closed)(**batch).logits, plain)
 
 
 def test_two_requests_add(llava: PreTrainedModel) -> None:
@@ -181,8 +180,8 @@ def test_the_two_scopes_do_not_mix(llava: PreTrainedModel) -> None:
 
 
 @pytest.fixture
-def exported(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> Path:
-    return tiny.export(base, per_token(base, tiny.prompt(family, 9)), tmp_path / "exported")
+def exported(base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> Path:
+    return tiny.export(base_model, per_token(base_model, tiny.prompt(family, 9)), tmp_path / "exported")
 
 
 def configuration(directory: Path, family: tiny.Family) -> Any:
@@ -200,16 +199,18 @@ def below_the_head(directory: Path, family: tiny.Family) -> Any:
 
 @torch.no_grad()
 def test_the_base_class_gives_the_hidden_states_of_the_whole(
-    base: PreTrainedModel, family: tiny.Family, exported: Path
+    base_model: PreTrainedModel, family: tiny.Family, exported: Path
 ) -> None:
     batch = tiny.prompt(family, 9)
-    expected, _ = by_hooks(base, per_token(base, batch), lambda: base.model(**batch).last_hidden_state)
+    expected, _ = by_hooks(
+        base_model, per_token(base_model, batch), lambda: base_model.model(**batch).last_hidden_state
+    )
     made, loaded = below_the_head(exported, family), steered_class(family).base_class.from_pretrained(exported)
     assert type(loaded).__name__ == steered_class(family).__name__.replace("ForConditionalGeneration", "Model")
     for model in (made, loaded):
         assert torch.equal(model(**batch).last_hidden_state, expected)
         model.config.steering_enabled = False
-        assert torch.equal(model(**batch).last_hidden_state, base.model(**batch).last_hidden_state)
+        assert torch.equal(model(**batch).last_hidden_state, base_model.model(**batch).last_hidden_state)
     with pytest.raises(SteeringError, match="AutoModelForImageTextToText"):
         loaded.save_pretrained(exported)
 
@@ -225,8 +226,10 @@ def test_the_base_class_is_not_made_from_damaged_files(family: tiny.Family, expo
         steered_class(family).base_class._from_config(config)
 
 
-def test_gates_of_scope_prompt_are_refused_there(base: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> None:
-    directory = tiny.export(base, tiny.steering(base, tiny.prompt(family, 9)), tmp_path / "exported")
+def test_gates_of_scope_prompt_are_refused_there(
+    base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path
+) -> None:
+    directory = tiny.export(base_model, tiny.steering(base_model, tiny.prompt(family, 9)), tmp_path / "exported")
     with pytest.raises(SteeringError, match="--gate-scope token"):
         steered_class(family).base_class._from_config(configuration(directory, family))
 

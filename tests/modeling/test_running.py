@@ -7,10 +7,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
+from builders import oracle, tiny
 from torch import Tensor, nn
 from transformers import CompileConfig, PreTrainedModel
 
@@ -19,11 +18,11 @@ from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 NEW = 5
 
 
-def both(base: PreTrainedModel, family: tiny.Family, steps: int, **kwargs: Any) -> tuple[Any, Any, Any]:
+def both(base_model: PreTrainedModel, family: tiny.Family, steps: int, **kwargs: Any) -> tuple[Any, Any, Any]:
     """A picture prompt, a steering for it and the steered model."""
     batch = tiny.prompt(family, 9, 7, image=True)
-    part = tiny.steering(base, batch, steps=steps, **kwargs)
-    return batch, part, tiny.steered(base, part)
+    part = tiny.steering(base_model, batch, steps=steps, **kwargs)
+    return batch, part, tiny.steered(base_model, part)
 
 
 def greedy(model: Any, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
@@ -38,8 +37,8 @@ def fresh(family: tiny.Family, part: Any) -> Any:
 
 @pytest.mark.parametrize(("steps", "kind"), [(1, "linear"), (3, "kernel")])
 @torch.no_grad()
-def test_compiled_as_one_graph(base: PreTrainedModel, family: tiny.Family, steps: int, kind: str) -> None:
-    batch, _, model = both(base, family, steps, kind=kind)
+def test_compiled_as_one_graph(base_model: PreTrainedModel, family: tiny.Family, steps: int, kind: str) -> None:
+    batch, _, model = both(base_model, family, steps, kind=kind)
     torch._dynamo.reset()
     # The backend "eager" runs the captured graph as it is: no rounding of a code generator, and no minute of building.
     compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -49,8 +48,8 @@ def test_compiled_as_one_graph(base: PreTrainedModel, family: tiny.Family, steps
 
 @pytest.mark.parametrize("steps", [1, 3])
 @torch.no_grad()
-def test_decoding_compiled_as_one_graph(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
-    batch, _, model = both(base, family, steps)
+def test_decoding_compiled_as_one_graph(base_model: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+    batch, _, model = both(base_model, family, steps)
     torch._dynamo.reset()
     how = CompileConfig(backend="eager", fullgraph=True, mode=None)
     how._compile_all_devices = True  # generate leaves it to accelerators otherwise
@@ -61,8 +60,8 @@ def test_decoding_compiled_as_one_graph(base: PreTrainedModel, family: tiny.Fami
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_pickled_model_steers_in_another_process(family: tiny.Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = tiny.model(family)
-    batch, part, model = both(base, family, 3)
+    base_model = tiny.model(family)
+    batch, part, model = both(base_model, family, 3)
     content = pickle.dumps(fresh(family, part))
     monkeypatch.setattr(modeling, "_steered_layers", {})  # as in a process that has not made the classes yet
     again = pickle.loads(content)
@@ -71,8 +70,8 @@ def test_a_pickled_model_steers_in_another_process(family: tiny.Family, monkeypa
 
 
 @torch.no_grad()
-def test_a_deep_copy_steers_by_itself(base: PreTrainedModel, family: tiny.Family) -> None:
-    batch, _, model = both(base, family, 3)
+def test_a_deep_copy_steers_by_itself(base_model: PreTrainedModel, family: tiny.Family) -> None:
+    batch, _, model = both(base_model, family, 3)
     expected, twin = greedy(model, batch), copy.deepcopy(model)
     model.get_decoder().layers[1].steering["0"].direction.zero_()
     assert torch.equal(greedy(twin, batch), expected)
@@ -80,13 +79,13 @@ def test_a_deep_copy_steers_by_itself(base: PreTrainedModel, family: tiny.Family
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # the name of transformers 4 and 5
-def test_gradient_checkpointing_changes_no_gradient(base: PreTrainedModel, family: tiny.Family) -> None:
+def test_gradient_checkpointing_changes_no_gradient(base_model: PreTrainedModel, family: tiny.Family) -> None:
     batch = tiny.prompt(family, 9, 7)
     labels = batch["input_ids"].clone()
     labels[:, :6] = -100
     gradients = []
     for checkpointing in (False, True):
-        model = copy.deepcopy(tiny.steered(base, tiny.steering(base, batch, steps=3, gate_layer=0))).train()
+        model = copy.deepcopy(tiny.steered(base_model, tiny.steering(base_model, batch, steps=3, gate_layer=0))).train()
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model(**batch, labels=labels, use_cache=False).loss.backward()
@@ -101,13 +100,13 @@ def test_gradient_checkpointing_changes_no_gradient(base: PreTrainedModel, famil
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft uses the older name
 @pytest.mark.parametrize("steps", [1, 3])
 @torch.no_grad()
-def test_lora_on_top(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+def test_lora_on_top(base_model: PreTrainedModel, family: tiny.Family, steps: int) -> None:
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-    batch, part, model = both(base, family, steps)
+    batch, part, model = both(base_model, family, steps)
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     adapted = get_peft_model(copy.deepcopy(model), lora)
-    plain = get_peft_model(copy.deepcopy(base), lora)
+    plain = get_peft_model(copy.deepcopy(base_model), lora)
     set_peft_model_state_dict(plain, get_peft_model_state_dict(adapted))
     native = adapted(**batch).logits
     assert torch.equal(native, oracle.logits(plain.base_model.model, *part, batch))
@@ -125,11 +124,11 @@ def greedily() -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore:.*quantiz")  # torch announces the successor of its own int8
 @pytest.mark.parametrize("steps", [1, 3])
 @torch.no_grad()
-def test_dynamic_int8(base: PreTrainedModel, family: tiny.Family, steps: int) -> None:
+def test_dynamic_int8(base_model: PreTrainedModel, family: tiny.Family, steps: int) -> None:
     # One forward: its scales come from all columns there are, so that decoding with a cache rounds differently.
-    batch, part, model = both(base, family, steps)
+    batch, part, model = both(base_model, family, steps)
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
-    plain = torch.ao.quantization.quantize_dynamic(copy.deepcopy(base), {nn.Linear}, dtype=torch.qint8)
+    plain = torch.ao.quantization.quantize_dynamic(copy.deepcopy(base_model), {nn.Linear}, dtype=torch.qint8)
     native = quantised(**batch).logits
     assert torch.equal(native, oracle.logits(plain, *part, batch))
     assert not torch.equal(native, model(**batch).logits)
@@ -140,18 +139,18 @@ def test_dynamic_int8(base: PreTrainedModel, family: tiny.Family, steps: int) ->
 @torch.no_grad()
 def test_quantised_while_loading(tmp_path: Path, way: str) -> None:
     pytest.importorskip(way.split()[0])
-    base = tiny.model("llava", hidden=128)  # a 4-bit block has 64 values
+    base_model = tiny.model("llava", hidden=128)  # a 4-bit block has 64 values
     batch = tiny.prompt("llava", 9, 7)
-    part = tiny.steering(base, batch, steps=3)
-    directory = tiny.export(base, part, tmp_path / "exported")
-    base.save_pretrained(tmp_path / "base")
+    part = tiny.steering(base_model, batch, steps=3)
+    directory = tiny.export(base_model, part, tmp_path / "exported")
+    base_model.save_pretrained(tmp_path / "base")
     how = {"quantization_config": _quantisation(way), "device_map": "cpu"}
     model = modeling.steered_class("llava").from_pretrained(directory, **copy.deepcopy(how))
-    plain = type(base).from_pretrained(tmp_path / "base", **copy.deepcopy(how))
+    plain = type(base_model).from_pretrained(tmp_path / "base", **copy.deepcopy(how))
     assert all(p.dtype == torch.float32 for n, p in model.named_parameters() if ".steering." in n)
     native = model(**batch).logits
     assert torch.equal(native, oracle.logits(plain, *part, batch))
-    assert not torch.equal(plain(**batch).logits, base(**batch).logits)
+    assert not torch.equal(plain(**batch).logits, base_model(**batch).logits)
     assert not torch.equal(native, plain(**batch).logits)
 
 

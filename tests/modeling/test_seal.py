@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from builders import tiny
 from transformers import PreTrainedModel
 
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
@@ -19,16 +19,16 @@ SEALED = {CONFIG, INDEX, *CODE}
 
 
 @pytest.fixture
-def part(base: PreTrainedModel, family: tiny.Family) -> Any:
+def part(base_model: PreTrainedModel, family: tiny.Family) -> Any:
     """Two requests."""
     batch = tiny.prompt(family, 9, 7)
-    return tiny.merged(tiny.steering(base, batch, steps=2), tiny.steering(base, batch, seed=4))
+    return tiny.merged(tiny.steering(base_model, batch, steps=2), tiny.steering(base_model, batch, seed=4))
 
 
 @pytest.fixture
-def exported(base: PreTrainedModel, part: Any, tmp_path: Path) -> Path:
+def exported(base_model: PreTrainedModel, part: Any, tmp_path: Path) -> Path:
     """A sealed directory."""
-    return tiny.export(base, part, tmp_path / "exported")
+    return tiny.export(base_model, part, tmp_path / "exported")
 
 
 def load(directory: Path, **kwargs: Any) -> Any:
@@ -131,11 +131,11 @@ def test_what_is_given_does_not_hide_what_lies_there(exported: Path) -> None:
 
 @torch.no_grad()
 def test_the_switches_may_be_edited_and_everything_may_be_given(
-    base: PreTrainedModel, family: tiny.Family, part: Any, exported: Path
+    base_model: PreTrainedModel, family: tiny.Family, part: Any, exported: Path
 ) -> None:
     batch = tiny.prompt(family, 9, 7)
-    on, off = tiny.steered(base, part)(**batch).logits, base(**batch).logits
-    model = tiny.steered(base, part)
+    on, off = tiny.steered(base_model, part)(**batch).logits, base_model(**batch).logits
+    model = tiny.steered(base_model, part)
     model.config.steering["requests"][0]["enabled"] = False
     second = model(**batch).logits
     model.config.steering_strength = 0.5
@@ -169,7 +169,7 @@ def test_another_layout_of_the_same_configuration_is_the_same(exported: Path) ->
 @pytest.mark.parametrize("max_shard_size", ["1GB", "60KB"])
 @torch.no_grad()
 def test_what_is_saved_is_sealed_as_it_was_set(
-    base: PreTrainedModel, family: tiny.Family, part: Any, exported: Path, tmp_path: Path, max_shard_size: str
+    base_model: PreTrainedModel, family: tiny.Family, part: Any, exported: Path, tmp_path: Path, max_shard_size: str
 ) -> None:
     batch, saved = tiny.prompt(family, 9, 7), tmp_path / "saved"
     model = load(exported)

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import graphs
 import onnx_ir as ir
 import pytest
-import tiny
-from checkpoints import make_base, make_bundle
-from test_directory import TWIN
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
-
-from test_cli import Run, document
+from builders import graphs, tiny
+from builders.checkpoints import make_base, make_bundle
+from builders.command_line import Run, document
+from builders.graphs import TWIN
 
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
-from mllmeraser.console import console
 from mllmeraser.exporter.onnx import api, export
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Runs commands in this process."""
-    yield Run(capsys, monkeypatch)
-    console.quiet = False
 
 
 @pytest.fixture
@@ -182,7 +168,7 @@ def test_without_the_extra(
 
 def test_a_signature(run: Run, exported_bases: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("model_signing", reason="the extra 'sign' is not installed")
-    from test_signing import make_key
+    from builders.signing_keys import make_key
 
     out, (private, public) = tmp_path / "out", make_key(tmp_path)
     assert run("onnx-steer", exported_bases["llava"], "--bundle", bundle, "-o", out).code == 0

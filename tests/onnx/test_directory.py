@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import graphs
 import onnx_ir as ir
 import pytest
-import tiny
-from checkpoints import contents
-from graphs import DECODER
+from builders import graphs, tiny
+from builders.checkpoints import contents
+from builders.graphs import DECODER, TWIN
 
 from mllmeraser.bundle.bundle import Bundle, save_bundle
 from mllmeraser.disk.atomic import sha256_of
@@ -22,7 +21,6 @@ from mllmeraser.exporter.onnx import api
 from mllmeraser.exporter.onnx.api import onnx_steer
 from mllmeraser.exporter.onnx.runtime import DecoderSession
 
-TWIN = "onnx/decoder_model_merged_base.onnx"
 CONFIG = {
     "model_type": "llava",
     "text_config": {"model_type": "llama", "num_hidden_layers": tiny.LAYERS},

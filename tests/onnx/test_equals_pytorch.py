@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import pytest
-import tiny
 import torch
+from builders import graphs, tiny
 
 CASES: dict[str, dict[str, Any]] = {
     "linear-identity": {},

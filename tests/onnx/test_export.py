@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import tiny
 import torch
-from checkpoints import contents, make_base, make_bundle
+from builders import graphs, tiny
+from builders.checkpoints import contents, make_base, make_bundle
 
 import mllmeraser
 from mllmeraser.errors import InputError

@@ -10,16 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import graphs
 import pytest
-import tiny
-from checkpoints import contents, edit_json, make_base
-from graphs import DECODER
-from test_directory import TWIN
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "promises"))
-
-from every_stage import faults, whole_or_as_before
+from builders import graphs, tiny
+from builders.checkpoints import contents, edit_json, make_base
+from builders.every_stage import faults, whole_or_as_before
+from builders.graphs import DECODER, TWIN
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.exporter.base import read_base

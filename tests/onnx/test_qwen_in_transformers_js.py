@@ -7,12 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import pytest
-import tiny
-import tiny_families
 import torch
+from builders import families, graphs, tiny
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
@@ -47,7 +45,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def random_qwen() -> Any:
     """A model of 4 blocks that never stops and gives no special token."""
     names = ("vision_start_token_id", "image_token_id", "vision_end_token_id", "video_token_id")
-    config = tiny_families.config("qwen2_5_vl")
+    config = families.config("qwen2_5_vl")
     config.text_config.vocab_size = 260
     for at, name in enumerate(names, 256):
         setattr(config, name, at)

@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
-import tiny
+from builders import graphs, tiny
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.bundles import graph_requests

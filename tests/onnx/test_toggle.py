@@ -11,11 +11,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
-import tiny
+from builders import graphs, tiny
 
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.insert import STRENGTH_CONSTANT, STRENGTH_INPUT, insert_steering

@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import graphs
 import numpy as np
 import onnx_ir as ir
 import pytest
-import tiny
-from graphs import DECODER
+from builders import graphs, tiny
+from builders.graphs import DECODER
 
 from mllmeraser.disk.atomic import sha256_of
 from mllmeraser.errors import InputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoints import make_bundle
-from every_stage import faults, whole_or_as_before
+from builders.checkpoints import make_bundle
+from builders.every_stage import faults, whole_or_as_before
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter import directory

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from checkpoints import contents, make_base, make_bundle
+from builders import tiny
+from builders.checkpoints import contents, make_base, make_bundle
 from safetensors.torch import load_file
 
 from mllmeraser.disk import link

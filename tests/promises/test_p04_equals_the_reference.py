@@ -8,21 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hook_oracle as oracle
 import pytest
-import tiny
 import torch
-from checkpoints import make_base, make_bundle
+from builders import oracle, tiny
+from builders.checkpoints import make_base, make_bundle
 
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.in_process import torch_tensors
-
-
-@pytest.fixture(params=tiny.FAMILIES)
-def family(request: pytest.FixtureRequest) -> tiny.Family:
-    chosen: tiny.Family = request.param
-    return chosen
 
 
 def _load(family: tiny.Family, directory: Path, **options: Any) -> Any:

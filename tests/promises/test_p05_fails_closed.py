@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from checkpoints import contents, edit_json
+from builders import tiny
+from builders.checkpoints import contents, edit_json
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 

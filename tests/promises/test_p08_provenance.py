@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from checkpoints import contents, make_bundle
+from builders.checkpoints import contents, make_bundle
 
 import mllmeraser
 from mllmeraser.bundle.bundle import save_bundle

@@ -7,12 +7,12 @@ work directory, checkpoint and card, of the JSON documents, and of what is print
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from checkpoints import edit_json, make_base, make_bundle
+from builders import talker
+from builders.checkpoints import edit_json, make_base, make_bundle
 from click.testing import CliRunner
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
@@ -25,10 +25,6 @@ from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
-
-import talker
 
 TOKEN, FOLDER, PERSON, USER = "hf_canaryTOKENcanary", "canary-folder", "Canary Quillfeather", "canary-user"
 CANARIES = (TOKEN, FOLDER, PERSON, USER, "Quillfeather", "canary")

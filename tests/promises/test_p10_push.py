@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import contents
-from hub_server import BASE, NEW, TOKEN, FakeHub, Fault
+from builders.checkpoints import contents
+from builders.hub_server import BASE, NEW, TOKEN, FakeHub, Fault
 from huggingface_hub import ModelCard
 
 from mllmeraser import cli
@@ -38,19 +38,19 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_push_keeps_its_promises(
-    hub: FakeHub, of_a_hub_base: Path, published: str, run: object, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, hub_export: Path, published: str, run: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(of_a_hub_base.parent)
+    monkeypatch.chdir(hub_export.parent)
     hub.repos[BASE].gated = "auto"
-    code, out, err = run(of_a_hub_base.name, NEW, "--dry-run")
+    code, out, err = run(hub_export.name, NEW, "--dry-run")
     assert code == 0 and NEW not in hub.repos
     listed = {line.split()[2]: int(line.split()[1].replace(",", "")) for line in out.splitlines()[:-2]}
     assert err.splitlines()[-1] == "next: the same without --dry-run"
 
-    before = contents(of_a_hub_base)
-    code, out, err = run(of_a_hub_base.name, NEW, "--json")
+    before = contents(hub_export)
+    code, out, err = run(hub_export.name, NEW, "--json")
     document, repo = json.loads(out), hub.repos[NEW]
-    assert code == 0 and contents(of_a_hub_base) == before
+    assert code == 0 and contents(hub_export) == before
     assert repo.private and document["private"] and "PUBLIC" not in out
     assert len(repo.commits) == 2 and document["revision"] == repo.commits[-1].oid
     remote = {name: blob for name, blob in repo.files.items() if name != ".gitattributes"}
@@ -64,27 +64,27 @@ def test_a_push_keeps_its_promises(
     assert f"{BASE}@{published}" in err.splitlines()[-1]
 
 
-def test_a_hash_that_differs_on_the_hub_is_exit_code_3(hub: FakeHub, of_a_hub_base: Path, run: object) -> None:
+def test_a_hash_that_differs_on_the_hub_is_exit_code_3(hub: FakeHub, hub_export: Path, run: object) -> None:
     hub.wrong_sha = {f"{NEW}/mllmeraser-steering.safetensors"}
-    code, out, err = run(of_a_hub_base, NEW, "--public")
+    code, out, err = run(hub_export, NEW, "--public")
     assert (code, out) == (3, "") and "mllmeraser-steering.safetensors is not what was sent" in err
     assert hub.repos[NEW].private
 
 
-def test_a_directory_that_was_changed_is_exit_code_3(hub: FakeHub, of_a_hub_base: Path, run: object) -> None:
-    with (of_a_hub_base / "config.json").open("ab") as file:
+def test_a_directory_that_was_changed_is_exit_code_3(hub: FakeHub, hub_export: Path, run: object) -> None:
+    with (hub_export / "config.json").open("ab") as file:
         file.write(b" ")
-    code, out, err = run(of_a_hub_base, NEW)
+    code, out, err = run(hub_export, NEW)
     assert (code, out) == (3, "") and "not pushed" in err and not hub.requests
 
 
 @pytest.mark.parametrize("kind", ["500", "cut"])
 def test_a_hub_that_fails_leaves_nothing_and_the_same_command_goes_on(
-    hub: FakeHub, of_a_hub_base: Path, run: object, kind: str
+    hub: FakeHub, hub_export: Path, run: object, kind: str
 ) -> None:
     hub.faults = [Fault("/commit/", "500" if kind == "500" else "cut", 1)]
-    code, out, err = run(of_a_hub_base, NEW)
+    code, out, err = run(hub_export, NEW)
     assert (code, out) == (1, "") and len(err.splitlines()) == 1 and "run the same command again" in err
     assert hub.repos[NEW].private and hub.repos[NEW].files.keys() == {".gitattributes"}
-    assert run(of_a_hub_base, NEW)[0] == 0
-    assert hub.repos[NEW].files.keys() == {*contents(of_a_hub_base), ".gitattributes"}
+    assert run(hub_export, NEW)[0] == 0
+    assert hub.repos[NEW].files.keys() == {*contents(hub_export), ".gitattributes"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import contents, make_bundle
+from builders.checkpoints import contents, make_bundle
 
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter import checks_model, directory

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from checkpoints import contents, make_bundle
-from every_stage import faults
+from builders.checkpoints import contents, make_bundle
+from builders.every_stage import faults
 
 from mllmeraser.bundle.bundle import save_bundle
 

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import miniature
 import pyarrow as pa
 import pytest
+from builders import miniatures
 from PIL import Image
 
 from mllmeraser.errors import InputError
@@ -22,7 +22,7 @@ from mllmeraser.records.record import Record
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return miniature.mllmu(tmp_path_factory.mktemp("data") / "MLLMU-Bench")
+    return miniatures.mllmu(tmp_path_factory.mktemp("data") / "MLLMU-Bench")
 
 
 def cells(records: list[Record]) -> Counter[tuple[str, str, str]]:
@@ -71,7 +71,7 @@ def test_records_say_what_the_files_say(bench: Path) -> None:
 
 def test_blanks_and_expressions_are_taken_as_they_are(bench: Path) -> None:
     cloze = [record for record in read_records(bench / "forget_5") if record.task == "cloze"]
-    assert {record.answer for record in cloze} == {miniature.REGEX}
+    assert {record.answer for record in cloze} == {miniatures.REGEX}
     asked = {record.user_turn.text.partition("\n")[0] for record in cloze if record.subject == "010"}
     assert asked == {"This person writes [Blank]_.", "Ada 10 writes [Blank]."}  # as the original's replace has it
 
@@ -106,8 +106,8 @@ def test_training_text_is_asked_word_for_word_without_its_tail(bench: Path) -> N
 
 def test_a_tail_marked_by_its_key_is_no_question_either(tmp_path: Path) -> None:
     entries = '[{"Question": "Who?", "Answer": "Ada."}, {"Additional_Information": "She bakes."}]'
-    row = {"image": miniature.png("red"), "ID": "010", "metadata": entries}
-    path = miniature.write(tmp_path / "ft_Data/train-00000-of-00001.parquet", miniature.TRAINING, [row])
+    row = {"image": miniatures.png("red"), "ID": "010", "metadata": entries}
+    path = miniatures.write(tmp_path / "ft_Data/train-00000-of-00001.parquet", miniatures.TRAINING, [row])
     assert [record.question for record in read_records(path)] == ["Who?"]
 
 
@@ -119,15 +119,15 @@ def message(path: Path) -> str:
 
 
 def test_the_model_repository_is_refused_by_name(tmp_path: Path) -> None:
-    said = message(miniature.baseline_split(tmp_path) / "forget_5")
+    said = message(miniatures.baseline_split(tmp_path) / "forget_5")
     assert "model repository MLLMMU/baseline_train_split" in said
     assert "give forget_5 of the data set MLLMMU/MLLMU-Bench" in said
 
 
 def test_a_bad_row_is_named_with_its_part(tmp_path: Path) -> None:
-    row = miniature.profile(10, miniature.png("red"))
+    row = miniatures.profile(10, miniatures.png("red"))
     row["Classification_Task"]["Pure_Text_Questions"][0]["Correct_Answer"] = "E"
-    path = miniature.write(tmp_path / "forget_5/train-00000-of-00001.parquet", miniature.PROFILE, [row])
+    path = miniatures.write(tmp_path / "forget_5/train-00000-of-00001.parquet", miniatures.PROFILE, [row])
     assert message(path) == f"{path}, row 1, Pure_Text_Questions 1: answer: neither a key nor a value of options"
 
 
@@ -135,12 +135,12 @@ def test_what_is_no_benchmark_is_one_line(tmp_path: Path, bench: Path) -> None:
     assert "no parquet file" in message(bench)
     (tmp_path / "text.parquet").write_text("not a table")
     assert "not a parquet file" in message(tmp_path / "text.parquet")
-    other = miniature.write(tmp_path / "other.parquet", [("colour", pa.string())], [{"colour": "red"}])
+    other = miniatures.write(tmp_path / "other.parquet", [("colour", pa.string())], [{"colour": "red"}])
     assert message(other).endswith("its columns are colour")
     assert "no such file" in message(tmp_path / "missing.jsonl")
-    without = [("image", miniature.IMAGE), ("ID", pa.string()), ("metadata", pa.string())]
+    without = [("image", miniatures.IMAGE), ("ID", pa.string()), ("metadata", pa.string())]
     row: dict[str, Any] = {"image": None, "ID": "010", "metadata": "[]"}
-    path = miniature.write(tmp_path / "ft_Data/train.parquet", without, [row])
+    path = miniatures.write(tmp_path / "ft_Data/train.parquet", without, [row])
     assert "the picture 010 is not stored" in message(path)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import talker
+from builders import talker
 
 from mllmeraser.errors import InputError
 from mllmeraser.records.read import read_records

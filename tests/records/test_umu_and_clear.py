@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import miniature
 import pytest
+from builders import miniatures
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.protocols import PROTOCOLS
@@ -20,7 +20,7 @@ def one(records: list[Record], task: str, modality: str) -> Record:
 
 
 def test_umu_asks_every_fact_in_both_forms(tmp_path: Path) -> None:
-    records = read_records(miniature.umu(tmp_path) / "forget_5")
+    records = read_records(miniatures.umu(tmp_path) / "forget_5")
     assert len(records) == 6
     assert {record.fact for record in records} == {"job"}
     assert {record.subject for record in records} == {"007"}
@@ -31,7 +31,7 @@ def test_umu_asks_every_fact_in_both_forms(tmp_path: Path) -> None:
 
 
 def test_umu_in_its_own_words(tmp_path: Path) -> None:
-    protocol, records = PROTOCOLS["umu"], read_records(miniature.umu(tmp_path) / "forget_5")
+    protocol, records = PROTOCOLS["umu"], read_records(miniatures.umu(tmp_path) / "forget_5")
     texts = {(q.record.task, q.record.modality): protocol.prompt(q, "llava").text for q in protocol.questions(records)}
     listed = "Select answer in ['baker', 'pilot', 'nurse', 'sailor']"
     only = "Please **ONLY** provide the correct answer without any explanation"
@@ -53,22 +53,22 @@ def test_umu_in_its_own_words(tmp_path: Path) -> None:
 def test_a_column_of_umu_that_is_no_dictionary_is_one_line(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    fields = [("ID", pa.string()), ("image", miniature.IMAGE)]
+    fields = [("ID", pa.string()), ("image", miniatures.IMAGE)]
     fields += [(name, pa.string()) for name in ("Classify", "Cloze", "Generation")]
     row = {
         "ID": "007",
-        "image": miniature.png("red"),
+        "image": miniatures.png("red"),
         "Classify": "__import__('os')",
         "Cloze": "{}",
         "Generation": "{}",
     }
-    path = miniature.write(tmp_path / "train.parquet", fields, [row])
+    path = miniatures.write(tmp_path / "train.parquet", fields, [row])
     with pytest.raises(InputError, match="row 1: Classify: not a dictionary of the parts unimodal and muitimodal"):
         read_records(path)
 
 
 def test_clear_asks_for_caption_and_name_with_wrong_answers_beside(tmp_path: Path) -> None:
-    caption, name, choice = read_records(miniature.clear(tmp_path) / "forget10_perturbed")
+    caption, name, choice = read_records(miniatures.clear(tmp_path) / "forget10_perturbed")
     assert caption.user_turn.text in FOR_A_CAPTION
     assert (caption.subject, caption.answer, caption.accepted) == (
         "Ada Keller",
@@ -85,13 +85,13 @@ def test_clear_asks_for_caption_and_name_with_wrong_answers_beside(tmp_path: Pat
 
 
 def test_clear_asks_tofu_in_words(tmp_path: Path) -> None:
-    shown, told = read_records(miniature.clear(tmp_path) / "forget10+tofu")
+    shown, told = read_records(miniatures.clear(tmp_path) / "forget10+tofu")
     assert (shown.modality, shown.answer, shown.perturbed) == ("image_text", "Ada Keller smiles.", ())
     assert (told.modality, told.user_turn.text, told.answer) == ("text", "Who wrote this?", "Ada Keller did.")
 
 
 def test_clear_asks_about_the_real_world(tmp_path: Path) -> None:
-    face, among_faces = read_records(miniature.clear(tmp_path) / "real_faces")
+    face, among_faces = read_records(miniatures.clear(tmp_path) / "real_faces")
     assert (face.question, face.answer) == ("The name of the person on the image is ", "Marie Curie")
     assert face.perturbed == ("Ada Lovelace", "Grace Hopper")
     assert among_faces.question == "What is the name of the person in the image?"

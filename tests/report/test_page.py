@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
-import results
+from builders import results
 from PIL import Image
 
 from mllmeraser.report.report import report

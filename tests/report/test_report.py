@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
-import results
+from builders import results
 from PIL import Image
 
 from mllmeraser.errors import InputError
+from mllmeraser.judging.results_file import Row
 from mllmeraser.report.figures import tradeoff
 from mllmeraser.report.findings import read_findings
-from mllmeraser.report.numbers import number, percent, pooled, seconds, size
+from mllmeraser.report.numbers import number, percent, pooled, seconds, size, told
 from mllmeraser.report.page import page
 from mllmeraser.report.report import Report, report
 
@@ -145,7 +146,7 @@ def test_the_markdown_form_is_well_formed(tmp_path: Path) -> None:
 
 
 def test_drawings_are_also_files_for_a_paper(tmp_path: Path) -> None:
-    made = _report(tmp_path, results.evaluated(), figures_folder=tmp_path / "figures")
+    made = _report(tmp_path, results.evaluated(), figures=tmp_path / "figures")
     assert [path.name for path in made.figures] == ["tradeoff.svg", "tradeoff.png", "replies.svg", "replies.png"]
     assert made.figures[0].read_text().startswith("<svg")
     with Image.open(made.figures[1]) as picture:
@@ -189,25 +190,42 @@ def test_names_in_the_trade_off_cover_neither_points_nor_one_another() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "not a document of schema 1"),
-        ('{"schema": 2}', "not a document of schema 1"),
-        ('{"schema": 1}', "holds neither rows nor methods"),
-        (
-            '{"schema": 1, "rows": [{"model": "m"}]}',
-            "a row without set: this is not what `mllmeraser evaluate -o` wrote",
-        ),
+        ("{", "Invalid JSON: .*; give what `mllmeraser evaluate -o` wrote"),
+        ("[]", "Input should be an object; give what"),
+        ('{"schema": 2}', "schema: Input should be 1; give what"),
+        ('{"schema": 1}', "holds neither rows nor methods; give what"),
+        ('{"rows": [{"model": "m"}]}', r"rows\.0\.set: Field required; give what `mllmeraser evaluate -o` wrote"),
+        ('{"rows": [{"model": "m", "set": 1}]}', r"rows\.0\.set: Input should be a valid string; give what"),
     ],
 )
 def test_a_file_that_is_no_results_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "file.json").write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         report([tmp_path / "file.json"])
+    assert str(error.value).startswith(f"{tmp_path / 'file.json'}: ") and "\n" not in str(error.value)
+
+
+def test_a_calibration_is_that_of_a_work_directory_or_of_compute(tmp_path: Path) -> None:
+    paths, file = results.written(tmp_path, results.evaluated()), tmp_path / "calibration.json"
+    written = results.calibration()
+    drawn = []
+    for document in (written, {"schema": 1, **written["chosen"], "curve": written["curve"]}):
+        file.write_text(json.dumps(document))
+        drawn.append(report(paths, calibration=file).text)
+    assert drawn[0] == drawn[1] and "The best of 4 trials" in drawn[0]
+    for document in (results.evaluated(), {**written, "curve": [{"layers": []}]}):
+        file.write_text(json.dumps(document))
+        with pytest.raises(InputError, match=r"curve.*; give what `mllmeraser compute --json` printed"):
+            report(paths, calibration=file)
 
 
 def test_items_that_are_none_are_one_line(tmp_path: Path) -> None:
     paths, items = results.written(tmp_path, results.evaluated()), tmp_path / "items.jsonl"
-    for text, message in (('{"model": "m"}', "line 1: set: missing"), ("1", "line 1: model"), ("{", "JSON Lines")):
+    for text, message in (
+        ('{"model": "m"}', "line 1: set: Field required; give what `mllmeraser evaluate --items` wrote"),
+        ("1", "line 1: Input should be an object"),
+        ("{", "line 1: Invalid JSON"),
+    ):
         items.write_text(text)
         with pytest.raises(InputError, match=message):
             report(paths, items=items, include_samples=True)
@@ -226,7 +244,7 @@ def test_the_same_rows_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_and_sets_that_are_not_there_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file or directory; give what"):
         report([tmp_path / "none.json"])
     with pytest.raises(InputError, match="--forget-set other: no rows of this set; there are forget, retain"):
         _report(tmp_path, results.evaluated(), forgotten=["other"])
@@ -250,9 +268,9 @@ def test_numbers_never_round_to_all_or_none() -> None:
 
 
 def test_rates_are_pooled_by_records_not_by_rows() -> None:
-    few, many = results.row("m", "s", 1.0, 0.0, 1.0), results.row("m", "s", 0.0, 1.0, 1.0)
-    few["n"], many["n"] = 10, 90
-    rate = pooled([few, many], "told")
+    written = [{**results.row("m", "s", told, 1 - told, 1.0), "n": n} for told, n in ((1.0, 10), (0.0, 90))]
+    few, many = (Row.model_validate_json(json.dumps(row)) for row in written)
+    rate = pooled([few, many], told)
     assert rate is not None and rate.share == pytest.approx(0.1) and rate.n == 100
     assert rate.words == "10 % (5.5–17.4)"
-    assert pooled([], "told") is None
+    assert pooled([], told) is None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import plain
 import pytest
-import talker
 import torch
+from builders import plain_states, talker
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, mean_reply_states
@@ -25,10 +25,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_last_prompt_states_are_those_of_each_prompt_alone(checkpoint: Checkpoint, batch_size: int) -> None:
     prompts = talker.prompts()
-    states = last_prompt_states(checkpoint, prompts, [0, 2], batch_size=batch_size)
+    states = last_prompt_states(replace(checkpoint, batch_size=batch_size), prompts, [0, 2])
     assert set(states) == {0, 2}
     for row, prompt in enumerate(prompts):
-        alone, length = plain.block_states(checkpoint, prompt)
+        alone, length = plain_states.block_states(checkpoint, prompt)
         for layer in (0, 2):
             torch.testing.assert_close(states[layer][row], alone[layer][length - 1], **CLOSE)
 
@@ -38,7 +38,7 @@ def test_the_last_block_is_read_before_the_final_norm(checkpoint: Checkpoint) ->
     last = len(decoder_layers(checkpoint)) - 1
     states = last_prompt_states(checkpoint, prompts, [last])[last]
     for row, prompt in enumerate(prompts):
-        alone, length = plain.block_states(checkpoint, prompt)
+        alone, length = plain_states.block_states(checkpoint, prompt)
         normed = checkpoint.model.get_decoder().norm(states[row]).detach()
         torch.testing.assert_close(normed, alone[last][length - 1], **CLOSE)
 
@@ -46,11 +46,11 @@ def test_the_last_block_is_read_before_the_final_norm(checkpoint: Checkpoint) ->
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_means_along_replies_are_those_of_each_pair_alone(checkpoint: Checkpoint, batch_size: int) -> None:
     prompts, steps = talker.prompts(), 4
-    means, counts = mean_reply_states(checkpoint, prompts, REPLIES, [0, 2], steps, batch_size=batch_size)
+    means, counts = mean_reply_states(replace(checkpoint, batch_size=batch_size), prompts, REPLIES, [0, 2], steps)
     assert counts.tolist() == [6, 4, 3, 2]  # how many of the replies have a k-th token
     for layer in (0, 2):
         for k in range(steps):
-            expected = plain.mean_along_replies(checkpoint, prompts, REPLIES, layer, k)
+            expected = plain_states.mean_along_replies(checkpoint, prompts, REPLIES, layer, k)
             torch.testing.assert_close(means[layer][k], expected, **CLOSE)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import talker
-import torch
+from builders import talker
 from PIL import Image
 
 from mllmeraser.inference.encoding import render, renders_conversations
@@ -16,7 +17,7 @@ from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
-from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, with_variants
+from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, DrawnChange, crop, with_variants
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
 
@@ -49,12 +50,18 @@ def computed(folder: Path, checkpoint: Checkpoint, **given: str | bool) -> Compu
     return compute(checkpoint, *(read_records(folder / f"{name}.jsonl") for name in ("forget", "retain")), recipe)
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_changed_picture_has_the_size_of_the_picture_and_differs(change: object) -> None:
+@pytest.mark.parametrize(("change", "draw"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
+def test_a_changed_picture_has_the_size_of_the_picture_and_differs(change: Any, draw: Any) -> None:
     picture = Image.effect_noise((40, 24), 90).convert("RGB")
-    changed = change(picture, random.Random(1))  # type: ignore[operator]
+    drawn = DrawnChange(change, draw(random.Random(1)))
+    changed = drawn(picture)
     assert (changed.size, changed.mode) == (picture.size, "RGB")
     assert changed.tobytes() != picture.tobytes()
+    assert changed.tobytes() == drawn(picture).tobytes()
+
+
+def test_a_change_says_all_that_it_does() -> None:
+    assert repr(DrawnChange(crop, (0.1, 0.0, 0.05, 0.0))) == "crop(0.1, 0.0, 0.05, 0.0)"
 
 
 def test_a_rewording_holds_the_question_word_for_word() -> None:
@@ -70,7 +77,7 @@ def test_turns_come_first_and_variants_of_each_after_them(retain: list[Record]) 
     assert found[: len(retain)] == [record.user_turn for record in retain]
     for i in range(len(retain), len(records)):
         assert records[i].user_turn.text in found[i].text
-        assert found[i].text == again[i].text
+        assert found[i] == again[i]
         assert (found[i].image is None) == (records[i].image is None)
 
 
@@ -101,7 +108,7 @@ def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint
         computed(folder, checkpoint, layers="2", gate_layer="own", augment=augment) for augment in (False, True)
     )
     (name,) = (name for name in plain.bundle.tensors if name.endswith("weights"))
-    assert not torch.equal(plain.bundle.tensors[name][:1], augmented.bundle.tensors[name][:1])
+    assert not np.array_equal(plain.bundle.tensors[name][:1], augmented.bundle.tensors[name][:1])
     held_out = next(iter(augmented.calibration.gates.values())).held_out
     assert held_out is not None
     assert [*map(len, (held_out.forget, held_out.retain, held_out.variants))] == [
@@ -119,5 +126,5 @@ def test_a_sequential_fit_reads_later_blocks_as_the_earlier_ones_leave_them(
 ) -> None:
     given = {"layers": "1,2", "gate_layer": "own", "gate": "linear", "gate_shape": "identity"}
     apart, after = (computed(folder, checkpoint, **given, sequential=on).bundle.tensors for on in (False, True))
-    assert torch.equal(apart["requests.0.layers.1.gate"], after["requests.0.layers.1.gate"])
-    assert not torch.equal(apart["requests.0.layers.2.gate"], after["requests.0.layers.2.gate"])
+    assert np.array_equal(apart["requests.0.layers.1.gate"], after["requests.0.layers.1.gate"])
+    assert not np.array_equal(apart["requests.0.layers.2.gate"], after["requests.0.layers.2.gate"])

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import qwen
-import talker
 import torch
+from builders import qwen_talker, talker
 from PIL import Image
 
 from mllmeraser.errors import InputError
@@ -25,7 +24,7 @@ from mllmeraser.steering.checks import check_records, median_distance, refuse_co
 from mllmeraser.steering.features import SAMPLES_PER_LANDMARK, place_centres
 from mllmeraser.steering.folds import folds
 
-MAKERS = {"llava": talker.make_base, "qwen2_5_vl": qwen.make_base}
+MAKERS = {"llava": talker.make_base, "qwen2_5_vl": qwen_talker.make_base}
 MARK = {"llava": "<image>", "qwen2_5_vl": "<|image_pad|>"}
 WORDS = Prompt("Who is person one?", None)
 
@@ -56,7 +55,7 @@ def asked(checkpoint: Checkpoint, *prompts: Prompt) -> torch.Tensor:
 def test_pictures_of_one_pixel_or_thousands_are_resized_as_any(checkpoint: Checkpoint, size: tuple[int, int]) -> None:
     """The processor brings them to what the model takes; the states are finite and depend on the picture."""
     white, black = (Prompt("Who is this?", Image.new("RGB", size, (level,) * 3)) for level in (255, 0))
-    states = asked(checkpoint, white, black, Prompt("Who is this?", qwen.picture(1)))
+    states = asked(checkpoint, white, black, Prompt("Who is this?", qwen_talker.picture(1)))
     assert torch.isfinite(states).all()
     assert not torch.allclose(states[0], states[1])
 

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import checkpoints
+import numpy as np
 import pytest
 import torch
+from builders import checkpoints
 from safetensors.torch import save
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
 from mllmeraser.bundle.metadata import Metadata
 from mllmeraser.errors import InputError
+from mllmeraser.steering.in_process import torch_tensors
 
 KINDS = [
     {"kind": "linear", "shape": "identity"},
@@ -59,7 +61,7 @@ def test_a_bundle_comes_back_and_is_written_again_byte_for_byte(base: Path, tmp_
     again = load_bundle(tmp_path / "a.safetensors")
     assert again.metadata == bundle.metadata
     assert again.tensors.keys() == bundle.tensors.keys()
-    assert all(torch.equal(tensor, bundle.tensors[name]) for name, tensor in again.tensors.items())
+    assert all(np.array_equal(array, bundle.tensors[name]) for name, array in again.tensors.items())
     reordered = Bundle(metadata=again.metadata, tensors=dict(reversed(again.tensors.items())))
     save_bundle(reordered, tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -111,7 +113,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 def test_metadata_that_is_not_of_this_schema_names_the_key(
     bundle: Bundle, tmp_path: Path, key: str, value: object
 ) -> None:
-    path = written(tmp_path / "b.safetensors", {**document(bundle), key: value}, bundle.tensors)
+    path = written(tmp_path / "b.safetensors", {**document(bundle), key: value}, torch_tensors(bundle))
     assert refusal(path).startswith(f"metadata key {key}")
 
 
@@ -119,23 +121,24 @@ def test_metadata_that_is_not_of_this_schema_names_the_key(
 @pytest.mark.parametrize("leaf", ["0.landmarks", "0.weights", "0.bandwidth", "1.direction"])
 def test_a_value_that_is_not_finite_names_the_tensor(bundle: Bundle, tmp_path: Path, leaf: str, value: float) -> None:
     name = f"requests.0.layers.{leaf}"
-    bundle.tensors[name].view(-1)[0] = value
-    path = written(tmp_path / "b.safetensors", document(bundle), bundle.tensors)
+    bundle.tensors[name].reshape(-1)[0] = value
+    path = written(tmp_path / "b.safetensors", document(bundle), torch_tensors(bundle))
     assert refusal(path) == f"tensor {name} holds a value that is not finite; compute the bundle again"
 
 
 def test_a_wrong_shape_or_type_or_name_names_the_tensor(bundle: Bundle, tmp_path: Path) -> None:
     name, path = "requests.0.layers.1.direction", tmp_path / "b.safetensors"
+    tensors = torch_tensors(bundle)
     wrong = {
-        f"tensor {name} is float32 (2, 32), expected float32 (3, 32)": bundle.tensors[name][:2].clone(),
-        f"tensor {name} is float16 (3, 32), expected float32 (3, 32)": bundle.tensors[name].half(),
+        f"tensor {name} is float32 (2, 32), expected float32 (3, 32)": tensors[name][:2].clone(),
+        f"tensor {name} is float16 (3, 32), expected float32 (3, 32)": tensors[name].half(),
     }
     for message, tensor in wrong.items():
-        written(path, document(bundle), {**bundle.tensors, name: tensor})
+        written(path, document(bundle), {**tensors, name: tensor})
         assert refusal(path) == message
-    written(path, document(bundle), {n: t for n, t in bundle.tensors.items() if n != name})
+    written(path, document(bundle), {n: t for n, t in tensors.items() if n != name})
     assert refusal(path) == f"tensor {name} is missing"
-    written(path, document(bundle), {**bundle.tensors, "requests.1.layers.1.direction": torch.zeros(3, 32)})
+    written(path, document(bundle), {**tensors, "requests.1.layers.1.direction": torch.zeros(3, 32)})
     assert refusal(path) == "tensor requests.1.layers.1.direction is not expected"
 
 
@@ -156,8 +159,8 @@ def test_metadata_that_contradicts_itself_is_refused_when_read_and_when_written(
     bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     content = {**document(bundle), **change}
-    assert refusal(written(tmp_path / "b.safetensors", content, bundle.tensors)) == message
-    broken = Bundle(metadata=Metadata.model_validate(content), tensors=bundle.tensors)
+    assert refusal(written(tmp_path / "b.safetensors", content, torch_tensors(bundle))) == message
+    broken = Bundle(Metadata.model_validate(content), bundle.tensors)
     with pytest.raises(InputError, match="^" + str(tmp_path / "c.safetensors")):
         save_bundle(broken, tmp_path / "c.safetensors")
     assert not (tmp_path / "c.safetensors").exists()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import talker
 import torch
+from builders import talker
 from torch import Tensor
 
 from mllmeraser.console import console
@@ -20,6 +20,7 @@ from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import compute
+from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.recipe import make_recipe
 
 REPLIES = [torch.tensor([5, 6, 7])] * 6
@@ -55,9 +56,9 @@ def counting(checkpoint: Checkpoint) -> Iterator[Passes]:
 def everything(checkpoint: Checkpoint, prompts: list[Prompt] | None = None) -> list[Tensor]:
     """All three kinds of passes, two prompts at a time."""
     prompts = prompts or talker.prompts()
-    states = last_prompt_states(checkpoint, prompts, [1, 2], batch_size=2)
-    means, counts = mean_reply_states(checkpoint, prompts, REPLIES[: len(prompts)], [1, 2], 3, batch_size=2)
-    said = greedy_reply_ids(checkpoint, prompts, max_new_tokens=4, batch_size=2)
+    states = last_prompt_states(checkpoint, prompts, [1, 2])
+    means, counts = mean_reply_states(checkpoint, prompts, REPLIES[: len(prompts)], [1, 2], 3)
+    said = greedy_reply_ids(checkpoint, prompts, max_new_tokens=4)
     return [states[1], states[2], means[1], means[2], counts, *said]
 
 
@@ -66,10 +67,10 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def test_a_second_run_makes_no_pass_and_gives_the_same(base: Path, tmp_path: Path) -> None:
-    plain = everything(load(base))
-    with counting(load(base, work_dir=tmp_path / "work")) as _:
-        first = everything(load(base, work_dir=tmp_path / "work"))
-    again = load(base, work_dir=tmp_path / "work")
+    plain = everything(load(base, batch_size=2))
+    with counting(load(base, work_dir=tmp_path / "work", batch_size=2)) as _:
+        first = everything(load(base, work_dir=tmp_path / "work", batch_size=2))
+    again = load(base, work_dir=tmp_path / "work", batch_size=2)
     with counting(again) as passes:
         second = everything(again)
     assert passes.count == 0
@@ -77,7 +78,7 @@ def test_a_second_run_makes_no_pass_and_gives_the_same(base: Path, tmp_path: Pat
 
 
 def test_without_a_work_directory_nothing_is_kept(base: Path) -> None:
-    checkpoint = load(base)
+    checkpoint = load(base, batch_size=2)
     with counting(checkpoint) as passes:
         everything(checkpoint)
         once = passes.count
@@ -87,16 +88,16 @@ def test_without_a_work_directory_nothing_is_kept(base: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 9])
 def test_a_killed_run_repeats_nothing_that_was_finished(base: Path, tmp_path: Path, stop_at: int) -> None:
-    with counting(whole := load(base)) as passes:
+    with counting(whole := load(base, batch_size=2)) as passes:
         expected = everything(whole)
     needed = passes.count
-    killed = load(base, work_dir=tmp_path / "work")
+    killed = load(base, work_dir=tmp_path / "work", batch_size=2)
     with counting(killed) as passes:
         passes.stop_at = stop_at
         with pytest.raises(KeyboardInterrupt):
             everything(killed)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    resumed = load(base, work_dir=tmp_path / "work")
+    resumed = load(base, work_dir=tmp_path / "work", batch_size=2)
     with counting(resumed) as passes:
         found = everything(resumed)
     assert same(found, expected)
@@ -112,11 +113,11 @@ def test_a_damaged_entry_is_noticed_and_made_anew(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(console, "print", lambda text, **_: said.append(text))
-    expected = everything(load(base, work_dir=tmp_path))
+    expected = everything(load(base, work_dir=tmp_path, batch_size=2))
     entry = sorted(tmp_path.iterdir())[0]
     data = entry.read_bytes()
     entry.write_bytes({"cut": data[: len(data) // 2], "bit": data[:-1] + bytes([data[-1] ^ 1]), "emptied": b""}[damage])
-    again = load(base, work_dir=tmp_path)
+    again = load(base, work_dir=tmp_path, batch_size=2)
     with counting(again) as passes:
         assert same(everything(again), expected)
     assert passes.count > 0
@@ -125,7 +126,7 @@ def test_a_damaged_entry_is_noticed_and_made_anew(
 
 
 def test_another_checkpoint_another_precision_and_another_template_miss(base: Path, tmp_path: Path) -> None:
-    everything(load(base, work_dir=tmp_path / "work"))
+    everything(load(base, work_dir=tmp_path / "work", batch_size=2))
     template = talker.make_base(tmp_path / "template") / "chat_template.jinja"
     template.write_text(template.read_text().replace("USER:", "USER :"))
     for other, dtype in (
@@ -133,24 +134,24 @@ def test_another_checkpoint_another_precision_and_another_template_miss(base: Pa
         (base, "bfloat16"),
         (template.parent, "auto"),
     ):
-        checkpoint = load(other, dtype=dtype, work_dir=tmp_path / "work")
+        checkpoint = load(other, dtype=dtype, work_dir=tmp_path / "work", batch_size=2)
         with counting(checkpoint) as passes:
             found = everything(checkpoint)
         assert passes.count > 0
-        assert same(found, everything(load(other, dtype=dtype)))
+        assert same(found, everything(load(other, dtype=dtype, batch_size=2)))
 
 
 def test_the_same_checkpoint_in_another_place_hits(base: Path, tmp_path: Path) -> None:
-    everything(load(base, work_dir=tmp_path / "work"))
+    everything(load(base, work_dir=tmp_path / "work", batch_size=2))
     shutil.copytree(base, tmp_path / "moved")  # keeps the times of the files
-    moved = load(tmp_path / "moved", work_dir=tmp_path / "work")
+    moved = load(tmp_path / "moved", work_dir=tmp_path / "work", batch_size=2)
     with counting(moved) as passes:
         everything(moved)
     assert passes.count == 0
 
 
 def test_another_prompt_another_picture_and_other_bytes_of_a_picture_miss(base: Path, tmp_path: Path) -> None:
-    checkpoint = load(base, work_dir=tmp_path / "work")
+    checkpoint = load(base, work_dir=tmp_path / "work", batch_size=2)
     file = tmp_path / "a.png"
     talker.picture(1).save(file)
     asked = [Prompt("Who is this?", talker.picture(1)), Prompt("Who?", None), Prompt("Who is this?", file)]
@@ -159,12 +160,12 @@ def test_another_prompt_another_picture_and_other_bytes_of_a_picture_miss(base: 
     talker.picture(2).save(file)
     for row, prompt in changed.items():
         with counting(checkpoint) as passes:
-            last_prompt_states(checkpoint, [prompt], [1, 2], batch_size=1)
+            last_prompt_states(checkpoint, [prompt], [1, 2])
         assert passes.count == 1, row
 
 
 def test_a_picture_in_memory_of_the_same_bytes_and_another_shape_misses(base: Path, tmp_path: Path) -> None:
-    checkpoint = load(base, work_dir=tmp_path)
+    checkpoint = load(base, work_dir=tmp_path, batch_size=2)
     with counting(checkpoint) as passes:
         for size in ((16, 8), (8, 16), (16, 8)):
             image = talker.picture(1).resize(size)
@@ -173,7 +174,7 @@ def test_a_picture_in_memory_of_the_same_bytes_and_another_shape_misses(base: Pa
 
 
 def test_other_blocks_and_other_replies_miss(base: Path, tmp_path: Path) -> None:
-    checkpoint = load(base, work_dir=tmp_path)
+    checkpoint = load(base, work_dir=tmp_path, batch_size=2)
     everything(checkpoint)
     with counting(checkpoint) as passes:
         last_prompt_states(checkpoint, talker.prompts()[4:5], [1])
@@ -195,12 +196,12 @@ def test_a_whole_computation_is_made_again_without_a_pass_of_the_base(base: Path
     retain = read_records(talker.write_people(tmp_path / "retain.jsonl", range(3, 7)))
     recall, erasure = talker.write_refusals(tmp_path)
     recipe = make_recipe("llava", {"recall": recall, "erasure": erasure, "layers": "1", "strength": "1"})
-    first = compute(load(base, work_dir=tmp_path / "work"), forget, retain, recipe).bundle
+    first = compute(load(base, work_dir=tmp_path / "work", batch_size=2), forget, retain, recipe).bundle
     entries = {path.name for path in (tmp_path / "work").iterdir()}
-    again = load(base, work_dir=tmp_path / "work")
+    again = load(base, work_dir=tmp_path / "work", batch_size=2)
     with counting(again) as passes:
         second = compute(again, forget, retain, recipe).bundle
     assert passes.count == 0
     assert {path.name for path in (tmp_path / "work").iterdir()} == entries
     assert second.metadata == first.metadata
-    assert same(list(second.tensors.values()), list(first.tensors.values()))
+    assert same(*(list(torch_tensors(bundle).values()) for bundle in (second, first)))

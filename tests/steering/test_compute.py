@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import talker
 import torch
+from builders import talker
 
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import InputError, QualityGateError

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import plain
+from dataclasses import replace
+
 import pytest
-import talker
 import torch
+from builders import plain_states, talker
 
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.steering.direction import erasure_directions
@@ -27,12 +28,12 @@ def pairs(answers: list[list[int]], refusals: list[list[int]]) -> Pairs:
 
 def test_a_direction_is_mean_erasure_minus_mean_recall_at_each_position(checkpoint: Checkpoint) -> None:
     asked = pairs([[5, 6, 7], [8, 9], [10, 11, 12, 13]], [[20, 21, 22], [23, 24, 25, 26], [27, 28]])
-    directions = erasure_directions(checkpoint, asked, [0, 2], steps=3, batch_size=2)
+    directions = erasure_directions(replace(checkpoint, batch_size=2), asked, [0, 2], steps=3)
     for layer in (0, 2):
         assert directions[layer].dtype == torch.float64
         for k in range(3):
-            erasure = plain.mean_along_replies(checkpoint, ERASURE, asked.erasure_replies, layer, k)
-            recall = plain.mean_along_replies(checkpoint, RECALL, asked.recall_replies, layer, k)
+            erasure = plain_states.mean_along_replies(checkpoint, ERASURE, asked.erasure_replies, layer, k)
+            recall = plain_states.mean_along_replies(checkpoint, RECALL, asked.recall_replies, layer, k)
             torch.testing.assert_close(directions[layer][k], erasure - recall, **CLOSE)
 
 
@@ -47,7 +48,7 @@ def test_one_step_is_the_direction_of_the_paper(checkpoint: Checkpoint) -> None:
 def test_where_no_answer_is_long_enough_the_last_one_that_is_stands_in(checkpoint: Checkpoint) -> None:
     asked = pairs([[5], [6, 7], [8]], [[20, 21, 22], [23, 24], [25]])  # answers reach k = 1, refusals k = 2
     directions = erasure_directions(checkpoint, asked, [1], steps=5)[1]
-    recall = plain.mean_along_replies(checkpoint, RECALL, asked.recall_replies, 1, 1)
-    erasure = plain.mean_along_replies(checkpoint, ERASURE, asked.erasure_replies, 1, 2)
+    recall = plain_states.mean_along_replies(checkpoint, RECALL, asked.recall_replies, 1, 1)
+    erasure = plain_states.mean_along_replies(checkpoint, ERASURE, asked.erasure_replies, 1, 2)
     for k in (2, 3, 4):
         torch.testing.assert_close(directions[k], erasure - recall, **CLOSE)

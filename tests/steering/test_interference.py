@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import talker
 import torch
-from checkpoints import make_bundle
+from builders import talker
+from builders.checkpoints import make_bundle
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
@@ -74,7 +75,7 @@ def test_it_is_what_the_steered_model_reads(
     folder: Path, checkpoint: Checkpoint, sets: list[list[Record]], form: str
 ) -> None:
     bundles = [make_bundle(folder / "base", id_, **FORMS[form], seed=i) for i, id_ in enumerate("ab")]
-    found = interference(checkpoint, bundles, sets, batch_size=3)
+    found = interference(replace(checkpoint, batch_size=3), bundles, sets)
     for row, bundle in zip(found.rows, bundles, strict=True):
         for cell, records in zip(row, sets, strict=True):
             gates = kept_gates(checkpoint, bundle, records)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import talker
+from builders import talker
 
 from mllmeraser import api
 from mllmeraser.errors import InputError, MllmEraserError

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import talker
 import torch
+from builders import talker
 from torch import Tensor
 
 from mllmeraser.errors import QualityGateError

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import qwen
-import talker
 import torch
+from builders import qwen_talker, talker
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor
@@ -37,7 +36,7 @@ SIZES = ((16, 16), (40, 23), (19, 90), (7, 5))  # width, height: as the model ta
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    make_base = {"llava": talker.make_base, "qwen2_5_vl": qwen.make_base}[request.param]
+    make_base = {"llava": talker.make_base, "qwen2_5_vl": qwen_talker.make_base}[request.param]
     return load(make_base(tmp_path_factory.mktemp(request.param)))
 
 
@@ -50,7 +49,9 @@ def pairs_of(prompts: list[Prompt], replies: list[Tensor]) -> Pairs:
 def pairs(checkpoint: Checkpoint) -> Pairs:
     """Questions about pictures of four sizes, one of them only in words in the middle."""
     texts = ["Who is this?", "Where does this person live?", "What is the job of this person?", "Who?"]
-    prompts = [Prompt(text, qwen.picture(i, size)) for i, (text, size) in enumerate(zip(texts, SIZES, strict=True))]
+    prompts = [
+        Prompt(text, qwen_talker.picture(i, size)) for i, (text, size) in enumerate(zip(texts, SIZES, strict=True))
+    ]
     prompts.insert(2, Prompt("Who is person one?", None))
     replies = [torch.tensor(ids) for ids in ([5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15, 16])]
     return pairs_of(prompts, replies)
@@ -230,33 +231,33 @@ def test_a_processor_that_crops_again_is_refused(tmp_path: Path) -> None:
     checkpoint.processor.image_processor = CLIPImageProcessor(
         size={"shortest_edge": 24}, crop_size={"height": 16, "width": 16}
     )
-    pairs = pairs_of([Prompt("Who is this?", qwen.picture(0, (40, 30)))], [torch.tensor([5])])
+    pairs = pairs_of([Prompt("Who is this?", qwen_talker.picture(0, (40, 30)))], [torch.tensor([5])])
     for how in (NOISE, PGD):
         with pytest.raises(InputError, match=r"^--perturbation: the processor of llava does not show its model one"):
             perturbed(checkpoint, pairs, how, 0)
 
 
-@pytest.mark.parametrize("size", [*qwen.SIZES, (8, 8), (300, 20), (17, 61)])
+@pytest.mark.parametrize("size", [*qwen_talker.SIZES, (8, 8), (300, 20), (17, 61)])
 @pytest.mark.parametrize(("patch", "merge", "frames"), [(4, 2, 2), (2, 3, 1), (14, 2, 2)])
 def test_patches_lie_as_the_processor_of_qwen_lays_them(
     size: tuple[int, int], patch: int, merge: int, frames: int
 ) -> None:
     area = (patch * merge) ** 2
-    real = qwen.image_processor(patch, merge, frames, smallest=area, largest=64 * area)
-    processor = qwen.processor()
+    real = qwen_talker.image_processor(patch, merge, frames, smallest=area, largest=64 * area)
+    processor = qwen_talker.processor()
     processor.image_processor = real
     checkpoint = Checkpoint(torch.nn.Module(), processor, Source(Path("none")), "qwen2_5_vl", steered=False)
-    made = real(images=[qwen.picture(3, size)], return_tensors="pt")
+    made = real(images=[qwen_talker.picture(3, size)], return_tensors="pt")
     values, grid = made["pixel_values"], made["image_grid_thw"]
     pixels = unpatched(checkpoint, values, grid)
     assert pixels.shape == (3, int(grid[0, 1]) * patch, int(grid[0, 2]) * patch)
     assert torch.equal(patched(checkpoint, pixels), values)
-    assert torch.equal(pixel_values(checkpoint, [seen(checkpoint, Prompt("", qwen.picture(3, size)))]), values)
+    assert torch.equal(pixel_values(checkpoint, [seen(checkpoint, Prompt("", qwen_talker.picture(3, size)))]), values)
 
 
 def test_pictures_of_several_sizes_are_laid_one_behind_another(tmp_path: Path) -> None:
-    checkpoint = load(qwen.make_base(tmp_path / "base"))
-    pictures = [qwen.picture(i) for i in range(len(qwen.SIZES))]
+    checkpoint = load(qwen_talker.make_base(tmp_path / "base"))
+    pictures = [qwen_talker.picture(i) for i in range(len(qwen_talker.SIZES))]
     together = checkpoint.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     pixels = [seen(checkpoint, Prompt("", image)) for image in pictures]
     assert torch.equal(pixel_values(checkpoint, pixels), together)

@@ -10,14 +10,12 @@ import functools
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import plain
 import pytest
-import qwen
-import talker
 import torch
+from builders import plain_states, qwen_talker, talker
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -53,9 +51,9 @@ class Made:
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("qwen")
-    checkpoint = load(qwen.make_base(folder / "base", tied=request.param))
-    forget = read_records(qwen.write_people(folder / "forget.jsonl", range(3)))
-    retain = read_records(qwen.write_people(folder / "retain.jsonl", range(3, 8)))
+    checkpoint = load(qwen_talker.make_base(folder / "base", tied=request.param))
+    forget = read_records(qwen_talker.write_people(folder / "forget.jsonl", range(3)))
+    retain = read_records(qwen_talker.write_people(folder / "retain.jsonl", range(3, 8)))
     talker.write_refusals(folder)
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", "strength": "1"}
     recipe = make_recipe("qwen2_5_vl", {**given, "layers": "1,2", "gate_layer": "1", "gate_shape": "step:0.1"})
@@ -81,18 +79,18 @@ def test_it_is_a_qwen_of_the_true_architecture_and_of_the_files_that_are_publish
 def test_states_in_a_batch_of_many_sizes_are_those_of_each_prompt_alone(
     made: Made, base: Path, batch_size: int
 ) -> None:
-    prompts, steps = qwen.prompts(), 4
+    prompts, steps = qwen_talker.prompts(), 4
     inputs = encode(made.checkpoint, [prompt for prompt in prompts if prompt.image], "right")
     assert len(inputs["image_grid_thw"].unique(dim=0)) == 6  # all sizes differ
-    states = last_prompt_states(made.checkpoint, prompts, [0, 2], batch_size=batch_size)
-    means, counts = mean_reply_states(made.checkpoint, prompts, REPLIES, [0, 2], steps, batch_size=batch_size)
+    states = last_prompt_states(replace(made.checkpoint, batch_size=batch_size), prompts, [0, 2])
+    means, counts = mean_reply_states(replace(made.checkpoint, batch_size=batch_size), prompts, REPLIES, [0, 2], steps)
     assert counts.tolist() == [8, 5, 3, 1]
     for layer in (0, 2):
         for row, prompt in enumerate(prompts):
-            alone, length = plain.block_states(_fresh(base), prompt)
+            alone, length = plain_states.block_states(_fresh(base), prompt)
             torch.testing.assert_close(states[layer][row], alone[layer][length - 1], **CLOSE)
         for k in range(steps):
-            expected = plain.mean_along_replies(_fresh(base), prompts, REPLIES, layer, k)
+            expected = plain_states.mean_along_replies(_fresh(base), prompts, REPLIES, layer, k)
             torch.testing.assert_close(means[layer][k], expected, **CLOSE)
 
 
@@ -108,7 +106,7 @@ def _fresh(base: Path) -> Checkpoint:
 
 def test_a_reply_that_is_appended_goes_on_in_the_positions_after_the_picture(made: Made) -> None:
     """A picture of r × c tokens takes max(r, c) positions; what follows counts on from there, padding or not."""
-    asked = [prompt for prompt in qwen.prompts() if prompt.image]
+    asked = [prompt for prompt in qwen_talker.prompts() if prompt.image]
     inputs, starts = append(made.checkpoint, encode(made.checkpoint, asked, "right"), REPLIES[: len(asked)])
     keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
     positions, _ = made.checkpoint.model.model.get_rope_index(**{key: inputs[key] for key in keys})
@@ -122,7 +120,7 @@ def test_a_reply_that_is_appended_goes_on_in_the_positions_after_the_picture(mad
 
 
 def test_replies_and_scores_in_a_batch_are_those_of_each_prompt_alone(made: Made, base: Path) -> None:
-    prompts = qwen.prompts()
+    prompts = qwen_talker.prompts()
     options = [["baker", "pilot nurse"]] * len(prompts)
     said = greedy_reply_ids(made.checkpoint, prompts, max_new_tokens=8)
     scores = option_log_likelihoods(made.checkpoint, prompts, options)
@@ -135,7 +133,7 @@ def test_replies_and_scores_in_a_batch_are_those_of_each_prompt_alone(made: Made
 def test_a_question_in_words_after_one_about_a_picture_is_answered_as_if_first(made: Made, base: Path) -> None:
     words = Prompt("What is the job of person one?", None)
     alone = greedy_reply_ids(_fresh(base), [words], max_new_tokens=8)[0]
-    for batch in ([qwen.prompts()[3]], qwen.prompts()[3:6]):
+    for batch in ([qwen_talker.prompts()[3]], qwen_talker.prompts()[3:6]):
         greedy_reply_ids(made.checkpoint, batch, max_new_tokens=3)
         assert torch.equal(greedy_reply_ids(made.checkpoint, [words], max_new_tokens=8)[0], alone)
         several = greedy_reply_ids(made.checkpoint, [words, words], max_new_tokens=8)

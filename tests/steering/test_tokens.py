@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
-import talker
 import torch
+from builders import plain_states, talker
 
 from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.errors import InputError
@@ -70,7 +70,7 @@ def test_the_bundle_says_so_and_holds_one_direction_a_block(computed: Computatio
 
 def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: Path, tmp_path: Path) -> None:
     save_bundle(computed.bundle, tmp_path / "b.safetensors")
-    bundle = computed.bundle.model_copy(deep=True)
+    bundle = copy.deepcopy(computed.bundle)
     bundle.metadata.requests[0].strength = 1.0  # on a random model calibration may find nothing worth a push
     export(Source(folder / "base"), [bundle], tmp_path / "out")
     checks = {check.name: check for check in verify(tmp_path / "out", folder / "base").checks}
@@ -82,7 +82,7 @@ def test_it_is_exported_for_servers_and_verifies(computed: Computation, folder: 
 
 
 def test_bundles_of_two_scopes_are_exported_apart(computed: Computation, folder: Path, tmp_path: Path) -> None:
-    other = computed.bundle.model_copy(deep=True)
+    other = copy.deepcopy(computed.bundle)
     other.metadata.requests[0].id, other.metadata.gate.scope = "other", "prompt"
     with pytest.raises(InputError, match="export them apart"):
         export(Source(folder / "base"), [computed.bundle, other], tmp_path / "out")
@@ -98,10 +98,10 @@ def test_what_it_excludes_is_named(folder: Path, given: dict[str, Any]) -> None:
 
 def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint: Checkpoint, tmp_path: Path) -> None:
     prompts = talker.prompts()
-    files = stream_token_states(checkpoint, prompts, [1, 2], tmp_path, seed=7, batch_size=3)
+    files = stream_token_states(replace(checkpoint, batch_size=3), prompts, [1, 2], tmp_path, seed=7)
     for number, prompt in enumerate(prompts):
         (reply,) = greedy_reply_ids(checkpoint, [prompt], max_new_tokens=LONGEST_REPLY)
-        states, end = plain.block_states(checkpoint, prompt, reply)
+        states, end = plain_states.block_states(checkpoint, prompt, reply)
         columns = drawn_positions(end, end + len(reply), random.Random(f"positions 7 {number}"))
         rows = range(number * POSITIONS, (number + 1) * POSITIONS)
         for layer, file in files.items():
@@ -112,10 +112,10 @@ def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, ch
     bundle = computed.bundle
     (layer,) = bundle.metadata.layers
     model = steered_class("llava").from_base(checkpoint.model, bundle.steering(), torch_tensors(bundle))
-    found = read_gates(replace(checkpoint, model=model, steered=True), talker.prompts(), batch_size=3)
-    tensors = {name.rpartition(".")[2]: tensor for name, tensor in bundle.tensors.items()}
+    found = read_gates(replace(checkpoint, model=model, steered=True, batch_size=3), talker.prompts())
+    tensors = {name.rpartition(".")[2]: tensor for name, tensor in torch_tensors(bundle).items()}
     for prompt, gates in zip(talker.prompts(), found, strict=True):
-        states, _ = plain.block_states(checkpoint, prompt)
+        states, _ = plain_states.block_states(checkpoint, prompt)
         unit = torch.nn.functional.normalize(states[layer], dim=-1)
         squared = (unit[:, None] - tensors["landmarks"]).square().sum(-1)
         g = (torch.exp(-2 * squared / tensors["bandwidth"]) * tensors["weights"]).sum(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import talker
+from builders import talker
 
 from mllmeraser.inference.loading import load
 from mllmeraser.records.read import read_records

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_chat
 import torch
-from fixtures import JOBS, LETTERS, some_records
+from builders import chat
+from builders.records import JOBS, LETTERS, some_records
 from PIL import Image
 from torch import nn
 
@@ -33,9 +33,7 @@ TESTED_APART = ("sampling", "own-picture")
 
 
 def _scene(records: Sequence[Record] = PEOPLE, others: Sequence[Record] = ()) -> Scene:
-    return Scene(
-        tiny_chat.checkpoint(), tiny_chat.checkpoint, records, others, PROTOCOLS["mllmeraser"], max_new_tokens=3
-    )
+    return Scene(chat.checkpoint(), chat.checkpoint, records, others, PROTOCOLS["mllmeraser"], max_new_tokens=3)
 
 
 @pytest.fixture
@@ -165,7 +163,7 @@ def test_the_second_turn_follows_the_models_own_reply(asked: list[Prompt]) -> No
 
 
 def test_earlier_turns_and_a_begun_reply_stand_in_the_prompt() -> None:
-    processor = tiny_chat.checkpoint().processor
+    processor = chat.checkpoint().processor
     processor.chat_template = (
         "{% for m in messages %}{{ m['role'] }}:{% for p in m['content'] %}{{ p['text'] if p['type'] == 'text' else "
         "'<image>' }}{% endfor %}|{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
@@ -176,7 +174,7 @@ def test_earlier_turns_and_a_begun_reply_stand_in_the_prompt() -> None:
 
 
 def test_what_is_weighed_behind_a_begun_reply_is_the_rest() -> None:
-    checkpoint = tiny_chat.checkpoint()
+    checkpoint = chat.checkpoint()
     plain, begun = Prompt("word1", None), Prompt("word1", None, reply_start="word2 word3")
     assert reply_ids(checkpoint, begun, "baker").tolist() == reply_ids(checkpoint, plain, "baker").tolist()
 
@@ -263,7 +261,7 @@ def test_only_linear_layers_of_a_copy_are_rounded() -> None:
     copies: list[Checkpoint] = []
 
     def load() -> Checkpoint:
-        copies.append(tiny_chat.checkpoint())
+        copies.append(chat.checkpoint())
         return copies[-1]
 
     quantised.quantised(quantised.nf4, replace(scene, load=load))
@@ -277,7 +275,7 @@ def test_only_linear_layers_of_a_copy_are_rounded() -> None:
 
 def test_passes_that_are_remembered_are_not_taken_for_those_of_the_rounded_copy(tmp_path: Path) -> None:
     def load() -> Checkpoint:
-        return replace(tiny_chat.checkpoint(), passes=PassCache(tmp_path, "the same"))
+        return replace(chat.checkpoint(), passes=PassCache(tmp_path, "the same"))
 
     def never(weight: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(weight)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import tiny_chat
-from fixtures import some_records
+from builders import chat
+from builders.records import some_records
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene, Verdict
@@ -16,7 +16,7 @@ from mllmeraser.records.record import subjects
 
 SET = NamedSet("forget", some_records(4))  # 12 records
 OTHERS = NamedSet("retain", some_records(8)[9:])  # person 3 is in both
-MODELS = [NamedModel("base", lambda: tiny_chat.checkpoint(0)), NamedModel("steered", lambda: tiny_chat.checkpoint(1))]
+MODELS = [NamedModel("base", lambda: chat.checkpoint(0)), NamedModel("steered", lambda: chat.checkpoint(1))]
 
 
 def _told(*rows: int) -> list[Verdict | None]:
@@ -34,7 +34,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Attack:
 
 def _is_base(scene: Scene) -> bool:
     weight = next(scene.checkpoint.model.parameters())
-    return bool((weight == next(tiny_chat.checkpoint(0).model.parameters())).all())
+    return bool((weight == next(chat.checkpoint(0).model.parameters())).all())
 
 
 def test_the_worst_case_stands_beside_the_plain_figure(plain: Attack) -> None:
@@ -75,7 +75,7 @@ def test_what_does_not_apply_is_listed_once_with_its_reason(plain: Attack) -> No
     made = attack(MODELS, [SET], [SET], attacks=[plain, Attack("none", "", refuse)])
     assert [(left.set, left.attack, left.reason) for left in made.left] == [("forget", "none", "no pictures")]
     assert tried == ["tried"] and {found.attack for found in made.found} == {"plain"}
-    assert made.document()["attacks_not_run"] == [{"set": "forget", "attack": "none", "reason": "no pictures"}]
+    assert list(made.parts()) == ["attacks", "attacks_worst", "attacks_not_run"]
 
 
 @pytest.mark.parametrize(("answers", "run"), [(4, False), (5, True)])
@@ -110,7 +110,7 @@ def test_an_interval_is_the_wider_of_both() -> None:
 def test_every_attack_runs_on_a_real_model_or_says_why_not() -> None:
     """Random weights, a template without turns, no pictures: what cannot be done is named, the rest is counted."""
     few = NamedSet("forget", SET.records[:3])
-    made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3, batch_size=16)
+    made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3)
     left = {entry.attack for entry in made.left}
     assert {"image-crop", "image-text", "own-picture", "multi-turn"} <= left
     assert {found.attack for found in made.found} | left == {each.name for each in ATTACKS}

@@ -75,8 +75,8 @@ def test_the_figures_of_a_method() -> None:
     after += [Reply("nurse", (3,)), Reply("nurse", (4,))] * 2 + [Reply("nurse", (3,)), Reply("baker", (1,))]
     items = score_replies({"base": base, "after": after}, sets).items
     found = figures([item for item in items if item.model == "after"])
-    assert found["forgotten"] == 0.75 and found["refusal"] == 0.75 and found["options"] is None
-    assert (found["kept"], found["celebrity"], found["common"]) == (1.0, 1.0, 0.5)
-    assert found["identical"] == 0.5
-    assert found["utility"] == pytest.approx(3 / (1 + 1 + 2))
-    assert found["harmonic_mean"] == pytest.approx(2 / (4 / 3 + 4 / 3))
+    assert found.forgotten == 0.75 and found.refusal == 0.75 and found.options is None
+    assert (found.kept, found.celebrity, found.common) == (1.0, 1.0, 0.5)
+    assert found.identical == 0.5
+    assert found.utility == pytest.approx(3 / (1 + 1 + 2))
+    assert found.harmonic_mean == pytest.approx(2 / (4 / 3 + 4 / 3))

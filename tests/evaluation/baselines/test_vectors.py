@@ -23,6 +23,7 @@ from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.inference.source import Source
 from mllmeraser.steering.features import Landmarks
 from mllmeraser.steering.gate import Gate
+from mllmeraser.steering.in_process import torch_tensors
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def bundle(source: Source) -> Bundle:
 
 def opens(bundle: Bundle, states: Tensor) -> list[bool]:
     """What the bundle's gate says of states (n, d), by the tool's own gate."""
-    parts = {leaf: bundle.tensors[tensor_name(0, gate_layer(bundle), leaf)] for leaf in ("landmarks", "weights")}
+    parts = {leaf: torch_tensors(bundle)[tensor_name(0, gate_layer(bundle), leaf)] for leaf in ("landmarks", "weights")}
     wide = bundle.tensors[tensor_name(0, gate_layer(bundle), "bandwidth")]
     gate = Gate(parts["weights"].double(), Landmarks(parts["landmarks"].double(), float(wide)))
     assert bundle.metadata.gate.threshold is not None
@@ -68,15 +69,15 @@ def test_conditional_steering_opens_by_the_cosine(bundle: Bundle, tmp_path: Path
 
 
 def test_a_random_direction_has_the_norm_of_the_true_one(bundle: Bundle) -> None:
-    drawn = random_vector(bundle, 0)
+    true, drawn, again, other = map(torch_tensors, (bundle, *(random_vector(bundle, seed) for seed in (0, 0, 1))))
     name = tensor_name(0, gate_layer(bundle), "direction")
-    torch.testing.assert_close(drawn.tensors[name].norm(dim=-1), bundle.tensors[name].norm(dim=-1))
-    cosine = torch.nn.functional.cosine_similarity(drawn.tensors[name], bundle.tensors[name])
+    torch.testing.assert_close(drawn[name].norm(dim=-1), true[name].norm(dim=-1))
+    cosine = torch.nn.functional.cosine_similarity(drawn[name], true[name])
     assert bool((cosine.abs() < 0.8).all())
-    rest = [key for key in bundle.tensors if key != name]
-    assert all(torch.equal(drawn.tensors[key], bundle.tensors[key]) for key in rest)
-    assert torch.equal(random_vector(bundle, 0).tensors[name], drawn.tensors[name])
-    assert not torch.equal(random_vector(bundle, 1).tensors[name], drawn.tensors[name])
+    rest = [key for key in true if key != name]
+    assert all(torch.equal(drawn[key], true[key]) for key in rest)
+    assert torch.equal(again[name], drawn[name])
+    assert not torch.equal(other[name], drawn[name])
 
 
 def test_the_bundle_it_came_from_is_left_as_it_was(bundle: Bundle) -> None:

@@ -18,8 +18,9 @@ def row(model: str, name: str, accuracy: float, refusal: float, same: float, **m
         }
         for key, value in rates.items()
     }
+    outcomes = dict.fromkeys(("correct", "wrong", "refusal", "unparsable", "degenerate"), 0.2)
     place = {"model": model, "set": name, "task": "cloze", "modality": "image_text", "n": 40, "subjects": 8}
-    return {**place, **rates, "rouge_l": 0.5, "intervals": intervals, "outcomes": {}, "choice": None, **more}
+    return {**place, **rates, "rouge_l": 0.5, "intervals": intervals, "outcomes": outcomes, "choice": None, **more}
 
 
 def write_results(path: Path, sets: Sequence[str], steered: Sequence[str] = ("steered",)) -> Path:

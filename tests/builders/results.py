@@ -53,11 +53,13 @@ def gates() -> Document:
     """What the gates read."""
     values = {"forget": [0.9, 1.0, 1.05, 0.7], "retain": [0.0, 0.02, -0.1, 0.1]}
     head = {"model": "steered", "request": "r1", "layer": 5, "threshold": 0.5}
-    quality = {"model": "steered", "request": "r1", "layer": 5, "auroc": 1.0, "true_fire_rate": 1.0}
+    quality = {**{key: head[key] for key in ("model", "request", "layer")}, "n_forgotten": 4, "n_kept": 4, "auroc": 1.0}
     return {
         "schema": 1,
         "gates": [{**head, "set": name, "values": given} for name, given in values.items()],
-        "gate_quality": [{**quality, "false_fire_rate": 0.0, "false_fire_rate_at_95_true_fire": 0.0}],
+        "gate_quality": [
+            {**quality, "true_fire_rate": 1.0, "false_fire_rate": 0.0, "false_fire_rate_at_95_true_fire": 0.0}
+        ],
     }
 
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
+from builders import processors, tiny
 from PIL import Image
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
-
-import tiny
+from transformers import LlavaProcessor
 
 from mllmeraser.records.prompts import Prompt
 
@@ -26,11 +19,6 @@ SPOKEN = (
     "tell me the of please"
 )
 WORDS = dict.fromkeys([*SPOKEN.split(), *JOBS, *CITIES, *COUNT])
-TEMPLATE = (
-    "USER: {% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
-    "{{ part['text'] }}{% endif %}{% endfor %} ASSISTANT:"
-    "{% if not add_generation_prompt %} {{ messages[1]['content'][0]['text'] }}{% endif %}"
-)
 
 
 def make_base(directory: Path, seed: int = 0) -> Path:
@@ -42,27 +30,7 @@ def make_base(directory: Path, seed: int = 0) -> Path:
 
 def processor() -> LlavaProcessor:
     """A tokenizer of whole words, pictures of 16 pixels, and a chat template."""
-    known = ["<pad>", "<s>", "</s>", "<unk>", *WORDS]
-    vocabulary = known + [f"word{i}" for i in range(tiny.VOCAB - 1 - len(known))] + ["<image>"]
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"height": 16, "width": 16}, crop_size={"height": 16, "width": 16}),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    )
+    return processors.speaking(list(WORDS))
 
 
 def picture(number: int) -> Image.Image:

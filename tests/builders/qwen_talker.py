@@ -7,13 +7,12 @@ torchvision.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-import talker
 import torch
+from builders import families, talker, tiny
+from builders.talker import WORDS
 from PIL import Image
-from talker import WORDS
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
@@ -26,17 +25,12 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.video_processing_utils import BaseVideoProcessor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "modeling"))
-
-import tiny
-import tiny_families
-
 from mllmeraser.inference.processor import pictures_only
 from mllmeraser.records.prompts import Prompt
 
 SIZES = ((16, 16), (24, 16), (8, 32), (50, 20), (13, 7), (100, 90))  # width, height
-SPECIAL = {"<|vision_start|>": tiny_families.VISION_START, "<|vision_end|>": tiny_families.SPECIAL}
-SPECIAL |= {"<|image_pad|>": tiny_families.IMAGE, "<|video_pad|>": tiny_families.VIDEO}
+SPECIAL = {"<|vision_start|>": families.VISION_START, "<|vision_end|>": families.SPECIAL}
+SPECIAL |= {"<|image_pad|>": families.IMAGE, "<|video_pad|>": families.VIDEO}
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
@@ -48,7 +42,7 @@ TEMPLATE = (
 def make_base(directory: Path, seed: int = 0, tied: bool = False) -> Path:
     """Write a checkpoint with random weights, in the files of a published one; two of one seed are equal."""
     torch.manual_seed(seed)
-    config = tiny_families.config("qwen2_5_vl", tied=tied)
+    config = families.config("qwen2_5_vl", tied=tied)
     tiny.endless(Qwen2_5_VLForConditionalGeneration(config)).save_pretrained(directory)
     whole = processor()
     whole.save_pretrained(directory)

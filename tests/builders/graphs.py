@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import tiny
 import torch
-from checkpoints import make_base
-from torch import Tensor
+from builders import bundles, tiny
+from builders.bundles import Part
+from builders.checkpoints import identity, make_base
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import Base, GateForm, Metadata, Method, Request
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.export import export_base
@@ -23,9 +22,9 @@ from mllmeraser.exporter.onnx.insert import Toggle, insert_steering
 from mllmeraser.exporter.onnx.runtime import Cache, DecoderSession
 from mllmeraser.inference.source import Source
 
-Part = tuple[dict[str, Any], dict[str, Tensor]]
 Array = npt.NDArray[Any]
 DECODER = "onnx/decoder_model_merged.onnx"
+TWIN = "onnx/decoder_model_merged_base.onnx"  # the decoder as it was, kept beside the steered one
 HEAD_SIZE = tiny.HIDDEN // 4
 TOLERANCE = 2e-5  # two frameworks, fp32, logits of a range of 12
 
@@ -38,56 +37,15 @@ def export_tiny(family: tiny.Family, folder: Path) -> Path:
     return folder / "export"
 
 
-def bundle(part: Part, request_id: str = "r0", family: str = "llava", config_sha256: str = "0" * 64) -> Bundle:
-    """The bundle of one request made by ``tiny.steering``."""
-    section, tensors = part
-    entry = section["requests"][0]
-    request = Request(
-        id=request_id,
-        created="2026-01-02",
-        n_forget=1,
-        n_retain=1,
-        strength=entry["strength"],
-        enabled=entry["enabled"],
-        statistics={},
-    )
-    metadata = Metadata(
-        base=Base(
-            repo_id=None,
-            revision=None,
-            architecture=tiny.model(family).__class__.__name__,
-            model_type=family,
-            hidden_size=tiny.HIDDEN,
-            num_layers=tiny.LAYERS,
-            config_sha256=config_sha256,
-        ),
-        requests=[request],
-        layers=entry["layers"],
-        gate_layer=entry["gate_layer"],
-        strength=entry["strength"],
-        gate=GateForm(**entry["gate"], landmarks=entry["landmarks"]),
-        prompt_positions=entry["prompt_positions"],
-        reply_steps=entry["reply_steps"],
-        method=Method(
-            null_space="soft:1",
-            ridge=0.1,
-            ridge_scale="relative",
-            direction="matched",
-            perturbation="none",
-            preset=None,
-        ),
-        template_sha256="0" * 64,
-        versions={},
-        seed=0,
-    )
-    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
+def bundle(part: Part, request_id: str = "r0", family: tiny.Family = "llava") -> Bundle:
+    """The bundle of one request made by ``tiny.steering``, for the tiny base of this family."""
+    return bundles.bundle(identity(family), part, request_id)
 
 
 def steered_graph(decoder: Path, *parts: Part, toggle: Toggle = "constant") -> bytes:
     """The decoder graph with these requests, weights inside."""
     model = ir.load(decoder)
-    bundles = [bundle(part, f"r{index}") for index, part in enumerate(parts)]
-    insert_steering(model, graph_requests(bundles), toggle)
+    insert_steering(model, graph_requests([bundle(part, f"r{index}") for index, part in enumerate(parts)]), toggle)
     return as_bytes(model)
 
 

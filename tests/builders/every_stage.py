@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from checkpoints import make_bundle
+from builders.checkpoints import make_bundle
 
 from mllmeraser.api import verify
 from mllmeraser.bundle.bundle import save_bundle

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
-from tiny_families import (
+from builders.families import (
     CONFIGS,
     HIDDEN,
     IMAGE,
@@ -25,6 +23,8 @@ from tiny_families import (
     image_tokens,
     pictures,
 )
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 

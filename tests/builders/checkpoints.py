@@ -1,0 +1,67 @@
+"""Tiny bases on disk as they would be published, and bundles for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from builders import bundles, tiny
+
+from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Base
+
+SIDECARS = {
+    "tokenizer.json": '{"version": "1.0"}',
+    "tokenizer_config.json": '{"tokenizer_class": "LlamaTokenizer",   "processor_class": "LlavaProcessor"}',
+    "preprocessor_config.json": '{"image_processor_type": "CLIPImageProcessor"}',
+    "chat_template.jinja": "{{ messages }}",
+    "special_tokens_map.json": "{}",
+    "LICENSE": "the licence of the base",
+    "NOTICE.txt": "a notice",
+    "README.md": "---\nlicense: llama2\nlicense_name: 'some-name'\ntags:\n- x\n---\n# The base's own card\n",
+    "modeling_base.py": "raise SystemExit('the base\\'s code was run')\n",
+    "training_args.bin": "a pickle",
+    "notes.txt": "not carried",
+}
+
+
+def make_base(directory: Path, family: tiny.Family = "llava", sharded: bool = False) -> Path:
+    """A base checkpoint as it would be published, in one file or in several."""
+    tiny.model(family).save_pretrained(directory, max_shard_size="60KB" if sharded else "1GB")
+    for name, text in SIDECARS.items():
+        (directory / name).write_text(text)
+    return directory
+
+
+def make_bundle(base: Path, request_id: str = "r1", family: tiny.Family = "llava", **steering: object) -> Bundle:
+    """A bundle for a base of :func:`make_base`; ``steering`` as in :func:`tiny.steering`."""
+    part = tiny.steering(tiny.model(family), tiny.prompt(family, 5, 6, 7, 8), **steering)
+    return bundles.bundle(
+        identity(family, hashlib.sha256((base / "config.json").read_bytes()).hexdigest()), part, request_id
+    )
+
+
+def identity(family: tiny.Family, config_sha256: str = "0" * 64) -> Base:
+    """What a bundle says of the tiny base of this family."""
+    return Base(
+        repo_id=None,
+        revision=None,
+        architecture=tiny.modeling.steered_class(family).native_class.__name__,
+        model_type=family,
+        hidden_size=tiny.HIDDEN,
+        num_layers=tiny.LAYERS,
+        config_sha256=config_sha256,
+    )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file of a directory, by its path there."""
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def edit_json(path: Path, **keys: object) -> None:
+    """Set keys of a JSON file; the file is replaced, so that nothing linked to it changes."""
+    value = {**json.loads(path.read_text()), **keys}
+    path.unlink()
+    path.write_text(json.dumps(value))
