@@ -67,6 +67,7 @@ def test_the_replies_do_not_depend_on_the_size_of_the_batches(checkpoint: Checkp
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_bundle_of_one(base: Path, tmp_path: Path) -> None:
     """`accelerate launch` with gloo: the passes are shared, the numbers are the same."""
     talker.write_people(tmp_path / "forget.jsonl", range(3))

@@ -160,7 +160,7 @@ def test_a_page_is_the_same_in_any_process(tmp_path: Path) -> None:
     """In two, because the order of a set follows the process's hash seed."""
     paths = results.everything(tmp_path)
     made = []
-    for seed in ("1", "2"):
+    for seed in ("1", "3"):
         page = tmp_path / f"{seed}.html"
         command = [sys.executable, "-m", "mllmeraser.cli", "report", *paths, "-o", page, "--quiet"]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
