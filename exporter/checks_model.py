@@ -174,8 +174,13 @@ def _gates_open(model: Any) -> str:
 
 
 def _last_logits(models: list[Any], ids: Tensor) -> Tensor:
-    """The logits with the steering off; the model is dropped from the list, and with it from memory."""
-    return _off_logits(models.pop(), ids)
+    """The logits with the steering off and every gate open, for behind a closed one a switch has nothing to do.
+
+    The model is dropped from the list, and with it from memory.
+    """
+    model = models.pop()
+    with _gates_forced_open(model):
+        return _off_logits(model, ids)
 
 
 def _equals_base(opened: Opened, base: BaseCheckpoint | None, ids: Tensor, off: Tensor) -> str:

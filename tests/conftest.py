@@ -41,6 +41,14 @@ def _no_progress_bar() -> None:
     logging.disable_progress_bar()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The models are tiny: a second thread only waits."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 # -------------------------------------------------------------------------------------------------- models in memory
 
 
@@ -102,17 +110,25 @@ def sharded(tmp_path: Path) -> Path:
     return make_base(tmp_path / "base", sharded=True)
 
 
-@pytest.fixture
-def exported(base: Path, tmp_path: Path) -> Path:
-    """An export with one kernel-gated request, in copies, so that damaging it leaves the base alone."""
-    from builders.checkpoints import make_bundle
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of ``base`` with one kernel-gated request; shared, so a test must not change it."""
+    from builders.checkpoints import make_base, make_bundle
 
     from mllmeraser.exporter.directory import export
     from mllmeraser.inference.source import Source
 
+    folder = tmp_path_factory.mktemp("exported")
+    base = make_base(folder / "base")
     bundle = make_bundle(base, kind="kernel", shape="step", threshold=0.6, steps=2)
-    export(Source(base), [bundle], tmp_path / "out", link="copy")
-    return tmp_path / "out"
+    export(Source(base), [bundle], folder / "out", link="copy")
+    return folder / "out"
+
+
+@pytest.fixture
+def exported(exported_once: Path, base: Path, tmp_path: Path) -> Path:
+    """``base`` and its export, in copies of this test's own, to be damaged."""
+    return Path(shutil.copytree(exported_once, tmp_path / "out"))
 
 
 @pytest.fixture(scope="session")

@@ -18,18 +18,7 @@ from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.steering import compute as computing
 
-COMMANDS = (
-    "compute",
-    "interference",
-    "import-official",
-    "export",
-    "verify",
-    "evaluate",
-    "inspect",
-    "demo",
-    "sign",
-    "report",
-)
+COMMANDS = sorted(cli.cli.commands)
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 

@@ -59,4 +59,4 @@ def bundle(base: Base, part: Part, request_id: str = "r1") -> Bundle:
         versions={"torch": "2.13.0"},
         seed=0,
     )
-    return Bundle(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
+    return Bundle(metadata, {name: tensor.numpy().copy() for name, tensor in tensors.items()})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from builders import bundles, tiny
@@ -28,18 +31,25 @@ SIDECARS = {
 
 def make_base(directory: Path, family: tiny.Family = "llava", sharded: bool = False) -> Path:
     """A base checkpoint as it would be published, in one file or in several."""
-    tiny.model(family).save_pretrained(directory, max_shard_size="60KB" if sharded else "1GB")
-    for name, text in SIDECARS.items():
-        (directory / name).write_text(text)
-    return directory
+    return write(directory, _saved(family, sharded) | {name: text.encode() for name, text in SIDECARS.items()})
+
+
+@functools.cache
+def _saved(family: tiny.Family, sharded: bool) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.model(family).save_pretrained(folder, max_shard_size="60KB" if sharded else "1GB")
+        return contents(Path(folder))
 
 
 def make_bundle(base: Path, request_id: str = "r1", family: tiny.Family = "llava", **steering: object) -> Bundle:
     """A bundle for a base of :func:`make_base`; ``steering`` as in :func:`tiny.steering`."""
-    part = tiny.steering(tiny.model(family), tiny.prompt(family, 5, 6, 7, 8), **steering)
-    return bundles.bundle(
-        identity(family, hashlib.sha256((base / "config.json").read_bytes()).hexdigest()), part, request_id
-    )
+    sha256 = hashlib.sha256((base / "config.json").read_bytes()).hexdigest()
+    return bundles.bundle(identity(family, sha256), _part(family, **steering), request_id)
+
+
+@functools.cache
+def _part(family: tiny.Family, **steering: object) -> bundles.Part:
+    return tiny.steering(tiny.model(family), tiny.prompt(family, 5, 6, 7, 8), **steering)
 
 
 def identity(family: tiny.Family, config_sha256: str = "0" * 64) -> Base:
@@ -58,6 +68,14 @@ def identity(family: tiny.Family, config_sha256: str = "0" * 64) -> Base:
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file of a directory, by its path there."""
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def write(directory: Path, files: Mapping[str, bytes]) -> Path:
+    """A directory with these files, which may lie in folders."""
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    return directory
 
 
 def edit_json(path: Path, **keys: object) -> None:

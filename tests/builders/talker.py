@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 
 from builders import processors, tiny
+from builders.checkpoints import contents, write
 from PIL import Image
 from transformers import LlavaProcessor
 
@@ -23,9 +26,15 @@ WORDS = dict.fromkeys([*SPOKEN.split(), *JOBS, *CITIES, *COUNT])
 
 def make_base(directory: Path, seed: int = 0) -> Path:
     """Write a checkpoint with random weights; two of one seed are equal."""
-    tiny.model("llava", seed).save_pretrained(directory)
-    processor().save_pretrained(directory)
-    return directory
+    return write(directory, _saved(seed))
+
+
+@functools.cache
+def _saved(seed: int) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.model("llava", seed).save_pretrained(folder)
+        processor().save_pretrained(folder)
+        return contents(Path(folder))
 
 
 def processor() -> LlavaProcessor:

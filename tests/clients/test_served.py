@@ -22,6 +22,7 @@ def asked(content: Any) -> dict[str, Any]:
     return dict(processors.numbered().apply_chat_template([{"role": "user", "content": content}], **how).items())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_server_answers_steered(tmp_path: Path) -> None:
     base, words = tiny.model("llava"), asked(WORDS)

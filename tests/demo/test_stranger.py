@@ -36,7 +36,7 @@ def records(demo_data: dict[str, Path]) -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def exported(demo_data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def steered(demo_data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's base, steered without any calibration."""
     base = load(CHECKPOINT, dtype="float32")
     forget, retain = read_records(demo_data["forget"])[::3], read_records(demo_data["retain"])[::6]
@@ -48,21 +48,22 @@ def exported(demo_data: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def replies(
-    records: list[Record], exported: Path, tmp_path_factory: pytest.TempPathFactory
+    records: list[Record], steered: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, list[Reply]]]:
     """Those of strangers."""
     with Strangers(tmp_path_factory.mktemp("asked"), records) as strangers:
         strangers.ask("base", CHECKPOINT, {})
-        strangers.ask("steered", exported, TRUSTED)
-        strangers.ask("off", exported, {**TRUSTED, "steering_enabled": False})
+        strangers.ask("steered", steered, TRUSTED)
+        strangers.ask("off", steered, {**TRUSTED, "steering_enabled": False})
         yield strangers.replies(["base", "steered", "off"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "steered"])
 def test_a_stranger_hears_what_the_library_hears(
-    replies: dict[str, list[Reply]], records: list[Record], exported: Path, name: str
+    replies: dict[str, list[Reply]], records: list[Record], steered: Path, name: str
 ) -> None:
-    checkpoint = load(CHECKPOINT if name == "base" else exported, dtype="float32")
+    checkpoint = load(CHECKPOINT if name == "base" else steered, dtype="float32")
     ours = answer(checkpoint, records, protocol_named("mllmeraser"))
     for said, expected in zip(replies[name], ours, strict=True):
         assert (said.text, said.ids) == (expected.text, expected.ids)
@@ -71,6 +72,7 @@ def test_a_stranger_hears_what_the_library_hears(
     assert any(reply.log_likelihoods for reply in ours)
 
 
+@pytest.mark.slow
 def test_steering_changes_what_is_heard_and_off_is_the_base(replies: dict[str, list[Reply]]) -> None:
     assert replies["steered"] != replies["base"]
     assert replies["off"] == replies["base"]
@@ -93,10 +95,10 @@ def test_a_stranger_cannot_import_mllmeraser(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_asked_is_one_line_with_the_last_of_its_complaints(
-    records: list[Record], exported: Path, tmp_path: Path
+    records: list[Record], exported_once: Path, tmp_path: Path
 ) -> None:
     with Strangers(tmp_path, records[:1]) as strangers:
-        strangers.ask("distrusted", exported, {})
+        strangers.ask("distrusted", exported_once, {})
         with pytest.raises(MllmEraserError, match=r"^asking the checkpoint distrusted failed: .*trust_remote_code.*$"):
             strangers.replies(["distrusted"])
 

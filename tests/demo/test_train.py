@@ -16,6 +16,9 @@ from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 
 
+pytestmark = pytest.mark.slow  # a minute of training each
+
+
 def smoke(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-m", "mllmeraser.demo.train", "--smoke", "--threads", "1", "--out", str(directory)]
     return subprocess.run([*call, *arguments], capture_output=True, text=True, check=True)
@@ -37,7 +40,6 @@ def test_a_smoke_run_writes_a_checkpoint_that_loads_and_its_description(tmp_path
     assert len(greedy_replies(checkpoint, [Prompt("Who is it?", None)], max_new_tokens=3)) == 1
 
 
-@pytest.mark.slow
 def test_a_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         smoke(tmp_path / name, "--seed", seed)

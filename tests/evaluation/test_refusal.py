@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,9 +185,23 @@ def test_an_answer_behind_a_refusal_makes_it_none(reply: str, tail: str) -> None
     assert not is_refusal(f"{reply.strip('*')} {tail}")
 
 
-def test_it_is_fast_on_a_long_reply() -> None:
-    assert not is_refusal("I'm sorry, but as an AI " * 2000)
-    assert not is_refusal("Sorry, " + "so " * 3 + "well, " * 5000 + "x")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I'm sorry, but as an AI number {}",  # openings in openings
+        "Sorry, so well{},",
+        "I cannot share w{} and will not,",
+        "Because of w{}, unfortunately",
+    ],
+)
+def test_a_long_sentence_takes_no_longer_than_its_length(said: str) -> None:
+    """No pattern goes through it again for every word: that takes seconds here, and hours for a page."""
+    sentence = " ".join(said.format(number) for number in range(200)) + "."
+    assert not is_degenerate(sentence)  # it reaches the patterns
+    start = time.process_time()
+    is_refusal(sentence)
+    leads_with_refusal(sentence)
+    assert time.process_time() - start < 2  # measured: 0.2
 
 
 @pytest.mark.parametrize("reply", ["I cannot share Dublin", "Sorry, I can't help with", "I must decline"])

@@ -20,6 +20,7 @@ from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import Verification, verify
 from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 
 NAMES = [
     "manifest",
@@ -184,8 +185,10 @@ def test_steering_that_does_not_act_is_seen(exported: Path, monkeypatch: pytest.
 
 
 def test_steering_that_cannot_be_switched_off_is_seen(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = checks_model._off_logits
-    monkeypatch.setattr(checks_model, "_off_logits", lambda model, ids: logits(model, ids) + 1e-6)
+    def deaf(config: Any) -> tuple[float, ...]:
+        return tuple(entry["strength"] for entry in config.steering["requests"])
+
+    monkeypatch.setattr(modeling, "strengths", deaf)
     assert failed(verify(exported)) == {"off equals base"}
 
 

@@ -33,9 +33,20 @@ def state(hub: FakeHub, hub_export: Path) -> str:
     return {0: "empty", len(contents(hub_export)): "complete"}.get(len(names), "half")
 
 
-@pytest.mark.parametrize(("kind", "times"), [("500", 1), ("cut", 1), ("cut after", 1), ("500", 99)])
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        pytest.param("500", 1, marks=pytest.mark.slow),
+        pytest.param("cut", 1, marks=pytest.mark.slow),
+        ("cut after", 1),
+        ("500", 99),
+    ],
+)
 def test_a_fault_at_every_request(hub: FakeHub, hub_export: Path, quick: None, kind: Kind, times: int) -> None:
     hub.repos[BASE].gated = "auto"
+    pushing.push(hub_export, NEW)  # the first call of a process asks for what is no part of a push
+    del hub.repos[NEW]
+    hub.requests.clear()
     pushing.push(hub_export, NEW)
     asked = list(dict.fromkeys(request for request, _ in hub.requests))
     assert len(asked) >= 12

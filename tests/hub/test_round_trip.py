@@ -74,6 +74,7 @@ class Run:
         return document
 
 
+@pytest.mark.slow
 def test_from_the_hub_to_the_hub(
     hub: FakeHub, people: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_each_prompt_is_made_once_a_pass_and_each_picture_opened_once(
         assert asked.times == dict.fromkeys(range(8), 1)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_bundle_of_one(base: Path, tmp_path: Path) -> None:
     """`accelerate launch` with gloo: the passes are shared, the numbers are the same."""
     talker.write_people(tmp_path / "forget.jsonl", range(3))

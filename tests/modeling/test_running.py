@@ -35,6 +35,7 @@ def fresh(family: tiny.Family, part: Any) -> Any:
     return tiny.steered(tiny.model(family), part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "kind"), [(1, "linear"), (3, "kernel")])
 @torch.no_grad()
 def test_compiled_as_one_graph(base_model: PreTrainedModel, family: tiny.Family, steps: int, kind: str) -> None:
@@ -46,6 +47,7 @@ def test_compiled_as_one_graph(base_model: PreTrainedModel, family: tiny.Family,
     assert torch.equal(compiled(**given, use_cache=False).logits, model(**given, use_cache=False).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 @torch.no_grad()
 def test_decoding_compiled_as_one_graph(base_model: PreTrainedModel, family: tiny.Family, steps: int) -> None:
