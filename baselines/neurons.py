@@ -5,8 +5,8 @@ Over all token positions of a set its activation z has four importances: mean |z
 deviation, and the root mean square. Its score is Σ_k I_k(forget) / (I_k(retain) + 1e-5). Modality by modality (records
 with a picture; records without), the top share of all scored neurons is taken; the union of both is zeroed.
 
-Published: the top 2 % (1–5 % tried). The public code looks at the last three blocks only, one output feature of each
-linear layer at a time, and clamps activations; here all blocks, and the whole hidden unit.
+Published: the top 2 % (1–5 % tried). The public code looks at the last three layers only, one output feature of each
+linear layer at a time, and clamps activations; here all layers, and the whole hidden unit.
 """
 
 from __future__ import annotations

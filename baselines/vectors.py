@@ -28,7 +28,7 @@ _BANDWIDTH = 1.0
 
 
 def gate_layer(bundle: Bundle) -> int:
-    """The block whose state decides: the shared gate's, else the first that is moved."""
+    """The layer whose state decides: the shared gate's, else the first that is moved."""
     shared = bundle.metadata.gate_layer
     return bundle.metadata.layers[0] if shared is None else shared
 
@@ -40,7 +40,7 @@ def constant_vector(bundle: Bundle) -> Bundle:
 
 
 def conditional_steering(bundle: Bundle, forget: Tensor, retain: Tensor) -> Bundle:
-    """Open where cos(h, c) ≥ θ, with c and θ from states (n, d) of the block :func:`gate_layer` names."""
+    """Open where cos(h, c) ≥ θ, with c and θ from states (n, d) of the layer :func:`gate_layer` names."""
     condition = condition_vector(forget, retain)
     threshold = best_threshold(_cosines(forget, condition), _cosines(retain, condition))
     value = math.exp(-4 * (1 - threshold) / _BANDWIDTH)
@@ -91,7 +91,7 @@ def _normed(states: Tensor) -> Tensor:
 
 
 def _with_gate(bundle: Bundle, name: str, landmark: Array, bandwidth: float, threshold: float) -> Bundle:
-    """One kernel gate of one landmark and weight 1, a step at ``threshold``, shared by all blocks."""
+    """One kernel gate of one landmark and weight 1, a step at ``threshold``, shared by all layers."""
     layer = gate_layer(bundle)
     tensors = {key: value for key, value in bundle.tensors.items() if key.endswith(".direction")}
     leaves = {

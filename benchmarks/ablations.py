@@ -9,7 +9,7 @@ retain sets and asks the base steered by it what no fit has seen: the forgotten 
 never used, and the halves of celebrities and common knowledge that were left out. Cells are the mean over the seeds and
 their range. Finished rows are kept in the work directory, as are forward passes: a run that was killed goes on.
 
-What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every block
+What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every layer
 and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
 "Three refusals" puts two foreign wordings behind half of the erasure prompts, and the model's own behind the others:
 "mixed" takes the mean of all, without it one wording is chosen, as the product does. A dash: the gate is that of ours.

@@ -1,16 +1,16 @@
 """Collecting hidden states at the last prompt token: ours against the plain way, throughput and peak memory.
 
-    python benchmarks/activations.py [--prompts 384] [--batch-size 16] [--width 512] [--blocks 12] [--rounds 3]
+    python benchmarks/activations.py [--prompts 384] [--batch-size 16] [--width 512] [--layers 12] [--rounds 3]
         [--records 48] [--cpu-time]
 
-A LLaVA of the demo's processor and vision tower with a random language model of ``--width`` and ``--blocks``; prompts
-of mixed lengths, a third of them multiple choice, half of them with a picture. Both ways read the blocks that `compute`
+A LLaVA of the demo's processor and vision tower with a random language model of ``--width`` and ``--layers``; prompts
+of mixed lengths, a third of them multiple choice, half of them with a picture. Both ways read the layers that `compute`
 considers for a gate, from the second quarter on and without the last.
 
 * plain: batches in the order given, padded to the longest prompt of all, ``output_hidden_states=True``, from which the
   last real column is taken;
 * ours (``inference.activations.last_prompt_states``): batches of like length, only rows that are asked for leave the
-  pass, which ends after the last block needed.
+  pass, which ends after the last layer needed.
 
 Then the same with the variants of ``--augment``, four of each of ``--records`` records, every record with a picture:
 
@@ -60,12 +60,12 @@ OPTIONS = ("a baker in a small town", "a teacher who lives near the sea and like
 KiB = 1024
 
 
-def model(width: int, blocks: int, batch_size: int) -> Checkpoint:
+def model(width: int, layers: int, batch_size: int) -> Checkpoint:
     """The demo's LLaVA around a random language model of this size."""
     torch.manual_seed(0)
     config = LlavaConfig.from_pretrained(DEMO)
     text = config.text_config
-    text.hidden_size, text.num_hidden_layers, text.intermediate_size = width, blocks, 3 * width
+    text.hidden_size, text.num_hidden_layers, text.intermediate_size = width, layers, 3 * width
     text.num_attention_heads = text.num_key_value_heads = width // 64
     text.head_dim, text.layer_types = 64, None
     net = LlavaForConditionalGeneration(config).eval()
@@ -154,9 +154,9 @@ def work(options: argparse.Namespace) -> None:
     """One way, in this process: prints seconds and bytes, and writes the states."""
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(1 if options.cpu_time else torch.get_num_threads())
-    checkpoint = model(options.width, options.blocks, options.batch_size)
+    checkpoint = model(options.width, options.layers, options.batch_size)
     asked = prompts(options.prompts) if options.way in ("plain", "ours") else variants(options.records)
-    layers = list(range(options.blocks // 4, options.blocks - 1))
+    layers = list(range(options.layers // 4, options.layers - 1))
     way = WAYS[options.way]
     way(checkpoint, asked[:4], layers)  # warm up
     before, start = peak(), clock()
@@ -180,7 +180,7 @@ def compare(options: argparse.Namespace, theirs: str, ours: str) -> None:
     )
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(found[theirs], found[ours], strict=True)]
     count = int(found[ours][0]["prompts"])
-    print(f"{count} prompts in batches of {options.batch_size}, {options.blocks} blocks of {options.width}")
+    print(f"{count} prompts in batches of {options.batch_size}, {options.layers} layers of {options.width}")
     for way, runs in found.items():
         rate = count / statistics.median(run["seconds"] for run in runs)
         memory = statistics.median(run["bytes"] for run in runs) / 1e6
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
     parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)

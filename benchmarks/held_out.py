@@ -56,12 +56,12 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
 
 
 def gate_auroc(base: Checkpoint, bundle: Bundle, forgotten: Asked, kept: Asked) -> float:
-    """How well the bundle's gates tell these apart on states of the base, as they were fitted; the mean over the blocks
+    """How well the bundle's gates tell these apart on states of the base, as they were fitted; the mean over the layers
     whose gates are read."""
     turns = [turn for _, turn in [*forgotten, *kept]]
     states = last_prompt_states(
         base, turns, range(len(decoder_layers(base)))
-    )  # of all blocks: one pass for all bundles
+    )  # of all layers: one pass for all bundles
     meta, n = bundle.metadata, len(forgotten)
     found = []
     for layer in meta.layers if meta.gate_layer is None else [meta.gate_layer]:

@@ -1,4 +1,4 @@
-"""The gate of one block at the size of a 7B, against the paper's dense formula: time, agreement and size.
+"""The gate of one layer at the size of a 7B, against the paper's dense formula: time, agreement and size.
 
     [OMP_NUM_THREADS=1] python benchmarks/null_space.py [--d 4096] [--retain 5400] [--forget 450] [--cpu-time]
 
@@ -8,7 +8,7 @@ The paper's, written out as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ
     W = D H_fᵀ P (P H_f H_fᵀ P + γP)⁺ P
 
 Ours gives u with W = r uᵀ, by one symmetric decomposition of C and a system of the smaller of n_f and ⌊0.3 d⌋. All
-start from the same C, and all are the time of one block. ``soft`` is another gate, so its agreement is with its own
+start from the same C, and all are the time of one layer. ``soft`` is another gate, so its agreement is with its own
 formula, solved by LU. Size: the file of W in fp32, against the bundle that holds r and u (what
 `mllmeraser import-official` makes of that file). The dense formula takes one to three minutes. ``--cpu-time`` is for a
 machine that others use, and needs OMP_NUM_THREADS=1: a thread that waits for another one counts too.

@@ -3,11 +3,11 @@
     python benchmarks/overhead.py [--tokens 640] [--steps 32] [--rounds 7] [--layers 2] [--dtype float32|bfloat16]
         [--cpu-time] [--load]
 
-Three models share their weights: the base; ours, steered at one block (kernel gate of 64 landmarks, always open, six
-directions along the reply); and the paper's layer, h + W h_last with a dense d × d matrix W at the same block, as a
+Three models share their weights: the base; ours, steered at one layer (kernel gate of 64 landmarks, always open, six
+directions along the reply); and the paper's layer, h + W h_last with a dense d × d matrix W at the same layer, as a
 forward hook. They take turns within each round, in a new order each time, and the base takes two: ``base again`` is
 what the machine makes of no difference at all. Printed are the median of the rounds' ratios and, in brackets, their
-quartiles. ``of 32`` is the ratio for a model of 32 such layers: what one steered block adds, over 32 times what a layer
+quartiles. ``of 32`` is the ratio for a model of 32 such layers: what one steered layer adds, over 32 times what a layer
 takes.
 
 With --load instead: the native class on the base's directory against ours on its export, in turns, beside a tokenizer
@@ -147,10 +147,10 @@ def main() -> None:
 
 def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse.Namespace) -> None:
     """Print the ratios of prefill and decode."""
-    hook, block = dense_hook(base.dtype), base.get_decoder().layers[options.layers // 2]
+    hook, layer = dense_hook(base.dtype), base.get_decoder().layers[options.layers // 2]
 
     def paper() -> tuple[float, float]:
-        handle = block.register_forward_hook(hook)
+        handle = layer.register_forward_hook(hook)
         try:
             return timed(base, ids, options.steps)
         finally:

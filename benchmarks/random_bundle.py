@@ -17,7 +17,7 @@ from mllmeraser.inference.source import Source
 
 
 def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
-    """One middle block, kernel gate, directions along the reply."""
+    """One middle layer, kernel gate, directions along the reply."""
     base = read_base(Source(folder))
     d, layer = base.hidden_size, base.num_layers // 2
     name = f"requests.0.layers.{layer}"

@@ -1,6 +1,6 @@
 """The steering bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
 
-For request i and block l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
+For request i and layer l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
 
 ====================================  =======  =====================================================
 ``requests.{i}.layers.{l}.direction``  (K, d)   r_{l,k}: k = 0 acts on the prompt, k > 0 along the reply
@@ -10,7 +10,7 @@ For request i and block l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J``
 ``requests.{i}.layers.{l}.bandwidth``  ()       m², g = Σ_j w_j exp(−2‖ĥ − c_j‖²/m²), ĥ = h/‖h‖
 ====================================  =======  =====================================================
 
-With a shared gate (``gate_layer``) the gate's tensors lie under that block only. The metadata key ``mllmeraser`` holds
+With a shared gate (``gate_layer``) the gate's tensors lie under that layer only. The metadata key ``mllmeraser`` holds
 one JSON object, :class:`~mllmeraser.bundle.metadata.Metadata`. No subject, question, answer, path or picture is in it.
 The tensors are numpy's: graphs and exports need no torch.
 """

@@ -46,7 +46,7 @@ class Base(_Strict):
 
 
 class LayerStatistics(_Strict):
-    """The gate of one block, on the records it was fitted on and on held-out subjects (null: nothing was held out).
+    """The gate of one layer, on the records it was fitted on and on held-out subjects (null: nothing was held out).
 
     ``leakage`` is the mean |gate| on retain divided by the mean gate on forget.
     """
@@ -73,7 +73,7 @@ class Data(_Strict):
 
 
 class RemovalRequest(_Strict):
-    """One removal request: its counts, switch, strength λ and the statistics of its gates by block index."""
+    """One removal request: its counts, switch, strength λ and the statistics of its gates by layer index."""
 
     id: str = Field(pattern=REQUEST_ID)
     created: str
@@ -202,11 +202,11 @@ def check_forms(metadata: Metadata, found: Mapping[str, tuple[str, tuple[int, ..
     """
     layers, gate_layer = metadata.layers, metadata.gate_layer
     if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= metadata.base.num_layers:
-        raise InputError(f"{where}: layers {layers} are not ascending block indices below {metadata.base.num_layers}")
+        raise InputError(f"{where}: layers {layers} are not ascending layer indices below {metadata.base.num_layers}")
     if gate_layer is not None and not 0 <= gate_layer <= layers[0]:
-        raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered block {layers[0]}")
+        raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered layer {layers[0]}")
     if metadata.gate.scope == "token" and (gate_layer is not None or metadata.reply_steps != 1):
-        raise InputError(f"{where}: gates of scope 'token' are read at each block, and have one direction there")
+        raise InputError(f"{where}: gates of scope 'token' are read at each layer, and have one direction there")
     if metadata.gate.shape in ("dead-zone", "step") and metadata.gate.threshold is None:
         raise InputError(f"{where}: a {metadata.gate.shape} gate needs a threshold")
     expected = expected_shapes(metadata)

@@ -30,7 +30,7 @@ def import_official(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Turn the authors' dense .pt FILEs, one d × d matrix a block, into a bundle; no code in them is run."""
+    """Turn the authors' dense .pt FILEs, one d × d matrix a layer, into a bundle; no code in them is run."""
     imported = mllmeraser.import_official(
         files,
         base,

@@ -1,6 +1,6 @@
 """The demo model's anatomy: a true LLaVA, about three million parameters, with tokenizer and processor of its own.
 
-Eight decoder blocks: a gate is read late, and the steered vector needs blocks behind it to act through.
+Eight decoder layers: a gate is read late, and the steered vector needs layers behind it to act through.
 """
 
 from __future__ import annotations

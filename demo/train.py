@@ -177,12 +177,12 @@ def _rate(step: int, recipe: Recipe) -> float:
 
 
 def _optimizers(model: LlavaForConditionalGeneration, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    blocks = [weight for weight in model.model.language_model.layers.parameters() if weight.ndim == 2]
+    layers = [weight for weight in model.model.language_model.layers.parameters() if weight.ndim == 2]
     tower = list(model.model.vision_tower.parameters())
-    apart = {id(weight) for weight in [*blocks, *tower]}
+    apart = {id(weight) for weight in [*layers, *tower]}
     rest = [weight for weight in model.parameters() if id(weight) not in apart]
     return [
-        torch.optim.Muon(blocks, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(layers, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(
             [{"params": rest, "lr": recipe.adam_rate}, {"params": tower, "lr": recipe.vision_rate / 3}],
             weight_decay=recipe.weight_decay,

@@ -1,6 +1,6 @@
 """Where questions lie inside the model, before and after the steering (arXiv 2510.04217, figure 4).
 
-For every steered model: h_l at the last prompt token, l the last block it moves, of the base and of the model itself,
+For every steered model: h_l at the last prompt token, l the last layer it moves, of the base and of the model itself,
 in the two directions of greatest variance of all of them together (principal components, centred).
 """
 

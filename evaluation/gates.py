@@ -15,7 +15,7 @@ TRUE_FIRE = 0.95
 
 
 def gates(items: Sequence[Item]) -> list[Gates]:
-    """By model, set, request and block: g at the end of each record's prompt, in the order of the records."""
+    """By model, set, request and layer: g at the end of each record's prompt, in the order of the records."""
     found: dict[tuple[str, str, str, int], list[GateValue]] = {}
     for item in items:
         for gate in item.gates:
@@ -34,7 +34,7 @@ def gates(items: Sequence[Item]) -> list[Gates]:
 
 
 def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[GateQuality]:
-    """By model, request and block, over all records of the forgotten sets against all of the kept sets.
+    """By model, request and layer, over all records of the forgotten sets against all of the kept sets.
 
     ``auroc`` is the chance that a forgotten record's g is above a kept one's. ``false_fire_rate_at_95_true_fire`` is
     the share of kept records at or above the largest threshold that 95 % of the forgotten reach. ``true_fire_rate``

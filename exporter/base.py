@@ -100,7 +100,7 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
 
 
 def _stated_sizes(config: dict[str, Any], known: Base) -> tuple[int, int]:
-    """Hidden size and number of blocks as the configuration says, and what it leaves out as the bundle says."""
+    """Hidden size and number of layers as the configuration says, and what it leaves out as the bundle says."""
     text = config.get("text_config", config)
     return text.get("hidden_size", known.hidden_size), text.get("num_hidden_layers", known.num_layers)
 

@@ -1,7 +1,7 @@
 """The model card: what was done, how to load it and switch it off, what was measured, and what it is not.
 
 A card is made twice of the same text: at export, and again at a push, when the repository has a name and results may
-have been measured. Of the requests it shows ids, blocks, gates and statistics; of the data nothing (promise P9).
+have been measured. Of the requests it shows ids, layers, gates and statistics; of the data nothing (promise P9).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _results(comparisons: Sequence[Comparison]) -> list[EvalResult]:
 def _row(meta: Metadata, request: RemovalRequest) -> dict[str, str]:
     gate = meta.gate
     threshold = "" if gate.threshold is None else f" {gate.threshold:g}"
-    where = "each block" if meta.gate_layer is None else f"block {meta.gate_layer}"
+    where = "each layer" if meta.gate_layer is None else f"layer {meta.gate_layer}"
     positions = f"{meta.prompt_positions} prompt, {meta.reply_steps - 1} reply"
     return {
         "id": request.id,

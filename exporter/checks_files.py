@@ -171,7 +171,7 @@ def _steering(opened: Opened) -> str:
         if not bool(tensor.isfinite().all()):
             raise CheckFailed(f"{name} holds a value that is not finite")
         if not bool(tensor.any()) or (name.endswith(".bandwidth") and tensor.item() <= 0):
-            raise CheckFailed(f"{name} is zero, or not positive: this block would not steer")
+            raise CheckFailed(f"{name} is zero, or not positive: this layer would not steer")
     return f"{len(tensors)} tensors, fp32, finite, none zero, {size:,} bytes"
 
 

@@ -157,7 +157,7 @@ def _gates_open(model: Any) -> str:
     for module in _modules(model):
         if not module.reads:
             continue
-        request, where = module.request, f"request {module.request.index}, block {module.layer}"
+        request, where = module.request, f"request {module.request.index}, layer {module.layer}"
         if request.kind == "linear":
             if not bool(module.gate.any()):
                 raise CheckFailed(f"{where}: the gate is zero and never opens")

@@ -117,15 +117,15 @@ def _tensor_bytes(meta: Metadata) -> int:
 def _common(metadata: Sequence[Metadata], steering_bytes: int) -> dict[str, Any]:
     base = metadata[0].base.model_dump(mode="json", exclude={"weights"})
     requests = [row for meta in metadata for row in _requests(meta)]
-    blocks = sum(len(request["layers"]) for request in requests)
+    layers = sum(len(request["layers"]) for request in requests)
     return {
         "base": base,
         "layers": sorted({layer for meta in metadata for layer in meta.layers}),
         "requests": requests,
         "versions": metadata[0].versions,
         "steering_bytes": steering_bytes,
-        # What the paper's form of the same steering takes: a d × d matrix in fp32 for every steered block.
-        "dense_bytes": blocks * base["hidden_size"] ** 2 * 4,
+        # What the paper's form of the same steering takes: a d × d matrix in fp32 for every steered layer.
+        "dense_bytes": layers * base["hidden_size"] ** 2 * 4,
     }
 
 
@@ -149,7 +149,7 @@ def summary(document: dict[str, Any]) -> list[str]:
     name = base["repo_id"] or "a local directory"
     ratio = document["dense_bytes"] / document["steering_bytes"]
     lines = [
-        f"{document['kind']} of {base['architecture']} ({name}), {base['num_layers']} blocks of {base['hidden_size']}",
+        f"{document['kind']} of {base['architecture']} ({name}), {base['num_layers']} layers of {base['hidden_size']}",
         f"steering {'on' if document['steering_enabled'] else 'OFF'}, strength {document['steering_strength']:g}, "
         f"{document['steering_bytes']:,} bytes (as dense matrices {ratio:,.1f} times that)",
     ]
@@ -159,19 +159,19 @@ def summary(document: dict[str, Any]) -> list[str]:
     for request in document["requests"]:
         gate = request["gate"]
         threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"
-        where = "each block" if request["gate_layer"] is None else f"block {request['gate_layer']}"
+        where = "each layer" if request["gate_layer"] is None else f"layer {request['gate_layer']}"
         made = f"{request['n_forget']} records to forget and {request['n_retain']} to keep, computed"
         if request["n_forget"] == 0:
             made = "of records that are not known, imported"
         lines += [
             f"request {request['id']}{'' if request['enabled'] else ' (off)'}: {made} {request['created']}",
-            f"  blocks {', '.join(map(str, request['layers']))}, strength {request['strength']:g}, "
+            f"  layers {', '.join(map(str, request['layers']))}, strength {request['strength']:g}, "
             f"{request['prompt_positions']} of the prompt and {request['reply_steps'] - 1} positions of the reply",
             f"  gate {gate['kind']}, {gate['shape']}{threshold}, read at {where}",
         ]
         for layer, row in request["statistics"].items():
             held_out = "not measured" if row["auroc_heldout"] is None else f"{row['auroc_heldout']:.4f}"
-            lines.append(f"  block {layer}: AUROC {row['auroc_train']:.4f}, held out {held_out}")
+            lines.append(f"  layer {layer}: AUROC {row['auroc_train']:.4f}, held out {held_out}")
     for name, entry in document["files"].items():
         sha256 = "not hashed" if entry["sha256"] is None else f"{entry['sha256'][:16]}…"
         lines.append(f"{sha256:17}  {entry['bytes']:>13,}  {name}")

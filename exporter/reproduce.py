@@ -39,7 +39,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
         "landmarks": facts.get("landmarks"),
         "bandwidth": facts.get("bandwidth") if gate.kind == "kernel" else None,
-        # Blocks whose gates differ in it were calibrated one by one.
+        # Layers whose gates differ in it were calibrated one by one.
         "null-space": None if "," in method.null_space else method.null_space,
         "ridge": method.ridge,
         "ridge-scale": method.ridge_scale,

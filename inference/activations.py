@@ -1,7 +1,7 @@
-"""Hidden states of the base at the last prompt token and along a reply, block by block.
+"""Hidden states of the base at the last prompt token and along a reply, layer by layer.
 
-h_l ∈ R^d is the *output* of decoder block l (the residual stream after the block), read where the steering will act.
-Only rows that are asked for leave the forward pass, and the pass stops after the last block that is needed.
+h_l ∈ R^d is the *output* of decoder layer l (the residual stream after the layer), read where the steering will act.
+Only rows that are asked for leave the forward pass, and the pass stops after the last layer that is needed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mllmeraser.records.prompts import Prompt
 
 
 class _LastNeededBlock(Exception):  # noqa: N818 - not an error: the pass has done its work
-    """Raised inside the forward pass once every wanted block has been read."""
+    """Raised inside the forward pass once every wanted layer has been read."""
 
 
 def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
-    """The decoder blocks of the language model, in order."""
+    """The decoder layers of the language model, in order."""
     layers = checkpoint.model.get_decoder().layers
     assert isinstance(layers, nn.ModuleList)
     return layers
@@ -71,7 +71,7 @@ def last_prompt_states(
     """h_l at the last prompt token.
 
     Returns:
-        per block, fp32 (n, d) in the order of ``prompts``.
+        per layer, fp32 (n, d) in the order of ``prompts``.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -93,7 +93,7 @@ def stream_prompt_states(
     *,
     progress: str | None = None,
 ) -> dict[int, StateFile]:
-    """As :func:`last_prompt_states`, into one file per block in ``folder``: memory does not grow with the prompts.
+    """As :func:`last_prompt_states`, into one file per layer in ``folder``: memory does not grow with the prompts.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -125,7 +125,7 @@ def refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int
     if len(wrong):
         worst = min(batch[int(row)] for row in wrong)
         raise InputError(
-            f"block {layer}: the state of record {worst + 1} is not finite ({prompts[worst].named}); "
+            f"layer {layer}: the state of record {worst + 1} is not finite ({prompts[worst].named}); "
             "try --dtype float32"
         )
 
@@ -157,7 +157,7 @@ def mean_reply_states(
         replies: token ids, one tensor per prompt.
 
     Returns:
-        per block the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
+        per layer the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -186,7 +186,7 @@ def _reached(replies: Sequence[Tensor], steps: int) -> Tensor:
 def _reply_sums(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], replies: Sequence[Tensor], layers: Sequence[int], steps: int
 ) -> dict[int, Tensor]:
-    """Per block the sum of the states, fp64 (steps, d)."""
+    """Per layer the sum of the states, fp64 (steps, d)."""
     cut = [reply[: steps - 1] for reply in replies]
     inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), cut)
     there = _reached(replies, steps)
@@ -200,7 +200,7 @@ def _reply_sums(
         for prompt, states in zip(prompts, reached, strict=True):
             if not bool(torch.isfinite(states).all()):
                 raise InputError(
-                    f"block {layer}: a state along the reply to {prompt.named} is not finite; try --dtype float32"
+                    f"layer {layer}: a state along the reply to {prompt.named} is not finite; try --dtype float32"
                 )
         sums[layer] = reached.sum(dim=0)
     return sums

@@ -26,7 +26,7 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 
-# What a tensor of a pass is called: a block, a request and a block, or a word. In a file these are names.
+# What a tensor of a pass is called: a layer, a request and a layer, or a word. In a file these are names.
 Key = TypeVar("Key", bound="str | int | tuple[int, ...]")
 _CHECKSUM = "sha256"
 

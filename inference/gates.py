@@ -17,7 +17,7 @@ from mllmeraser.records.prompts import Prompt
 
 
 class GateValue(NamedTuple):
-    """g of one request at one block; ``threshold`` is that of its shape, null where it has none."""
+    """g of one request at one layer; ``threshold`` is that of its shape, null where it has none."""
 
     request: str
     layer: int
@@ -27,10 +27,10 @@ class GateValue(NamedTuple):
 
 @torch.inference_mode()
 def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[GateValue, ...]]:
-    """For each prompt, g at its last token, of every request that is on and every block where it reads a gate; with
+    """For each prompt, g at its last token, of every request that is on and every layer where it reads a gate; with
     gates of scope ``token`` the highest g of its tokens.
 
-    One prefill a batch. A gate is read as the checkpoint reads it: after the blocks before it have been steered. A
+    One prefill a batch. A gate is read as the checkpoint reads it: after the layers before it have been steered. A
     base, or a checkpoint that is switched off, has none.
     """
     values: list[tuple[GateValue, ...]] = [()] * len(prompts)
@@ -53,7 +53,7 @@ def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[
 
 
 def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Tensor]:
-    """By request and block, g (b,)."""
+    """By request and layer, g (b,)."""
     seen: dict[tuple[int, int], Tensor] = {}
     inputs = encode(checkpoint, prompts, "right")
 

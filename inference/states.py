@@ -1,4 +1,4 @@
-"""Hidden states of one block, (n, d), in memory or in a file: read in pieces, so that memory does not grow with n."""
+"""Hidden states of one layer, (n, d), in memory or in a file: read in pieces, so that memory does not grow with n."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Row(Part):
 
 
 class Gates(Part):
-    """The gate g of one request at one block, at the end of every prompt of a set."""
+    """The gate g of one request at one layer, at the end of every prompt of a set."""
 
     model: str
     set: str

@@ -35,7 +35,7 @@ FORGOTTEN = ("forget", "test")
 
 
 class Setting(BaseModel):
-    """The blocks that are moved, and how strongly."""
+    """The layers that are moved, and how strongly."""
 
     layers: list[int] = Field(min_length=1)
     strength: float

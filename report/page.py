@@ -85,7 +85,7 @@ _METHODS: Mapping[str, Callable[[Method], float | None]] = {
 _GATE_QUALITY: Mapping[str, Callable[[GateQuality], object]] = {
     "model": lambda gate: gate.model,
     "request": lambda gate: gate.request,
-    "block": lambda gate: gate.layer,
+    "layer": lambda gate: gate.layer,
     "AUROC": lambda gate: gate.auroc,
     "opens on the forgotten": lambda gate: gate.true_fire_rate,
     "on others": lambda gate: gate.false_fire_rate,

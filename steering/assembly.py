@@ -17,8 +17,8 @@ def assemble(
     """The form of the gates and the tensors of request 0, fp32, by the names of the bundle.
 
     Args:
-        gates: by block, of every block that is read.
-        directions: r (K', d) by block, of every block that is moved; the first K ≤ K' rows are taken.
+        gates: by layer, of every layer that is read.
+        directions: r (K', d) by layer, of every layer that is moved; the first K ≤ K' rows are taken.
     """
     where, shape = intervention.where, intervention.shape
     landmarks = gates[where.read[0]].landmarks

@@ -1,8 +1,8 @@
 """Choosing, on held-out records, what was left ``auto``.
 
-First the gates, which cost no forward pass: each candidate block's is cross-validated (:mod:`.validation`) with several
-bandwidths and null spaces, and the blocks that tell best are kept. Then the effect, which does (:mod:`.trials`): on
-which blocks, how strongly, at which positions, with which shape of the gate. Taken is, of the trials that keep at least
+First the gates, which cost no forward pass: each candidate layer's is cross-validated (:mod:`.validation`) with several
+bandwidths and null spaces, and the layers that tell best are kept. Then the effect, which does (:mod:`.trials`): on
+which layers, how strongly, at which positions, with which shape of the gate. Taken is, of the trials that keep at least
 ``KEPT`` of the retain replies token-identical and erase at least ``ERASED``, the one that erases most; if there is
 none, the one of greatest harmonic mean: a method that cannot have both is shown at its best, not at its most timid.
 """
@@ -31,10 +31,10 @@ ERASED = 0.8
 BANDWIDTHS = (0.3, 0.6, 1.0)
 USUAL_BANDWIDTH = 0.6  # where nothing is calibrated
 NULL_SPACES = (NullSpace("soft", 1.0), NullSpace("soft", 10.0), NullSpace("soft", 100.0))  # towards the projector
-STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # the first is tried at all blocks, the others at the best
+STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # the first is tried at all layers, the others at the best
 OPEN_STRENGTHS = (0.25, 0.1, 0.15, 0.2, 0.5, 1.0)  # of a gate without a threshold; 0.25 is the paper's
 SPANS = (1, 2, 4)
-GATE_BLOCKS = 3
+GATE_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Calibration:
     """What was chosen, and from what."""
 
     intervention: Intervention
-    gates: Mapping[int, Validated]  # by block whose gate is read
+    gates: Mapping[int, Validated]  # by layer whose gate is read
     curve: tuple[Trial, ...]  # empty where nothing had to be tried
 
     @property
@@ -104,7 +104,7 @@ def calibrate(
 ) -> Calibration:
     """Choose everything the recipe leaves open; what it gives is never touched.
 
-    Each stage tries a few changes of the best so far. Without folds nothing is tried: blocks, strength and shape are
+    Each stage tries a few changes of the best so far. Without folds nothing is tried: layers, strength and shape are
     given then, as :class:`Recipe` demands.
     """
     steps = len(next(iter(material.directions.values())))
@@ -130,7 +130,7 @@ def calibrate(
         curve.extend(trials(other) for other in track(others, f"calibration: {stage}"))
         return _best(curve).intervention
 
-    best = best_with(starts, "blocks")
+    best = best_with(starts, "layers")
     best = best_with([replace(best, strength=strength) for strength in strengths[1:]], "strength")
     best = best_with(_other_positions(best, recipe), "positions")
     others = [replace(best, shape=_with_threshold(shape, best.where, gates)) for shape in shapes[1:]]
@@ -144,7 +144,7 @@ def _chosen(intervention: Intervention, gates: Mapping[int, Validated], curve: S
 def _shapes(recipe: Recipe) -> tuple[GateShape, ...]:
     if recipe.gate_shape != "auto":
         return (recipe.gate_shape,)
-    return GateShape("step"), GateShape("dead-zone"), GateShape("clip")  # the first is tried at all blocks
+    return GateShape("step"), GateShape("dead-zone"), GateShape("clip")  # the first is tried at all layers
 
 
 def _strengths(recipe: Recipe) -> tuple[float, ...]:
@@ -163,7 +163,7 @@ def _other_positions(best: Intervention, recipe: Recipe) -> list[Intervention]:
 
 
 def _settings(recipe: Recipe, seed: int) -> Iterator[GateRecipe]:
-    """The gates to validate at each block, the given one alone where nothing is open."""
+    """The gates to validate at each layer, the given one alone where nothing is open."""
     null_spaces = NULL_SPACES if recipe.null_space == "auto" else (recipe.null_space,)
     bandwidths = BANDWIDTHS if recipe.bandwidth == "auto" else (recipe.bandwidth,)
     if recipe.gate == "linear":
@@ -180,7 +180,7 @@ def _usual_setting(recipe: Recipe, seed: int) -> GateRecipe:
 
 
 def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], seed: int) -> dict[int, Validated]:
-    """For each block whose gate may be read, the setting that tells best; without folds the usual one."""
+    """For each layer whose gate may be read, the setting that tells best; without folds the usual one."""
     if not folds:
         return dict.fromkeys(material.forget_states, Validated(_usual_setting(recipe, seed), None))
     settings = list(_settings(recipe, seed))
@@ -194,7 +194,7 @@ def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], 
 
 
 def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> Iterator[SteeredLayers]:
-    """The blocks to try, of which the first are the simplest."""
+    """The layers to try, of which the first are the simplest."""
     separation = {layer: gate.held_out.separation for layer, gate in gates.items() if gate.held_out is not None}
     if isinstance(recipe.layers, tuple):
         yield SteeredLayers(recipe.layers, _gate_layer(recipe, recipe.layers[0], separation))
@@ -202,16 +202,16 @@ def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> 
     if isinstance(recipe.gate_layer, int):
         readers = [recipe.gate_layer]
     else:
-        readers = sorted(separation, key=lambda layer: -separation[layer])[:GATE_BLOCKS]
+        readers = sorted(separation, key=lambda layer: -separation[layer])[:GATE_LAYERS]
     for reader in sorted(readers):
-        for span in SPANS if recipe.gate_scope == "prompt" else (1,):  # a later block's gate would read moved states
+        for span in SPANS if recipe.gate_scope == "prompt" else (1,):  # a later layer's gate would read moved states
             layers = tuple(range(reader, reader + span))
             if layers[-1] < num_layers - 1 or (span == 1 and len(readers) == 1):
                 yield SteeredLayers(layers, None if recipe.gate_layer == "own" else reader)
 
 
 def _gate_layer(recipe: Recipe, first: int, separation: Mapping[int, float]) -> int | None:
-    """The block whose gate all share; of those open the one that tells best, none where nothing was held out."""
+    """The layer whose gate all share; of those open the one that tells best, none where nothing was held out."""
     if isinstance(recipe.gate_layer, int):
         return recipe.gate_layer
     if recipe.gate_layer == "own" or not separation:
@@ -229,7 +229,7 @@ def _with_threshold(shape: GateShape, where: SteeredLayers, gates: Mapping[int, 
 
 
 def _best(curve: Sequence[Trial]) -> Trial:
-    """Of equals the fewest blocks, the strength nearest to 1 (which moves a recall state onto an erasure state), and
+    """Of equals the fewest layers, the strength nearest to 1 (which moves a recall state onto an erasure state), and
     what was tried first."""
 
     def merit(trial: Trial, erased: float) -> tuple[float, ...]:

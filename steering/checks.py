@@ -44,7 +44,7 @@ def _turns(records: Iterable[Record]) -> set[object]:
 
 
 def refuse_constant(layer: int, states: States) -> None:
-    """Retain states (n, d) of one block must differ.
+    """Retain states (n, d) of one layer must differ.
 
     Raises:
         InputError: all are the same.
@@ -56,7 +56,7 @@ def refuse_constant(layer: int, states: States) -> None:
         if float((unit - first).pow(2).sum(dim=1).max()) > SAME:
             return
     raise InputError(
-        f"block {layer}: all {len(states)} retain states are the same, so a gate cannot leave alone what differs "
+        f"layer {layer}: all {len(states)} retain states are the same, so a gate cannot leave alone what differs "
         "from them; give records whose texts or pictures differ"
     )
 

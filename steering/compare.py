@@ -1,4 +1,4 @@
-"""Does it matter where a direction comes from? Cosines between erasure directions of different sources, per block."""
+"""Does it matter where a direction comes from? Cosines between erasure directions of different sources, per layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compare_directions(
     the first of them also with noise and with PGD. A source that the base does not refuse is left out.
 
     Returns:
-        by "one / other" and block, the cosine.
+        by "one / other" and layer, the cosine.
     """
     sources: dict[str, Pairs] = {} if own is None else {"own": own}
     for name, pairs in (

@@ -1,6 +1,6 @@
 """From a forget set and a retain set to a steering bundle: records → activations → direction → gate → calibration.
 
-Everything is read at the output of a decoder block and at the last prompt token, under the chat template of the base's
+Everything is read at the output of a decoder layer and at the last prompt token, under the chat template of the base's
 own processor, and nothing is trained: the base runs forward only.
 """
 
@@ -39,7 +39,6 @@ from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record, refuse_overlap
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.augment import with_variants
-from mllmeraser.steering.blocks import blocks_of, recipe_on
 from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
@@ -48,6 +47,7 @@ from mllmeraser.steering.folds import folds
 from mllmeraser.steering.gate import Gate, fit_gate
 from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.intervention import SteeredLayers
+from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
@@ -96,13 +96,13 @@ class Computation:
         meta = self.bundle.metadata
         request, gate, trial = meta.requests[0], meta.gate, self.calibration.trial
         at = ", ".join(map(str, meta.layers))
-        read = "at each of them" if meta.gate_layer is None else f"at block {meta.gate_layer}"
+        read = "at each of them" if meta.gate_layer is None else f"at layer {meta.gate_layer}"
         threshold = "" if gate.threshold is None else f" at {gate.threshold:.3g}"
         lines = [
             f"request    {request.id}: {request.n_forget} records to forget, {request.n_retain} to keep",
             f"direction  {self.pairs.source}, {len(self.pairs.erasure)} pairs, "
             f"{self.pairs.refusal_rate:.0%} of them refused by the base; {meta.reply_steps} positions",
-            f"moved      blocks {at} of {meta.base.num_layers}, strength {meta.strength:g}",
+            f"moved      layers {at} of {meta.base.num_layers}, strength {meta.strength:g}",
             f"gate       {gate.kind}, {gate.shape}{threshold}, read {read}",
         ]
         variants = " (variants included)" if meta.method.calibration["augment"] else ""
@@ -112,7 +112,7 @@ class Computation:
                 if row.true_fire_heldout is not None and row.false_fire_heldout is not None:
                     opens, misfires = row.true_fire_heldout, row.false_fire_heldout
                     fires = f", opens on {opens:.1%} to forget{variants} and {misfires:.1%} to keep"
-                lines.append(f"held out   block {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
+                lines.append(f"held out   layer {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
         if trial is not None:
             found = trial.figures
             lines.append(
@@ -158,7 +158,7 @@ def compute(
     check_records(forget, retain)
     num_layers = len(decoder_layers(checkpoint))
     recipe = recipe_on(recipe, num_layers)
-    gate_blocks, moved_blocks = blocks_of(recipe, num_layers)
+    gate_blocks, moved_blocks = layers_of(recipe, num_layers)
 
     pairs = choose_pairs(checkpoint, forget, recipe.direction, _own(recipe), recipe.refusal_instruction, seed)
     pairs = perturbed(checkpoint, pairs, recipe.perturbation, seed)
@@ -232,7 +232,7 @@ def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
 def _fit(
     checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path
 ) -> dict[int, Gate]:
-    """The gates, on all records; with ``sequential`` block after block on states steered at the blocks before."""
+    """The gates, on all records; with ``sequential`` layer after layer on states steered at the layers before."""
     gates: dict[int, Gate] = {}
     for layer in chosen.intervention.where.read:
         forget: Tensor = material.forget_states[layer]

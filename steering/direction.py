@@ -3,7 +3,7 @@
     r_{l,k} = mean over erasure pairs of h_l at P−1+k of (prompt + refusal)
             − mean over recall pairs of h_l at P−1+k of (prompt + answer),          k = 0 … K−1
 
-with h_l the output of block l and P the number of prompt tokens. k = 0 is the last prompt token, the paper's
+with h_l the output of layer l and P the number of prompt tokens. k = 0 is the last prompt token, the paper's
 direction; k > 0 carry the refusal on to its end, where steering the prompt alone decides the first token only and what
 follows leaks. Answers are shorter than refusals at times: for a k that no recall pair reaches, the mean of the last k
 that one does reaches stands in. Source: MLLMEraser, arXiv 2510.04217, stage 1; k > 0 is ours.
@@ -22,7 +22,7 @@ from mllmeraser.steering.pairs import Pairs
 
 
 def erasure_directions(checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[int], steps: int) -> dict[int, Tensor]:
-    """r_l, fp64 (K, d), for each block of ``layers``; ``steps`` is K.
+    """r_l, fp64 (K, d), for each layer of ``layers``; ``steps`` is K.
 
     Raises:
         InputError: a state is not finite.

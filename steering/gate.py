@@ -1,4 +1,4 @@
-"""The gate g(h) of one block: about 1 on the forget set, about 0 on what must be kept.
+"""The gate g(h) of one layer: about 1 on the forget set, about 0 on what must be kept.
 
 g(h) = wᵀφ(h): features × null space, see :mod:`mllmeraser.steering.features` and
 :mod:`mllmeraser.steering.null_space`. A third piece, the shape φ, decides what the steering makes of g.
@@ -65,7 +65,7 @@ class Gate:
 
 
 def fit_gate(forget: Tensor, retain: States, recipe: GateRecipe, keep: Tensor | None = None) -> Gate:
-    """Fit g on forget states (n_f, d) and retain states (n_r, d) of one block; of the latter only those ``keep`` marks.
+    """Fit g on forget states (n_f, d) and retain states (n_r, d) of one layer; of the latter only those ``keep`` marks.
 
     Raises:
         InputError: the null space is empty or the system singular.

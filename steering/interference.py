@@ -1,9 +1,9 @@
 """What one request does to the inputs of another: the gate of A on the forget set of B.
 
-For every request A and every forget set B, over the n records of B and the blocks at which A reads a gate,
+For every request A and every forget set B, over the n records of B and the layers at which A reads a gate,
 
     mean  = the mean of g_A(h_last)
-    opens = the share of records on which a gate of A opens at one block at least: g ≥ its threshold, for the shapes
+    opens = the share of records on which a gate of A opens at one layer at least: g ≥ its threshold, for the shapes
             without one (identity, clip) g ≥ 0.5
 
 On the diagonal ``opens`` is what the request is for; off it, how often an input that B was made for is moved by A as
@@ -131,7 +131,7 @@ def _gate_layers(bundle: Bundle) -> list[int]:
 
 
 def _gates(bundle: Bundle, request: int, states: dict[int, Tensor]) -> Tensor:
-    """g of a request at each block it reads, on states (n, d) by block; (blocks, n), fp64."""
+    """g of a request at each layer it reads, on states (n, d) by layer; (layers, n), fp64."""
     return torch.stack([_gate(bundle, request, layer)(states[layer]) for layer in _gate_layers(bundle)])
 
 

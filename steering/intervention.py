@@ -1,4 +1,4 @@
-"""What is done to a model: which blocks are moved, how far, at which positions, and by which form of gate."""
+"""What is done to a model: which layers are moved, how far, at which positions, and by which form of gate."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mllmeraser.steering.forms import GateShape, Scope
 
 @dataclass(frozen=True)
 class SteeredLayers:
-    """Which blocks are moved, and which one's gate they share (None: each reads its own)."""
+    """Which layers are moved, and which one's gate they share (None: each reads its own)."""
 
     layers: tuple[int, ...]
     gate_layer: int | None
 
     @property
     def read(self) -> tuple[int, ...]:
-        """The blocks whose gates are read."""
+        """The layers whose gates are read."""
         return self.layers if self.gate_layer is None else (self.gate_layer,)
 
 

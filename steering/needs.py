@@ -1,4 +1,4 @@
-"""What a computation will take, known before a model is loaded: records, blocks, memory and disk."""
+"""What a computation will take, known before a model is loaded: records, layers, memory and disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mllmeraser.inference.loading import STEERED_PREFIX, available_bytes, needed
 from mllmeraser.inference.source import Source, read_config
 from mllmeraser.records.record import Record, subjects
 from mllmeraser.steering.augment import VARIANTS
-from mllmeraser.steering.blocks import blocks_of, recipe_on
+from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.tokens import POSITIONS
 
@@ -62,7 +62,7 @@ class Needs:
     def lines(self) -> list[str]:
         """The same for a person."""
         return [
-            f"base       {self.model_type}, {self.num_layers} blocks of width {self.hidden_size}",
+            f"base       {self.model_type}, {self.num_layers} layers of width {self.hidden_size}",
             *(
                 f"{name:<10} {size.records} records of {size.subjects} subjects, {size.with_picture} with a picture"
                 for name, size in (("forget", self.forget), ("retain", self.retain))
@@ -93,14 +93,14 @@ def needs(
     """What computing on these records will take.
 
     Raises:
-        InputError: the recipe names a block that the base does not have, or the base is steered already.
+        InputError: the recipe names a layer that the base does not have, or the base is steered already.
     """
     model_type = str(read_config(source.path)["model_type"])
     if model_type.startswith(STEERED_PREFIX):
         raise InputError(f"{source.path}: already steered; compute on its base, and export all bundles together")
     config = _text_config(source.path)
     recipe = recipe_on(recipe, config.num_hidden_layers)
-    read, moved = blocks_of(recipe, config.num_hidden_layers)
+    read, moved = layers_of(recipe, config.num_hidden_layers)
     rows = len(retain) * (1 + VARIANTS if recipe.augment else 1)
     rows *= POSITIONS if recipe.gate_scope == "token" else 1
     return Needs(
@@ -126,8 +126,8 @@ def _text_config(base: Path) -> PreTrainedConfig:
         raise InputError(f"{base}: the configuration cannot be read ({' '.join(str(error).split())[:200]})") from None
 
 
-def _listed(blocks: Sequence[int]) -> str:
-    """ "3–7" for a run of blocks, "3, 5, 7" for others."""
-    if len(blocks) > 2 and list(blocks) == list(range(blocks[0], blocks[-1] + 1)):
-        return f"{blocks[0]}–{blocks[-1]}"
-    return ", ".join(map(str, blocks))
+def _listed(layers: Sequence[int]) -> str:
+    """ "3–7" for a run of layers, "3, 5, 7" for others."""
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}–{layers[-1]}"
+    return ", ".join(map(str, layers))

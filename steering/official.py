@@ -1,6 +1,6 @@
-"""The authors' files turned into a bundle: one dense d × d matrix W a block becomes two vectors.
+"""The authors' files turned into a bundle: one dense d × d matrix W a layer becomes two vectors.
 
-Their steered block is h ← h + λ W h_last on all prompt positions, with λ < 0: their W points from erasure to recall,
+Their steered layer is h ← h + λ W h_last on all prompt positions, with λ < 0: their W points from erasure to recall,
 ours the other way. W has rank one, exactly but for rounding, because every target of the fit is the same direction.
 From its leading singular triple (σ, p, q):
 
@@ -47,7 +47,7 @@ UNKNOWN_SHA256 = "0" * 64
 
 @dataclass(frozen=True)
 class Imported:
-    """The bundle; ``residuals[l]`` is what rank one leaves of W at block l, ``skipped`` the blocks whose W is zero."""
+    """The bundle; ``residuals[l]`` is what rank one leaves of W at layer l, ``skipped`` the layers whose W is zero."""
 
     bundle: Bundle
     residuals: dict[int, float]
@@ -90,7 +90,7 @@ def import_official(
     """The bundle of the authors' matrices.
 
     Args:
-        files: each holds a dict {block: W}, a list of W by block, a tensor (l, d, d), or one W, whose block then
+        files: each holds a dict {layer: W}, a list of W by layer, a tensor (l, d, d), or one W, whose layer then
             stands in the file's name (``…layer_17.pt``).
         base: the model they were made for.
         strength: λ' > 0, their λ without its sign.
@@ -98,7 +98,7 @@ def import_official(
 
     Raises:
         InputError: a file is missing, damaged or needs code; a matrix is not d × d, not finite or not of rank one; a
-            block is unknown, or given twice; nothing but zeros is given.
+            layer is unknown, or given twice; nothing but zeros is given.
     """
     if not re.fullmatch(REQUEST_ID, request_id):
         raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
@@ -110,15 +110,15 @@ def import_official(
     for where, layer, matrix in _matrices(files):
         if layer >= base.num_layers:
             raise InputError(
-                f"{where}: block {layer}: this base has {base.num_layers} blocks, 0 to {base.num_layers - 1}"
+                f"{where}: layer {layer}: this base has {base.num_layers} layers, 0 to {base.num_layers - 1}"
             )
         if layer in residuals or layer in skipped:
-            raise InputError(f"{where}: block {layer} is given twice; give one matrix a block")
+            raise InputError(f"{where}: layer {layer} is given twice; give one matrix a layer")
         _check_matrix(where, layer, matrix, base.hidden_size)
         if not bool(matrix.any()):
             skipped.append(layer)
             continue
-        r, u, residuals[layer] = rank_one(matrix.T if row_vectors else matrix, f"{where}: block {layer}")
+        r, u, residuals[layer] = rank_one(matrix.T if row_vectors else matrix, f"{where}: layer {layer}")
         tensors[tensor_name(0, layer, "direction")] = -r.float()[None].numpy()
         tensors[tensor_name(0, layer, "gate")] = u.float().numpy()
     if not residuals:
@@ -131,7 +131,7 @@ def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:
     """r, u (d,) fp64 with r uᵀ = W (d, d) up to the residual ‖W − r uᵀ‖ / ‖W‖, the third value.
 
     A few sweeps of subspace iteration, which multiply what is off the leading direction by (σ₂/σ₁)² each: a full
-    decomposition of d = 4096 would take a minute a block.
+    decomposition of d = 4096 would take a minute a layer.
 
     Raises:
         InputError: W is not of rank one within ``RANK_ONE_TOLERANCE``.
@@ -149,22 +149,22 @@ def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:
     if not residual <= RANK_ONE_TOLERANCE:
         raise InputError(
             f"{where}: the matrix is not of rank one: its second singular value is {float(sigma[1] / sigma[0]):.1%} of "
-            "the first; only matrices with one erasure direction a block can be imported"
+            "the first; only matrices with one erasure direction a layer can be imported"
         )
     return r, u, residual
 
 
 def _check_matrix(where: Path, layer: int, matrix: Tensor, d: int) -> None:
     if tuple(matrix.shape) != (d, d):
-        raise InputError(f"{where}: block {layer}: {tuple(matrix.shape)}, this base needs {(d, d)}; give its own files")
+        raise InputError(f"{where}: layer {layer}: {tuple(matrix.shape)}, this base needs {(d, d)}; give its own files")
     if matrix.layout != torch.strided or matrix.device.type != "cpu" or not matrix.is_floating_point():
-        raise InputError(f"{where}: block {layer}: a {matrix.dtype} tensor ({matrix.layout}); save it as dense floats")
+        raise InputError(f"{where}: layer {layer}: a {matrix.dtype} tensor ({matrix.layout}); save it as dense floats")
     if not bool(matrix.isfinite().all()):
-        raise InputError(f"{where}: block {layer}: a value is not finite; make the file again")
+        raise InputError(f"{where}: layer {layer}: a value is not finite; make the file again")
 
 
 def _matrices(files: Sequence[Path]) -> Iterator[tuple[Path, int, Tensor]]:
-    """(file, block, W), one file after the other; W is what the file says, unchecked."""
+    """(file, layer, W), one file after the other; W is what the file says, unchecked."""
     for path in files:
         held = _read(path)
         if isinstance(held, Tensor) and held.ndim == 2:
@@ -176,22 +176,22 @@ def _matrices(files: Sequence[Path]) -> Iterator[tuple[Path, int, Tensor]]:
             named = list(enumerate(held))
         else:
             named = [(-1, held)]
-        for block, value in named:
-            if value is None:  # a list may leave blocks out
+        for layer, value in named:
+            if value is None:  # a list may leave layers out
                 continue
-            if not isinstance(value, Tensor) or block < 0:
+            if not isinstance(value, Tensor) or layer < 0:
                 raise InputError(
-                    f"{path}: holds a {type(value).__name__} where a matrix of a block is expected; "
-                    "give a dict {block: matrix}, a list by block, or one matrix a file"
+                    f"{path}: holds a {type(value).__name__} where a matrix of a layer is expected; "
+                    "give a dict {layer: matrix}, a list by layer, or one matrix a file"
                 )
-            yield path, block, value.detach()
+            yield path, layer, value.detach()
 
 
 def _block_in(text: str, path: Path) -> int:
     """17 of ``…layer_17``, or the only number there is."""
     numbers = re.findall(r"layers?[._-]?([0-9]{1,4})(?![0-9])", text) or re.findall(r"[0-9]{1,4}", text)
     if len(numbers) != 1:
-        raise InputError(f"{path}: {text!r} does not say which block it is; name it layer_17, for example")
+        raise InputError(f"{path}: {text!r} does not say which layer it is; name it layer_17, for example")
     return int(numbers[0])
 
 
@@ -203,7 +203,7 @@ def _read(path: Path) -> Any:
     except Exception:  # a hostile or damaged file can make the reader raise anything
         raise InputError(
             f"{path}: cannot be read as tensors alone (it is damaged, or wants code to run, which is never done); "
-            "save it again with torch.save({block: matrix}, FILE)"
+            "save it again with torch.save({layer: matrix}, FILE)"
         ) from None
 
 

@@ -30,7 +30,7 @@ from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen
 
-ATTACKED = 8  # prompts a pass of the attack at most: it keeps the activations of every block for its gradient
+ATTACKED = 8  # prompts a pass of the attack at most: it keeps the activations of every layer for its gradient
 
 
 def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int) -> Pairs:

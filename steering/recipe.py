@@ -48,7 +48,7 @@ def _layers(text: str) -> Literal["auto", "all"] | tuple[int, ...]:
     if text == "all":
         return "all"
     if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ValueError(f"{text!r} is not auto, all, or block indices such as 3,4,7")
+        raise ValueError(f"{text!r} is not auto, all, or layer indices such as 3,4,7")
     return tuple(sorted({int(part) for part in text.split(",")}))
 
 
@@ -58,7 +58,7 @@ def _gate_layer(text: str) -> Literal["auto", "own"] | int:
     if text == "own":
         return "own"
     if not text.isdecimal():
-        raise ValueError(f"{text!r} is not auto, own, or a block index such as 5")
+        raise ValueError(f"{text!r} is not auto, own, or a layer index such as 5")
     return int(text)
 
 
@@ -109,7 +109,7 @@ class Recipe(BaseModel):
     layers: Annotated[
         Literal["auto", "all"] | tuple[int, ...],
         _parsed(_layers),
-        _choice("auto|all|3,4,7", "Decoder blocks that are moved, counted from 0; auto: calibrated."),
+        _choice("auto|all|3,4,7", "Decoder layers that are moved, counted from 0; auto: calibrated."),
     ] = "auto"
     direction: Annotated[
         Literal["auto", "matched", "harmful"],
@@ -156,7 +156,7 @@ class Recipe(BaseModel):
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
-        _choice("auto|own|5", "own: each block reads its own gate; 5: that block's gate is shared; auto: calibrated."),
+        _choice("auto|own|5", "own: each layer reads its own gate; 5: that layer's gate is shared; auto: calibrated."),
     ] = "auto"
     gate_shape: Annotated[
         Auto | GateShape,
@@ -188,7 +188,7 @@ class Recipe(BaseModel):
     ] = "auto"
     sequential: Annotated[
         bool,
-        _choice("", "Fit the gate of each later block on states already steered at the blocks before it."),
+        _choice("", "Fit the gate of each later layer on states already steered at the layers before it."),
     ] = False
     augment: Annotated[
         bool,
@@ -245,7 +245,7 @@ PAPER: Mapping[str, Any] = {
     "ridge_scale": "absolute",
 }
 PAPER_BY_FAMILY: Mapping[str, Mapping[str, Any]] = {"qwen2_5_vl": {"null_space": "ratio:0.4", "ridge": 1.0}}
-PAPER_SKIPPED_BLOCKS = (0, 17)  # their code gives block 0 strength 0 and never reaches block 17
+PAPER_SKIPPED_LAYERS = (0, 17)  # their code gives layer 0 strength 0 and never reaches layer 17
 
 
 def make_recipe(model_type: str, given: Mapping[str, Any], file: Path | None = None) -> Recipe:

@@ -41,7 +41,7 @@ def stream_token_states(
     """h_l at ``POSITIONS`` positions of each prompt and the base's greedy reply to it, beside each other.
 
     Returns:
-        per block a file of (n · POSITIONS, d) in the order of ``prompts``.
+        per layer a file of (n · POSITIONS, d) in the order of ``prompts``.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -74,7 +74,7 @@ def _states(
     layers: Sequence[int],
     seed: int,
 ) -> dict[int, Tensor]:
-    """Per block (b, POSITIONS, d)."""
+    """Per layer (b, POSITIONS, d)."""
     inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), replies)
     columns = [
         drawn_positions(start, start + len(reply), random.Random(f"positions {seed} {number}"))

@@ -32,7 +32,7 @@ TRIED = 48  # prompts of each side that replies are made to
 
 @dataclass(frozen=True)
 class Material:
-    """What gates and trials are made of; states and directions by block. A turn may be a variant of its record's."""
+    """What gates and trials are made of; states and directions by layer. A turn may be a variant of its record's."""
 
     forget: Sequence[Record]
     forget_turns: Sequence[Prompt]

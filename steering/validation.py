@@ -44,7 +44,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Validated:
-    """The best setting of one block's gate, and how it did on records it was not fitted on (null: none held out)."""
+    """The best setting of one layer's gate, and how it did on records it was not fitted on (null: none held out)."""
 
     setting: GateRecipe
     held_out: HeldOut | None
@@ -59,7 +59,7 @@ def cross_validate(
     listed: int | None = None,
 ) -> list[HeldOut]:
     """For each recipe: fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and
-    (n_r · positions, d) of one block. Of the positions of a retain sample the one counts that opens the gate furthest.
+    (n_r · positions, d) of one layer. Of the positions of a retain sample the one counts that opens the gate furthest.
     The first ``listed`` retain samples are records as they are, the others variants; all of them are if it is null.
     The recipes may differ in bandwidth and null space only."""
     found = [_empty(len(forget), len(retain)) for _ in recipes]

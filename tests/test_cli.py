@@ -449,7 +449,7 @@ def test_a_model_that_does_not_refuse_misses_the_quality_gate(run: Run, made: Pa
     [
         ("--null-space=ratio:2", "--null-space: 'ratio:2' is not ratio:ρ"),
         ("--gate-shape=wave", "--gate-shape: 'wave' is not identity"),
-        ("--layers=9", "block 9: this base has 4 blocks, 0 to 3"),
+        ("--layers=9", "layer 9: this base has 4 layers, 0 to 3"),
         ("--calibration-share=0.9", "--calibration-share: "),
         ("--recipe=none.toml", "none.toml: no such file"),
         ("--device=abacus", "--device abacus: "),

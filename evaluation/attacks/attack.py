@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
 class Reading:
     """An attack's verdict on every record, null where it does not apply to a record.
 
-    ``chance`` is what a guess would get and ``layer`` the decoder block, for attacks that look inside the model.
+    ``chance`` is what a guess would get and ``layer`` the decoder layer, for attacks that look inside the model.
     """
 
     verdicts: Sequence[Verdict | None]

@@ -21,9 +21,9 @@ RIDGE = 0.01
 
 
 def linear_probe(scene: Scene) -> list[Reading]:
-    """What a linear map reads from the hidden states, one reading a block (Alain & Bengio, arXiv 1610.01644).
+    """What a linear map reads from the hidden states, one reading a layer (Alain & Bengio, arXiv 1610.01644).
 
-    The attacker has the model and knows the answers about other people. With h_l the output of block l at the last
+    The attacker has the model and knows the answers about other people. With h_l the output of layer l at the last
     prompt token, standardised, and Y the one-hot answers of those people, the map is the ridge solution
 
         W = (HᵀH + α I)⁻¹ Hᵀ Y,   α = 0.01 · tr(HᵀH) / d,
@@ -78,7 +78,7 @@ def _answer(record: Record) -> str:
 
 LINEAR_PROBE = Attack(
     "linear-probe",
-    "A linear map from hidden states to the answer, fitted on other people, at every block.",
+    "A linear map from hidden states to the answer, fitted on other people, at every layer.",
     linear_probe,
     reads_replies=False,
 )

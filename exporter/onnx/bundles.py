@@ -43,21 +43,21 @@ def _request(bundle: Bundle, index: int) -> GraphRequest:
         shape=meta.gate.shape,
         threshold=meta.gate.threshold,
         all_positions=meta.prompt_positions == "all",
-        gates={block: _gate(bundle, index, block) for block in (meta.layers if shared is None else [shared])},
-        gate_of={block: block if shared is None else shared for block in meta.layers},
-        directions={block: _array(bundle, index, block, "direction") for block in meta.layers},
+        gates={layer: _gate(bundle, index, layer) for layer in (meta.layers if shared is None else [shared])},
+        gate_of={layer: layer if shared is None else shared for layer in meta.layers},
+        directions={layer: _array(bundle, index, layer, "direction") for layer in meta.layers},
     )
 
 
-def _gate(bundle: Bundle, index: int, block: int) -> Gate:
+def _gate(bundle: Bundle, index: int, layer: int) -> Gate:
     if bundle.metadata.gate.kind == "linear":
-        return Gate(vector=_array(bundle, index, block, "gate"))
+        return Gate(vector=_array(bundle, index, layer, "gate"))
     return Gate(
-        landmarks=_array(bundle, index, block, "landmarks"),
-        weights=_array(bundle, index, block, "weights"),
-        bandwidth=float(_array(bundle, index, block, "bandwidth")),
+        landmarks=_array(bundle, index, layer, "landmarks"),
+        weights=_array(bundle, index, layer, "weights"),
+        bandwidth=float(_array(bundle, index, layer, "bandwidth")),
     )
 
 
-def _array(bundle: Bundle, index: int, block: int, leaf: str) -> Array:
-    return np.asarray(bundle.tensors[tensor_name(index, block, leaf)], dtype=np.float32)
+def _array(bundle: Bundle, index: int, layer: int, leaf: str) -> Array:
+    return np.asarray(bundle.tensors[tensor_name(index, layer, leaf)], dtype=np.float32)

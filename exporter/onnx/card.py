@@ -39,7 +39,7 @@ def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: M
             "",
             f"Made with mllmeraser {mllmeraser.__version__}. It {LIMITS}",
             "",
-            "| request | blocks | gate | strength |",
+            "| request | layers | gate | strength |",
             "|---|---|---|---|",
             *rows,
             "",

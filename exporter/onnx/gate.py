@@ -20,14 +20,14 @@ _SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
 
 
 def gate_nodes(
-    build: NodeBuilder, prompt: Prompt, hidden: ir.Value, request: GraphRequest, block: int, name: str
+    build: NodeBuilder, prompt: Prompt, hidden: ir.Value, request: GraphRequest, layer: int, name: str
 ) -> ir.Value:
     """φ(g) (b, 1) fp32 of the state ``hidden`` (b, s, d); 0 for a row without a prompt token here."""
     zero = build.float(0.0)
     # Where, not a product with the mask: an infinite padding state times 0 would be NaN.
     kept = build.op("Where", unsqueeze(build, prompt.last), build.to_float(hidden), zero)
     last = build.sum(kept, 1, keepdims=False)  # (b, d)
-    g = _raw(build, last, request.gates[block], name)
+    g = _raw(build, last, request.gates[layer], name)
     if request.shape == "clip":
         g = build.op("Clip", g, zero, build.float(1.0))
     elif request.shape == "dead-zone":

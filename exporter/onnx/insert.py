@@ -1,6 +1,6 @@
 """Writing steering into a decoder graph.
 
-For every moved block with state h (b, s, d), as ``modeling_mllmeraser.py`` does it:
+For every moved layer with state h (b, s, d), as ``modeling_mllmeraser.py`` does it:
 
     δ = Σ_i λ_i φ(g_i) r_{i,k}     on the columns that request i moves: the prompt's (k = 0), or the k-th of the reply
     h ← Where(moved, h + δ, h)      moved: some request moves the column and λ_i φ(g_i) ≠ 0
@@ -109,9 +109,9 @@ def plain_graph(model: ir.Model, where: str) -> None:
 def _check_fit(requests: Sequence[GraphRequest], signature: Signature, nodes: list[ir.Node], where: str) -> None:
     if not requests:
         raise InputError(f"{where}: every request is switched off or has strength 0; there is nothing to write")
-    deepest = max(request.blocks[-1] for request in requests)
+    deepest = max(request.layers[-1] for request in requests)
     if deepest >= signature.num_layers:
-        raise InputError(f"{where}: has {signature.num_layers} decoder blocks, the bundle steers block {deepest}")
+        raise InputError(f"{where}: has {signature.num_layers} decoder layers, the bundle steers layer {deepest}")
     d = hidden_size(signature, residual_value(nodes[0]))
     found = {direction.shape[1] for request in requests for direction in request.directions.values()}
     if d is not None and found != {d}:
@@ -128,7 +128,7 @@ def _strength(build: NodeBuilder, graph: ir.Graph, toggle: Toggle) -> ir.Value:
 
 @dataclass(frozen=True)
 class _Move:
-    """What one request does at one block."""
+    """What one request does at one layer."""
 
     coefficient: ir.Value  # (b, 1) λ φ(g)
     direction: ir.Value  # (d,), or (b, 1, d) along the reply
@@ -136,7 +136,7 @@ class _Move:
 
 
 class _Writer:
-    """Adds the nodes of all requests, block by block."""
+    """Adds the nodes of all requests, layer by layer."""
 
     def __init__(self, build: NodeBuilder, prompt: Prompt, state: ReplyState | None, strength: ir.Value) -> None:
         self.build, self.prompt, self.state, self.strength = build, prompt, state, strength
@@ -144,16 +144,16 @@ class _Writer:
         self._phi: dict[tuple[int, int], ir.Value] = {}
 
     def steer(self, nodes: list[ir.Node], requests: Sequence[GraphRequest]) -> None:
-        """Read and move at every block that some request names."""
-        for block in sorted({block for request in requests for block in request.blocks}):
-            node = nodes[block]
+        """Read and move at every layer that some request names."""
+        for layer in sorted({layer for request in requests for layer in request.layers}):
+            node = nodes[layer]
             hidden, before = residual_value(node), len(self.build.nodes)
             moves = []
             for index, request in enumerate(requests):
-                if block in request.gates:
-                    self._read(hidden, request, index, block)
-                if block in request.directions:
-                    moves.append(self._move(request, index, block))
+                if layer in request.gates:
+                    self._read(hidden, request, index, layer)
+                if layer in request.directions:
+                    moves.append(self._move(request, index, layer))
             if moves:
                 ours = set(self.build.nodes[before:])  # the gates read the state as it was
                 consumers = [use for use in hidden.uses() if use.node not in ours]
@@ -163,24 +163,24 @@ class _Writer:
                     consumers = list(node.outputs[0].uses())
                     _rewire(consumers, self._norm_again(node, moved, steered))
 
-    def _read(self, hidden: ir.Value, request: GraphRequest, index: int, block: int) -> None:
-        build, name = self.build, f"requests.{index}.layers.{block}"
-        phi = gate_nodes(build, self.prompt, hidden, request, block, name)
+    def _read(self, hidden: ir.Value, request: GraphRequest, index: int, layer: int) -> None:
+        build, name = self.build, f"requests.{index}.layers.{layer}"
+        phi = gate_nodes(build, self.prompt, hidden, request, layer, name)
         if self.state is not None:
             place = len(self.carried)
             kept = build.op("Slice", self.state.gates, build.ints(place), build.ints(place + 1), build.ints(1))
             phi = build.op("Where", self.prompt.reading, phi, kept)
         phi.name = f"{PREFIX}.{name}.phi"
         self.carried.append(phi)
-        self._phi[index, block] = phi
+        self._phi[index, layer] = phi
 
-    def _move(self, request: GraphRequest, index: int, block: int) -> _Move:
+    def _move(self, request: GraphRequest, index: int, layer: int) -> _Move:
         build, reading = self.build, self.prompt.reading
-        phi = self._phi[index, request.gate_of[block]]
+        phi = self._phi[index, request.gate_of[layer]]
         coefficient = build.op("Mul", phi, build.op("Mul", self.strength, build.float(request.strength)))
         prompt = reading if request.all_positions else self.prompt.last
-        table = request.directions[block]
-        name = f"requests.{index}.layers.{block}.direction"
+        table = request.directions[layer]
+        name = f"requests.{index}.layers.{layer}.direction"
         if self.state is None or table.shape[0] == 1:
             direction, here = build.tensor(name, table[0]), prompt
         else:

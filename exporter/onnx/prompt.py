@@ -28,7 +28,7 @@ class Prompt:
 
 
 def prompt_nodes(build: NodeBuilder, signature: Signature) -> Prompt:
-    """The nodes that find the prompt; made once for all requests and blocks."""
+    """The nodes that find the prompt; made once for all requests and layers."""
     columns = build.op("Slice", build.op("Shape", signature.embeds), build.ints(1), build.ints(2))  # (1,)
     mask = build.to_int(signature.mask)
     end = build.op("Slice", build.op("Shape", mask), build.ints(1), build.ints(2))

@@ -28,7 +28,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class GraphRequest:
-    """One removal request: λ, its gates by the block they are read at, and its directions by the block they move."""
+    """One removal request: λ, its gates by the layer they are read at, and its directions by the layer they move."""
 
     id: str
     strength: float  # λ
@@ -36,8 +36,8 @@ class GraphRequest:
     threshold: float | None
     all_positions: bool
     gates: Mapping[int, Gate]
-    gate_of: Mapping[int, int]  # moved block -> the block whose gate it follows
-    directions: Mapping[int, Array]  # moved block -> (K, d)
+    gate_of: Mapping[int, int]  # moved layer -> the layer whose gate it follows
+    directions: Mapping[int, Array]  # moved layer -> (K, d)
 
     @property
     def steps(self) -> int:
@@ -45,13 +45,13 @@ class GraphRequest:
         return max(direction.shape[0] for direction in self.directions.values())
 
     @property
-    def blocks(self) -> list[int]:
-        """Every block that is read or moved, ascending."""
+    def layers(self) -> list[int]:
+        """Every layer that is read or moved, ascending."""
         return sorted({*self.gates, *self.directions})
 
     def prompt_only(self) -> GraphRequest:
         """The same request with K = 1: only the directions that act on the prompt."""
-        directions = {block: direction[:1] for block, direction in self.directions.items()}
+        directions = {layer: direction[:1] for layer, direction in self.directions.items()}
         return GraphRequest(
             self.id,
             self.strength,

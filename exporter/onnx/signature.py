@@ -22,13 +22,13 @@ class Signature:
     embeds: ir.Value  # inputs_embeds (b, s, d), or input_ids (b, s)
     mask: ir.Value  # attention_mask (b, past + s)
     logits: ir.Value
-    present_keys: tuple[ir.Value, ...]  # of each block
-    past_key: ir.Value  # of block 0: (b, heads, past, head_dim)
+    present_keys: tuple[ir.Value, ...]  # of each layer
+    past_key: ir.Value  # of layer 0: (b, heads, past, head_dim)
     opset: int
 
     @property
     def num_layers(self) -> int:
-        """The number of decoder blocks."""
+        """The number of decoder layers."""
         return len(self.present_keys)
 
 
@@ -69,7 +69,7 @@ def read_signature(model: ir.Model, where: str) -> Signature:
     }
     if sorted(present) != list(range(len(present))) or past.keys() != present.keys() or not present:
         raise InputError(
-            f"{where}: past_key_values.N.key and present.N.key are not one per block; "
+            f"{where}: past_key_values.N.key and present.N.key are not one per layer; "
             "give a decoder exported with its cache"
         )
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))

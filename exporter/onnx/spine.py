@@ -1,10 +1,10 @@
-"""Finding the output of every decoder block in a graph, without guessing names.
+"""Finding the output of every decoder layer in a graph, without guessing names.
 
 In a pre-norm transformer everything that reaches the logits passes through the residual stream. So the states between
 sub-blocks are exactly the nodes that *dominate* ``logits`` seen from ``inputs_embeds``: every path goes through them
-(Cooper, Harvey & Kennedy, 2001). The keys of block i are computed from its input and from nothing later on this spine;
-hence the input of block i is the last dominator among the ancestors of ``present.{i}.key``, and the output of the block
-before. The last block has no successor: it must look like the others (an only block ends with the last of the sums).
+(Cooper, Harvey & Kennedy, 2001). The keys of layer i are computed from its input and from nothing later on this spine;
+hence the input of layer i is the last dominator among the ancestors of ``present.{i}.key``, and the output of the layer
+before. The last layer has no successor: it must look like the others (an only layer ends with the last of the sums).
 Edges through Shape and Size carry no state and are cut.
 """
 
@@ -25,29 +25,29 @@ _CARRIERS = ("Cast", "Identity", "Dropout")
 
 
 def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir.Node]:
-    """The node that gives the output of each decoder block, in order.
+    """The node that gives the output of each decoder layer, in order.
 
     Raises:
-        InputError: the graph branches, or is not a stack of like blocks with one residual stream.
+        InputError: the graph branches, or is not a stack of like layers with one residual stream.
     """
     spine, depth = _spine(graph, signature, where)
-    starts: list[int] = []  # of each block, the place of its input on the spine; -1 is inputs_embeds
+    starts: list[int] = []  # of each layer, the place of its input on the spine; -1 is inputs_embeds
     for key in signature.present_keys:
         producer = key.producer()
         starts.append(-1 if producer is None else depth.get(producer, -1))
     if starts != sorted(set(starts)):
-        raise _irregular(where, "the caches of the blocks do not follow one another along one residual stream")
-    blocks = [spine[start + 1 : end + 1] for start, end in pairwise(starts)]
+        raise _irregular(where, "the caches of the layers do not follow one another along one residual stream")
+    layers = [spine[start + 1 : end + 1] for start, end in pairwise(starts)]
     rest = spine[starts[-1] + 1 :]
-    blocks.append(rest[: len(blocks[0])] if blocks else list(takewhile(_is_sum, rest)))
-    if not blocks[-1] or any(_pattern(block) != _pattern(blocks[0]) for block in blocks):
-        raise _irregular(where, "its blocks are not alike")
-    nodes = [block[-1] for block in blocks]
+    layers.append(rest[: len(layers[0])] if layers else list(takewhile(_is_sum, rest)))
+    if not layers[-1] or any(_pattern(layer) != _pattern(layers[0]) for layer in layers):
+        raise _irregular(where, "its layers are not alike")
+    nodes = [layer[-1] for layer in layers]
     for index, node in enumerate(nodes):
         if not _is_sum(node):
-            raise _irregular(where, f"the output of block {index} is a {node.op_type}, not a residual sum")
+            raise _irregular(where, f"the output of layer {index} is a {node.op_type}, not a residual sum")
         if residual_value(node).is_graph_output():
-            raise InputError(f"{where}: the output of block {index} is an output of the graph; export it without")
+            raise InputError(f"{where}: the output of layer {index} is an output of the graph; export it without")
     return nodes
 
 
@@ -67,7 +67,7 @@ def _is_sum(node: ir.Node) -> bool:
 
 
 def _irregular(where: str, what: str) -> InputError:
-    return InputError(f"{where}: this graph is not understood ({what}); only stacks of pre-norm decoder blocks are")
+    return InputError(f"{where}: this graph is not understood ({what}); only stacks of pre-norm decoder layers are")
 
 
 def _pattern(nodes: list[ir.Node]) -> list[str]:

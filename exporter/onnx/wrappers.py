@@ -1,7 +1,7 @@
 """The three modules a multimodal model is exported as, with plain tensors in and out.
 
 ``vision_encoder``: pixels to image features in the space of the text embeddings. ``embed_tokens``: token ids to
-embeddings. ``decoder_model_merged``: embeddings, mask, positions and the cache of every block to logits and the new
+embeddings. ``decoder_model_merged``: embeddings, mask, positions and the cache of every layer to logits and the new
 cache. The cache is built inside the wrapper, because an exported graph takes tensors only. In half precision pixels,
 embeddings, features and logits stay fp32, as clients feed and expect them; the cache is half.
 """

@@ -31,7 +31,7 @@ def _figure(found: ActivationMap, model: str, forgotten: Sequence[str]) -> Figur
             rows.append([entry.set, str(len(entry.x)), *(f"{mean:.2f}" for mean in means)])
     return Figure(
         f"activations-{found.model}-{'after' if after else 'before'}",
-        f"{'After' if after else 'Before'}: {model}, behind block {found.block}",
+        f"{'After' if after else 'Before'}: {model}, behind layer {found.block}",
         "Every point is a question, by the hidden state at its last token, in the two directions in which the states "
         f"before and after vary most ({100 * sum(found.explained):.0f} % of the variance); both drawings have one "
         f"scale.",

@@ -86,15 +86,15 @@ def _dots(order: list[str], entries: list[AttackRow], base: str, model: str) -> 
 
 def _probes(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
     points = [
-        {"block": entry.layer, "share": 100 * entry.accuracy, "model": entry.model}
+        {"layer": entry.layer, "share": 100 * entry.accuracy, "model": entry.model}
         for entry in entries
         if entry.model in (base, model)
     ]
     found = {(entry.layer, entry.model): number(100 * entry.accuracy) for entry in entries}
-    blocks = sorted({entry.layer for entry in entries if entry.layer is not None and entry.model in (base, model)})
-    rows = [[str(block), *(found.get((block, m), "–") for m in (base, model))] for block in blocks]
+    layers = sorted({entry.layer for entry in entries if entry.layer is not None and entry.model in (base, model)})
+    rows = [[str(layer), *(found.get((layer, m), "–") for m in (base, model))] for layer in layers]
     where = {
-        "x": rank("block", axis={"labelAngle": 0, "grid": False}, title="decoder block"),
+        "x": rank("layer", axis={"labelAngle": 0, "grid": False}, title="decoder layer"),
         "y": quantity("share", scale={"domain": [0, 100]}, axis={"values": [0, 50, 100]}, title="read right, %"),
         "color": category("model", scale={"domain": [base, model], "range": [PLAIN, ACCENT]}, legend=LEGEND),
     }
@@ -104,8 +104,8 @@ def _probes(name: str, entries: list[AttackRow], base: str, model: str) -> Figur
     return Figure(
         f"probes-{name}",
         f"What a linear probe reads, {name}",
-        "Answers that a linear map, fitted on other people, reads from the hidden state at each block; dashed: "
+        "Answers that a linear map, fitted on other people, reads from the hidden state at each layer; dashed: "
         "guesses.",
         finished({"layer": [guesses, lines], "width": WIDTH - 60, "height": 150}),
-        Table(f"Linear probe, {name}, right in %", ["block", base, model], rows),
+        Table(f"Linear probe, {name}, right in %", ["layer", base, model], rows),
     )

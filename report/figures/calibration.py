@@ -1,4 +1,4 @@
-"""What calibration tried: blocks against strength."""
+"""What calibration tried: layers against strength."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ def calibration(findings: Findings) -> Figure | None:
             best[place] = trial
     cells = [
         {
-            "blocks": blocks,
+            "layers": layers,
             "strength": f"{strength:g}",
             "score": trial.score,
             "label": f"{100 * trial.score:.0f}",
-            "taken": (blocks, strength) == _place(findings.calibration.chosen),
+            "taken": (layers, strength) == _place(findings.calibration.chosen),
         }
-        for (blocks, strength), trial in best.items()
+        for (layers, strength), trial in best.items()
     ]
     rows = [
         [
-            blocks,
+            layers,
             f"{strength:g}",
             *(number(100 * share) for share in (trial.refused, trial.forgotten, trial.fluent, trial.kept)),
         ]
-        for (blocks, strength), trial in sorted(best.items(), key=lambda entry: (_first(entry[1]), entry[0][1]))
+        for (layers, strength), trial in sorted(best.items(), key=lambda entry: (_first(entry[1]), entry[0][1]))
     ]
     return Figure(
         "calibration",
         "Blocks and strengths tried",
         "On people held out: the harmonic mean of refused, forgotten, fluent and kept replies, in %, of the best trial "
         "of each cell; framed: the one that was taken.",
-        _chart(cells, [_blocks(trial.layers) for trial in sorted(curve, key=_first)]),
+        _chart(cells, [_named(trial.layers) for trial in sorted(curve, key=_first)]),
         Table(
             f"The best of {len(curve)} trials by cell, in %",
-            ["blocks", "strength", "refused", "forgotten", "fluent", "kept"],
+            ["layers", "strength", "refused", "forgotten", "fluent", "kept"],
             rows,
         ),
     )
 
 
 def _place(setting: Setting) -> tuple[str, float]:
-    return _blocks(setting.layers), setting.strength
+    return _named(setting.layers), setting.strength
 
 
 def _first(trial: Trial) -> tuple[int, int]:
     return min(trial.layers), len(trial.layers)
 
 
-def _blocks(layers: list[int]) -> str:
+def _named(layers: list[int]) -> str:
     """ "5", or "3–7" for neighbours, else all of them."""
     ordered = sorted(layers)
     if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
@@ -69,15 +69,15 @@ def _blocks(layers: list[int]) -> str:
     return ", ".join(map(str, ordered))
 
 
-def _chart(cells: Sequence[Spec], blocks: Sequence[str]) -> Spec:
+def _chart(cells: Sequence[Spec], layers: Sequence[str]) -> Spec:
     strengths = sorted({cell["strength"] for cell in cells}, key=float)
     axis = {"domain": False, "ticks": False}
     at = {
         "x": rank("strength", sort=strengths, title="strength", axis={**axis, "labelAngle": 0}),
-        "y": rank("blocks", sort=list(dict.fromkeys(blocks)), title="blocks", axis=axis),
+        "y": rank("layers", sort=list(dict.fromkeys(layers)), title="layers", axis=axis),
     }
     shade = quantity("score", scale={"domain": [0, 1], "range": [0.04, 0.6]}, legend=None)
-    layers = [
+    drawn = [
         marks("rect", cells, {**at, "opacity": shade}, color=ACCENT, cornerRadius=2),
         marks(
             "rect",
@@ -91,4 +91,4 @@ def _chart(cells: Sequence[Spec], blocks: Sequence[str]) -> Spec:
         marks("text", cells, {**at, "text": category("label")}, color=INK),
     ]
     wide = min(44.0, (WIDTH - 70) / max(1, len(strengths)))
-    return finished({"layer": layers, "width": {"step": wide}, "height": {"step": 26}})
+    return finished({"layer": drawn, "width": {"step": wide}, "height": {"step": 26}})

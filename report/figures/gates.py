@@ -16,7 +16,7 @@ BINS = 40
 
 
 def gates(findings: Findings) -> list[Figure]:
-    """One figure for each model, request and block that reads a gate."""
+    """One figure for each model, request and layer that reads a gate."""
     groups: dict[tuple[str, str, int], list[Gates]] = {}
     for entry in findings.gates:
         if entry.values:
@@ -32,7 +32,7 @@ def _figure(key: tuple[str, str, int], entries: Sequence[Gates], forgotten: Sequ
     opens = "" if threshold is None else f" The line is the threshold, {threshold:.2f}: from there on it acts."
     return Figure(
         f"gates-{model}-{request}-{layer}",
-        f"Gate at block {layer}" + (f", {model}, {request}" if named else ""),
+        f"Gate at layer {layer}" + (f", {model}, {request}" if named else ""),
         f"How often the gate has which value at the end of a question, set by set; 1 is meant for the forgotten, 0 for "
         f"everything else.{opens}",
         _chart(entries, threshold, forgotten),

@@ -85,7 +85,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a tensor less": _steering(lambda t: t.pop(f"{LAYER}.weights")),
     "a tensor more": _steering(lambda t: t.update({f"{LAYER}.gate": torch.ones(32)})),
     "a tensor that is not steering": _steering(lambda t: t.update({HEAD: torch.zeros(97, 32)})),
-    "another block": _steering(lambda t: t.update({LAYER.replace("1", "3", 1) + ".direction": torch.ones(2, 32)})),
+    "another layer": _steering(lambda t: t.update({LAYER.replace("1", "3", 1) + ".direction": torch.ones(2, 32)})),
     "no steering file": lambda out: (out / STEERING).unlink(),
     "a shard less": lambda out: (out / SHARD).unlink(),
     "a base tensor less": _shard(lambda t: t.pop(HEAD)),

@@ -1,6 +1,6 @@
 """The true architecture of every family, as small as it goes, and random pictures in the form each of them takes.
 
-Hidden size 32, 4 decoder blocks, 16-pixel pictures. Adding a family: one function, one line in ``CONFIGS``, and its
+Hidden size 32, 4 decoder layers, 16-pixel pictures. Adding a family: one function, one line in ``CONFIGS``, and its
 pictures in :func:`pictures` where they are not ``pixel_values`` (b, 3, 16, 16) of 4 tokens.
 """
 

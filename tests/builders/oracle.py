@@ -35,7 +35,7 @@ def gate(request: dict[str, Any], tensors: dict[str, Tensor], name: str, h: Tens
 
 
 def decoder_layers(base: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks; ``get_decoder`` does not find those of Idefics3 in transformers 4.57."""
+    """The decoder layers; ``get_decoder`` does not find those of Idefics3 in transformers 4.57."""
     name = "text_model" if base.config.model_type in ("idefics3", "smolvlm") else "language_model"
     layers: nn.ModuleList = base.model.get_submodule(name).layers
     return layers
@@ -55,7 +55,7 @@ def hooked(
             ``generate`` lays out beams and returned sequences.
         turns: a single one that starts at column 0, or more: those of earlier turns stay as they were steered.
     """
-    gates: dict[tuple[int, int, int, int], float] = {}  # turn, request, block, row
+    gates: dict[tuple[int, int, int, int], float] = {}  # turn, request, layer, row
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, _args: Any, output: Any) -> Any:

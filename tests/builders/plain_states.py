@@ -11,9 +11,9 @@ from mllmeraser.records.prompts import Prompt
 
 
 def block_states(checkpoint: Checkpoint, prompt: Prompt, reply: Tensor | None = None) -> tuple[list[Tensor], int]:
-    """Per block its output (s, d) over prompt and reply, and P, the number of prompt tokens.
+    """Per layer its output (s, d) over prompt and reply, and P, the number of prompt tokens.
 
-    The last block's is after the decoder's final norm: that is what transformers calls its hidden state.
+    The last layer's is after the decoder's final norm: that is what transformers calls its hidden state.
     """
     inputs = encode(checkpoint, [prompt], "right")
     length = inputs["input_ids"].shape[1]

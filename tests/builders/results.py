@@ -78,7 +78,7 @@ def activations() -> Document:
 
 
 def attacked(worst: float) -> Document:
-    """A plain question, a prefill that gets ``worst``, an option that is guessed, and probes at two blocks."""
+    """A plain question, a prefill that gets ``worst``, an option that is guessed, and probes at two layers."""
     found = []
     for model, plain, prefilled in (("base", 1.0, 0.9), ("steered", 0.0, worst)):
         head = {"model": model, "set": "forget", "n": 40, "interval": [0.0, 1.0], "layer": None, "chance": None}
@@ -116,10 +116,10 @@ def methods() -> Document:
 
 
 def calibration() -> Document:
-    """The curve of two blocks and two strengths."""
+    """The curve of two layers and two strengths."""
     curve = [
-        {"layers": [block], "strength": strength, "refused": 0.9, "forgotten": 0.9, "fluent": 1.0, "kept": kept}
-        for block, kept in ((3, 0.5), (5, 1.0))
+        {"layers": [layer], "strength": strength, "refused": 0.9, "forgotten": 0.9, "fluent": 1.0, "kept": kept}
+        for layer, kept in ((3, 0.5), (5, 1.0))
         for strength in (0.5, 1.0)
     ]
     return {"schema": 1, "chosen": {"layers": [5], "strength": 1.0}, "curve": curve}

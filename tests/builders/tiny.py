@@ -37,7 +37,7 @@ __all__ = ["HIDDEN", "IMAGE", "LAYERS", "PAD", "SPECIAL", "VOCAB", "Family"]
 
 
 def model(family: Family, seed: int = 0, hidden: int = HIDDEN, tied: bool = False) -> PreTrainedModel:
-    """A random model of this family, with 4 decoder blocks, that never stops."""
+    """A random model of this family, with 4 decoder layers, that never stops."""
     torch.manual_seed(seed)
     native = modeling.steered_class(family).native_class
     return endless(native(config(family, hidden, tied)))
@@ -79,7 +79,7 @@ def without_image(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def last_states(base: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
-    """The un-steered state of every row's last prompt token at every block's output; (layers, b, d)."""
+    """The un-steered state of every row's last prompt token at every layer's output; (layers, b, d)."""
     states: list[Tensor] = []
     last = [int(row.nonzero().max()) for row in batch["attention_mask"]]
 

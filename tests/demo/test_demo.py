@@ -113,8 +113,8 @@ def test_it_leaves_what_it_says(finished: tuple[Path, dict[str, Any]]) -> None:
     report = (directory / "report.html").read_text()
     for part in (
         "no longer answers about the forgotten",
-        "Gate at block",
-        "behind block",
+        "Gate at layer",
+        "behind layer",
         "Blocks and strengths tried",
     ):
         assert part in report

@@ -28,7 +28,7 @@ PROMPTS = [record.user_turn for record in RECORDS]
 
 
 def steered(shape: str, threshold: float | None, kind: str = "kernel") -> Checkpoint:
-    """Gates that read 1, 0, 0.4 and −0.3 on the four prompts, at block 1."""
+    """Gates that read 1, 0, 0.4 and −0.3 on the four prompts, at layer 1."""
     base = chat.checkpoint()
     batch = encode(base, PROMPTS, "left")
     part = tiny.steering(base.model, batch, kind=kind, shape=shape, threshold=threshold, layers=(1,), steps=2)

@@ -248,7 +248,7 @@ def test_the_card_says_what_it_must_and_carries_the_licence(base: Path, tmp_path
     assert LIMITS in card
     assert "steering_enabled=False" in card
     assert re.search(
-        r"\| r1 \| 1, 2 \| linear, identity, read at each block \| 1.5 \|.* 0.987 \| 95.0% \| 1.2% \|", card
+        r"\| r1 \| 1, 2 \| linear, identity, read at each layer \| 1.5 \|.* 0.987 \| 95.0% \| 1.2% \|", card
     )
 
 

@@ -35,7 +35,7 @@ print(json.dumps({"peak": peak, "new": plan.needed_bytes, "heavy": heavy}))
 )
 def test_a_base_of_true_7b_shapes_is_exported_in_few_megabytes(family: Any, tmp_path: Path) -> None:
     config, shapes = family()
-    beyond = re.compile(r"embed_tokens|lm_head|layers\.([1-9]|\d\d)\.")  # all blocks but the first of each stack
+    beyond = re.compile(r"embed_tokens|lm_head|layers\.([1-9]|\d\d)\.")  # all layers but the first of each stack
     kept = {name: shape for name, shape in shapes.items() if not beyond.search(name)}
     base = export_7b.write_sparse(tmp_path / "base", config, kept, shards=2)
     assert sum(path.stat().st_size for path in base.glob("*.safetensors")) > 300e6

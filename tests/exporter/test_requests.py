@@ -18,7 +18,7 @@ from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
-# They meet at block 2, where their deltas add; each also moves a block that the other does not.
+# They meet at layer 2, where their deltas add; each also moves a layer that the other does not.
 REQUESTS: dict[str, dict[str, Any]] = {
     "a": {"kind": "kernel", "shape": "step", "threshold": 0.5, "layers": (1, 2), "steps": 3, "seed": 3},
     "b": {"kind": "linear", "positions": "last", "layers": (2, 3), "seed": 4},

@@ -79,8 +79,8 @@ def test_only_the_steered_block_and_later_change_and_by_exactly_the_delta(
     part = tiny.steering(base_model, batch, shape="step", threshold=0.5, layers=(2,), strength=1.0)
     plain = base_model(**batch, output_hidden_states=True).hidden_states  # [0] is the embedding
     moved = tiny.steered(base_model, part)(**batch, output_hidden_states=True).hidden_states
-    for block in (0, 1):
-        assert torch.equal(moved[block + 1], plain[block + 1])
+    for layer in (0, 1):
+        assert torch.equal(moved[layer + 1], plain[layer + 1])
     direction = part[1]["requests.0.layers.2.direction"][0]
     assert torch.equal(moved[3][0], plain[3][0] + direction)
     assert torch.equal(moved[3][1], plain[3][1])

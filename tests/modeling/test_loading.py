@@ -20,7 +20,7 @@ INDEX = f"model.safetensors.index.{VARIANT}.json"
 
 @pytest.fixture
 def exported(base_model: PreTrainedModel, family: tiny.Family, tmp_path: Path) -> Path:
-    """A directory as the exporter lays it out, two steered blocks, three reply steps."""
+    """A directory as the exporter lays it out, two steered layers, three reply steps."""
     return tiny.export(base_model, part_of(base_model, family), tmp_path / "exported")
 
 

@@ -27,7 +27,7 @@ def per_token(base_model: PreTrainedModel, batch: Any, **how: Any) -> Part:
 
 @torch.no_grad()
 def by_hooks(base_model: PreTrainedModel, part: Part, run: Any) -> tuple[Any, list[float]]:
-    """What ``run()`` gives while every position of every block's output is moved as the equation says; and the φ(g)."""
+    """What ``run()`` gives while every position of every layer's output is moved as the equation says; and the φ(g)."""
     section, tensors = part
     gates: list[float] = []
 

@@ -43,7 +43,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_qwen() -> Any:
-    """A model of 4 blocks that never stops and gives no special token."""
+    """A model of 4 layers that never stops and gives no special token."""
     names = ("vision_start_token_id", "image_token_id", "vision_end_token_id", "video_token_id")
     config = families.config("qwen2_5_vl")
     config.text_config.vocab_size = 260

@@ -70,11 +70,11 @@ def merged_branches(model: ir.Model) -> None:
 
 
 def control_flow(model: ir.Model) -> None:
-    block = _residuals(model)[1]
-    branch = ir.Graph([], [block], nodes=[])
+    layer = _residuals(model)[1]
+    branch = ir.Graph([], [layer], nodes=[])
     condition = ir.Value(name="condition")
     model.graph.inputs.append(condition)
-    node = ir.Node("", "If", [condition, block], [ir.AttrGraph("then_branch", branch)], num_outputs=1)
+    node = ir.Node("", "If", [condition, layer], [ir.AttrGraph("then_branch", branch)], num_outputs=1)
     model.graph.append(node)
 
 
@@ -83,12 +83,12 @@ def residual_is_an_output(model: ir.Model) -> None:
 
 
 def a_scaled_block(model: ir.Model) -> None:
-    block = _residuals(model)[2]
+    layer = _residuals(model)[2]
     two = ir.Value(name="two", const_value=ir.tensor(np.float32(2)))
     model.graph.register_initializer(two)
-    node = ir.Node("", "Mul", [block, two], num_outputs=1)
-    uses = list(block.uses())
-    model.graph.insert_after(block.producer(), node)
+    node = ir.Node("", "Mul", [layer, two], num_outputs=1)
+    uses = list(layer.uses())
+    model.graph.insert_after(layer.producer(), node)
     for use in uses:
         if use.node is not node:
             use.node.replace_input_with(use.idx, node.outputs[0])
@@ -102,7 +102,7 @@ DAMAGE: dict[Callable[[ir.Model], None], str] = {
     no_logits: "not a decoder as expected",
     no_mask: "not a decoder as expected",
     mask_of_four_dimensions: "4 dimensions",
-    no_cache: "not one per block",
+    no_cache: "not one per layer",
     old_opset: "opset 12",
     merged_branches: "use_cache_branch",
     control_flow: "control flow, a node If",
@@ -124,7 +124,7 @@ def test_a_bundle_of_a_deeper_or_wider_model(model: ir.Model, part: Part) -> Non
     section, tensors = part
     entry = {**section["requests"][0], "layers": [1, 4]}
     deeper = {name.replace("layers.2", "layers.4"): tensor for name, tensor in tensors.items()}
-    with pytest.raises(InputError, match="has 4 decoder blocks, the bundle steers block 4"):
+    with pytest.raises(InputError, match="has 4 decoder layers, the bundle steers layer 4"):
         insert_steering(model, graph_requests([graphs.bundle(({"requests": [entry]}, deeper))]))
     wider = {name: tensor.repeat(*[1] * (tensor.ndim - 1), 2) for name, tensor in tensors.items()}
     with pytest.raises(InputError, match="has hidden size 32, the bundle 64"):

@@ -63,7 +63,7 @@ def test_where_no_reply_reaches_the_mean_is_zero_and_counts_nobody(checkpoint: C
 def test_the_pass_stops_after_the_last_block_that_is_wanted(checkpoint: Checkpoint) -> None:
     ran = []
     handles = [
-        block.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, block in enumerate(decoder_layers(checkpoint))
+        layer.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, layer in enumerate(decoder_layers(checkpoint))
     ]
     try:
         last_prompt_states(checkpoint, talker.prompts()[:1], [0])
@@ -71,7 +71,7 @@ def test_the_pass_stops_after_the_last_block_that_is_wanted(checkpoint: Checkpoi
     finally:
         for handle in handles:
             handle.remove()
-    # The block that is read last ends the pass inside its own hook or after it; none behind it runs.
+    # The layer that is read last ends the pass inside its own hook or after it; none behind it runs.
     assert max(ran) <= 1
     assert ran.count(0) == 2
 
@@ -85,11 +85,11 @@ def test_a_state_that_is_not_finite_is_an_error_naming_the_record(tmp_path: Path
         checkpoint.model.get_input_embeddings().weight[broken] = float("nan")
     if stage == "prompt":
         wrong = r"the state of record 2 is not finite \(the prompt 'tell me please the job .* Graz'\)"
-        with pytest.raises(InputError, match=rf"^block 1: {wrong}; try --dtype float32$"):
+        with pytest.raises(InputError, match=rf"^layer 1: {wrong}; try --dtype float32$"):
             last_prompt_states(checkpoint, prompts, [1])
     else:
         wrong = r"a state along the reply to the prompt 'tell me please the job .* Graz' is not finite"
-        with pytest.raises(InputError, match=rf"^block 1: {wrong}; try --dtype float32$"):
+        with pytest.raises(InputError, match=rf"^layer 1: {wrong}; try --dtype float32$"):
             mean_reply_states(checkpoint, prompts, REPLIES[: len(prompts)], [1], 2)
 
 
@@ -97,10 +97,10 @@ def test_no_hook_stays_behind(checkpoint: Checkpoint, monkeypatch: pytest.Monkey
     def failing(*_: object, **__: object) -> None:
         raise RuntimeError("in the middle")
 
-    before = [dict(block._forward_hooks) for block in decoder_layers(checkpoint)]
+    before = [dict(layer._forward_hooks) for layer in decoder_layers(checkpoint)]
     last_prompt_states(checkpoint, talker.prompts(), [0, 2])
     with monkeypatch.context() as patch:
         patch.setattr(decoder_layers(checkpoint)[1], "forward", failing)
         with pytest.raises(RuntimeError, match="in the middle"):
             last_prompt_states(checkpoint, talker.prompts(), [0, 2])
-    assert [dict(block._forward_hooks) for block in decoder_layers(checkpoint)] == before
+    assert [dict(layer._forward_hooks) for layer in decoder_layers(checkpoint)] == before

@@ -236,7 +236,7 @@ def test_retain_states_that_are_all_the_same_are_refused(in_file: bool, tmp_path
         for name, file in files.items():
             file.write(range(5000), states[name])
         states = files  # type: ignore[assignment]
-    expected = "block 3: all 5000 retain states are the same, so a gate cannot leave alone what differs from them"
+    expected = "layer 3: all 5000 retain states are the same, so a gate cannot leave alone what differs from them"
     assert message(refuse_constant, 3, states["same"]).startswith(expected)
     refuse_constant(3, states["other"])
 
@@ -285,7 +285,7 @@ def test_a_state_that_is_not_finite_names_the_prompt(tmp_path: Path) -> None:
     with torch.no_grad():
         checkpoint.model.get_input_embeddings().weight[token] = float("inf")
     said = message(asked, checkpoint, WORDS, Prompt("Where is Graz?", None), WORDS)
-    expected = "block 1: the state of record 2 is not finite (the prompt 'Where is Graz?'); try --dtype float32"
+    expected = "layer 1: the state of record 2 is not finite (the prompt 'Where is Graz?'); try --dtype float32"
     assert said == expected
 
 

@@ -145,9 +145,9 @@ def test_a_wrong_shape_or_type_or_name_names_the_tensor(bundle: Bundle, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": [2, 1]}, "layers [2, 1] are not ascending block indices below 4"),
-        ({"layers": [1, 4]}, "layers [1, 4] are not ascending block indices below 4"),
-        ({"gate_layer": 2}, "gate_layer 2 must not lie after the first steered block 1"),
+        ({"layers": [2, 1]}, "layers [2, 1] are not ascending layer indices below 4"),
+        ({"layers": [1, 4]}, "layers [1, 4] are not ascending layer indices below 4"),
+        ({"gate_layer": 2}, "gate_layer 2 must not lie after the first steered layer 1"),
         (
             {"gate": {"kind": "kernel", "shape": "step", "threshold": None, "landmarks": 4}},
             "a step gate needs a threshold",

@@ -189,11 +189,11 @@ def test_steered_in_process_equals_exported_and_loaded(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"layers": "4"}, r"^block 4: this base has 4 blocks, 0 to 3$"),
-        ({"gate_layer": "9"}, r"^block 9: this base has 4 blocks, 0 to 3$"),
+        ({"layers": "4"}, r"^layer 4: this base has 4 layers, 0 to 3$"),
+        ({"gate_layer": "9"}, r"^layer 9: this base has 4 layers, 0 to 3$"),
         (
             {"layers": "1", "gate_layer": "2"},
-            r"^--gate-layer 2: a shared gate must not lie after the first moved block, 1",
+            r"^--gate-layer 2: a shared gate must not lie after the first moved layer, 1",
         ),
         (
             {"layers": "1", "gate": "linear", "null_space": "ratio:0.01"},

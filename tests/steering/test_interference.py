@@ -56,7 +56,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def kept_gates(checkpoint: Checkpoint, bundle: Bundle, records: list[Record]) -> Tensor:
-    """φ(g) per gate block and record, (blocks, n), as the steered model keeps them beside its cache, one at a time."""
+    """φ(g) per gate layer and record, (layers, n), as the steered model keeps them beside its cache, one at a time."""
     steering: Any = bundle.steering()
     for entry in steering["requests"]:
         entry["strength"] = 1e-30  # so that a later gate reads the base's state

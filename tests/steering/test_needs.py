@@ -73,5 +73,5 @@ def test_states_that_do_not_fit_on_the_disk_are_refused(made: Path, monkeypatch:
 
 
 def test_a_block_that_the_base_does_not_have_is_refused(made: Path) -> None:
-    with pytest.raises(InputError, match="block 99: this base has"):
+    with pytest.raises(InputError, match="layer 99: this base has"):
         mllmeraser.needs(*given(made), layers=[99])

@@ -26,7 +26,7 @@ D, BLOCKS = tiny.HIDDEN, (1, 3)
 
 
 def authors_matrix(layer: int, scale: float = 1.0) -> Tensor:
-    """W of one block, as they make it: D H_fᵀ… with every column of D the same direction."""
+    """W of one layer, as they make it: D H_fᵀ… with every column of D the same direction."""
     generator = torch.Generator().manual_seed(layer)
     away, gate = torch.randn(2, D, dtype=torch.float64, generator=generator)
     return (scale * torch.outer(away, gate)).float()
@@ -62,7 +62,7 @@ def test_the_steered_model_is_theirs(tmp_path: Path, family: tiny.Family, row_ve
 
 
 def with_dense_hooks(base: Any, matrices: dict[int, Tensor], strength: float, batch: dict[str, Tensor]) -> Tensor:
-    """Logits with h + λ W h_last at the output of each block, in fp64 for the product, as the method is written."""
+    """Logits with h + λ W h_last at the output of each layer, in fp64 for the product, as the method is written."""
 
     def hook(w: Tensor) -> Any:
         def add(_module: Any, _args: Any, output: Any) -> Any:
@@ -112,7 +112,7 @@ def test_every_way_of_writing_them_gives_the_same_bundle(tmp_path: Path, identit
             assert np.array_equal(tensor, bundles[0].tensors[name])
 
 
-def test_blocks_of_zeros_are_not_steered_and_are_named(tmp_path: Path, identity: Base) -> None:
+def test_layers_of_zeros_are_not_steered_and_are_named(tmp_path: Path, identity: Base) -> None:
     stack = torch.stack([torch.zeros(D, D), authors_matrix(1), torch.zeros(D, D), authors_matrix(3)])
     imported = import_official([written(tmp_path / "w.pt", stack)], identity)
     assert (imported.skipped, imported.bundle.metadata.layers) == ((0, 2), [1, 3])
@@ -143,7 +143,7 @@ def test_rounding_to_another_precision_is_within_the_tolerance(
 def test_rank_two_is_refused_with_the_share_of_the_second(tmp_path: Path, identity: Base, share: float) -> None:
     q = torch.linalg.qr(torch.randn(D, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
     w = torch.outer(q[:, 0], q[:, 1]) + share * torch.outer(q[:, 2], q[:, 3])
-    with pytest.raises(InputError, match=rf"block 3: .* not of rank one: its second singular value is {share:.1%} of"):
+    with pytest.raises(InputError, match=rf"layer 3: .* not of rank one: its second singular value is {share:.1%} of"):
         import_official([written(tmp_path / "w.pt", {3: w})], identity)
 
 
@@ -197,20 +197,20 @@ def bad(value: float) -> Tensor:
 
 
 WRONG: dict[str, tuple[object, str]] = {
-    "d": ({1: torch.ones(D + 1, D + 1)}, rf"block 1: \({D + 1}, {D + 1}\), this base needs \({D}, {D}\)"),
-    "vector": ({1: torch.ones(D)}, r"block 1: \(\d+,\), this base needs"),
-    "nan": ({1: bad(torch.nan)}, "block 1: a value is not finite"),
-    "inf": ({1: bad(torch.inf)}, "block 1: a value is not finite"),
-    "integers": ({1: torch.ones(D, D, dtype=torch.int64)}, "block 1: a torch.int64 tensor"),
-    "complex": ({1: torch.ones(D, D, dtype=torch.complex64)}, "block 1: a torch.complex64 tensor"),
-    "sparse": ({1: torch.eye(D).to_sparse()}, "block 1: a torch.float32 tensor"),
-    "block": ({tiny.LAYERS: authors_matrix(1)}, f"block {tiny.LAYERS}: this base has {tiny.LAYERS} blocks"),
-    "negative": ({-1: authors_matrix(1)}, "where a matrix of a block is expected"),
-    "name": ({"w": authors_matrix(1)}, "'w' does not say which block it is"),
-    "twice": ({1: authors_matrix(1), "1": authors_matrix(1)}, "block 1 is given twice"),
-    "nested": ({1: [authors_matrix(1)]}, "holds a list where a matrix of a block is expected"),
-    "number": (3.5, "holds a float where a matrix of a block is expected"),
-    "one": (authors_matrix(1), "'file' does not say which block it is"),
+    "d": ({1: torch.ones(D + 1, D + 1)}, rf"layer 1: \({D + 1}, {D + 1}\), this base needs \({D}, {D}\)"),
+    "vector": ({1: torch.ones(D)}, r"layer 1: \(\d+,\), this base needs"),
+    "nan": ({1: bad(torch.nan)}, "layer 1: a value is not finite"),
+    "inf": ({1: bad(torch.inf)}, "layer 1: a value is not finite"),
+    "integers": ({1: torch.ones(D, D, dtype=torch.int64)}, "layer 1: a torch.int64 tensor"),
+    "complex": ({1: torch.ones(D, D, dtype=torch.complex64)}, "layer 1: a torch.complex64 tensor"),
+    "sparse": ({1: torch.eye(D).to_sparse()}, "layer 1: a torch.float32 tensor"),
+    "layer": ({tiny.LAYERS: authors_matrix(1)}, f"layer {tiny.LAYERS}: this base has {tiny.LAYERS} layers"),
+    "negative": ({-1: authors_matrix(1)}, "where a matrix of a layer is expected"),
+    "name": ({"w": authors_matrix(1)}, "'w' does not say which layer it is"),
+    "twice": ({1: authors_matrix(1), "1": authors_matrix(1)}, "layer 1 is given twice"),
+    "nested": ({1: [authors_matrix(1)]}, "holds a list where a matrix of a layer is expected"),
+    "number": (3.5, "holds a float where a matrix of a layer is expected"),
+    "one": (authors_matrix(1), "'file' does not say which layer it is"),
 }
 
 

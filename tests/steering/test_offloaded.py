@@ -20,7 +20,7 @@ BESIDE = ("model.multi_modal_projector", "model.language_model.embed_tokens", "m
 BESIDE += ("model.language_model.rotary_emb",)
 SPREADS: dict[str, dict[str, str]] = {
     "all on disk": {"": "disk"},
-    "every other block on disk": {
+    "every other layer on disk": {
         **dict.fromkeys(BESIDE, "cpu"),
         **{f"model.language_model.layers.{n}": "disk" if n % 2 else "cpu" for n in range(4)},
         "model.vision_tower": "disk",
@@ -30,7 +30,7 @@ SPREADS: dict[str, dict[str, str]] = {
 
 
 def computed(folder: Path, checkpoint: Checkpoint) -> Computation:
-    """A calibration that has to try: with two blocks given, the shape of the gate is open."""
+    """A calibration that has to try: with two layers given, the shape of the gate is open."""
     own = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     given = {"layers": "1,2", "strength": "1", "reply_steps": "2", "prompt_positions": "last"}
     records = (read_records(folder / f"{name}.jsonl") for name in ("forget", "retain"))

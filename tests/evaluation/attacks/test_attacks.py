@@ -246,7 +246,7 @@ def test_int8_moves_a_weight_by_half_a_step_at_most() -> None:
     assert not torch.equal(rounded, weight) and (rounded / step).allclose((rounded / step).round(), atol=1e-3)
 
 
-def test_nf4_takes_the_nearest_of_sixteen_levels_in_blocks_of_64() -> None:
+def test_nf4_takes_the_nearest_of_sixteen_levels_in_layers_of_64() -> None:
     weight = torch.randn(6, 33, generator=torch.Generator().manual_seed(0))  # 198 weights: three blocks and six
     flat, rounded = weight.flatten(), quantised.nf4(weight).flatten()
     for block in range(0, 198, 64):

@@ -1,28 +1,28 @@
-"""Which decoder blocks a recipe speaks of, on a model of so many."""
+"""Which decoder layers a recipe speaks of, on a model of so many."""
 
 from __future__ import annotations
 
 from mllmeraser.errors import InputError
-from mllmeraser.steering.recipe import PAPER_SKIPPED_BLOCKS, Recipe
+from mllmeraser.steering.recipe import PAPER_SKIPPED_LAYERS, Recipe
 
-MOST_GATE_BLOCKS = 12
+MOST_GATE_LAYERS = 12
 
 
 def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
-    """The recipe with ``all`` blocks written out, checked against the base."""
+    """The recipe with ``all`` layers written out, checked against the base."""
     layers = recipe.layers
     if layers == "all":
-        skipped = PAPER_SKIPPED_BLOCKS if recipe.preset == "paper" else ()
+        skipped = PAPER_SKIPPED_LAYERS if recipe.preset == "paper" else ()
         layers = tuple(layer for layer in range(num_layers) if layer not in skipped)
     given = [
         *(layers if layers != "auto" else ()),
         *([recipe.gate_layer] if isinstance(recipe.gate_layer, int) else []),
     ]
     if given and max(given) >= num_layers:
-        raise InputError(f"block {max(given)}: this base has {num_layers} blocks, 0 to {num_layers - 1}")
+        raise InputError(f"layer {max(given)}: this base has {num_layers} layers, 0 to {num_layers - 1}")
     if isinstance(recipe.gate_layer, int) and layers != "auto" and recipe.gate_layer > layers[0]:
         raise InputError(
-            f"--gate-layer {recipe.gate_layer}: a shared gate must not lie after the first moved block, {layers[0]}"
+            f"--gate-layer {recipe.gate_layer}: a shared gate must not lie after the first moved layer, {layers[0]}"
         )
     by_scope = {}
     if recipe.gate_scope == "token":
@@ -30,15 +30,15 @@ def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
     return recipe.model_copy(update={"layers": layers, **by_scope})
 
 
-def blocks_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
-    """The blocks whose gates may be read, and those that may be moved.
+def layers_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
+    """The layers whose gates may be read, and those that may be moved.
 
-    Left open: gates from the second quarter of the blocks on, where people have been recognised, but never at the last
-    block, where only the next token would be moved.
+    Left open: gates from the second quarter of the layers on, where people have been recognised, but never at the last
+    layer, where only the next token would be moved.
     """
     first, last = num_layers // 4, max(num_layers // 4, num_layers - 2)
     every = list(range(first, last + 1))
-    candidates = every[:: -(-len(every) // MOST_GATE_BLOCKS)]
+    candidates = every[:: -(-len(every) // MOST_GATE_LAYERS)]
     if not isinstance(recipe.layers, tuple):
         readers = [recipe.gate_layer] if isinstance(recipe.gate_layer, int) else candidates
         return readers, list(range(min(readers), num_layers))
