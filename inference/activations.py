@@ -35,7 +35,7 @@ def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
 @contextmanager
 def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
     """Within the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d) and then stops."""
-    blocks = decoder_layers(checkpoint)
+    modules = decoder_layers(checkpoint)
     last = max(layers)
     handles = []
 
@@ -51,7 +51,7 @@ def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into
 
     try:
         for layer in layers:
-            handles.append(blocks[layer].register_forward_hook(reader(layer)))
+            handles.append(modules[layer].register_forward_hook(reader(layer)))
         yield
     except _LastNeededBlock:
         pass
@@ -99,7 +99,7 @@ def stream_prompt_states(
         InputError: a state is not finite; the message names the prompt.
     """
     width = checkpoint.model.config.get_text_config().hidden_size
-    files = {layer: StateFile(folder / f"block-{layer}", len(prompts), width) for layer in layers}
+    files = {layer: StateFile(folder / f"layer-{layer}", len(prompts), width) for layer in layers}
     for batch, read in _last_states_by_batch(checkpoint, prompts, layers, progress):
         for layer, rows in read.items():
             refuse_non_finite(layer, prompts, batch, rows)

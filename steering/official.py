@@ -73,7 +73,7 @@ class Imported:
         skipped = f"; no steering at {', '.join(map(str, self.skipped))}, whose matrix is zero" if self.skipped else ""
         return [
             f"request   {found['request']}, strength {found['strength']:g}",
-            f"blocks    {', '.join(map(str, found['layers']))}{skipped}",
+            f"layers    {', '.join(map(str, found['layers']))}{skipped}",
             f"rank one  within {max(self.residuals.values()):.1e} of the matrices' norm",
             f"size      {found['tensor_bytes']:,} bytes for {found['dense_bytes']:,} of dense fp32 matrices",
         ]

@@ -48,7 +48,7 @@ def stream_token_states(
     """
     replies = greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY, progress="retain replies")
     width = checkpoint.model.config.get_text_config().hidden_size
-    files = {layer: StateFile(folder / f"block-{layer}", len(prompts) * POSITIONS, width) for layer in layers}
+    files = {layer: StateFile(folder / f"layer-{layer}", len(prompts) * POSITIONS, width) for layer in layers}
     found = run_passes(
         checkpoint,
         "token-states",
