@@ -1,20 +1,90 @@
-"""The base steered in this process, by the code that travels with every checkpoint: for trials and sequential fits."""
+"""A base steered in this process, by the code that travels with every checkpoint: no file is written.
+
+:func:`steer` is for a model that somebody has loaded, :func:`steered_in_process` for trials and sequential fits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import request_entry
-from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
+from mllmeraser.bundle.bundle import Bundle, load_bundle
+from mllmeraser.bundle.metadata import Base, request_entry
+from mllmeraser.errors import InputError
+from mllmeraser.inference.loading import STEERED_PREFIX, Checkpoint
+from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, SteeringMixin, steered_class
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.intervention import Intervention
+
+
+@contextmanager
+def steer(model: PreTrainedModel, bundle: str | Path | Bundle) -> Iterator[PreTrainedModel]:
+    """Steer a loaded model while the context lasts; before and after it is the same model, bit for bit.
+
+    Within the context ``model`` gives what the export of this bundle would give, in ``forward`` and in ``generate``. It
+    keeps its weights, which are neither copied nor changed; its class, its configuration and its modules are others
+    until the context ends. So load, move, convert and train it outside.
+
+    Args:
+        model: a base of a supported family, loaded by its own class, on any device, offloaded or not.
+        bundle: what ``compute`` gave, or the file that it was saved to.
+
+    Yields:
+        ``model`` itself.
+
+    Raises:
+        InputError: ``bundle`` is no bundle or is of another base; ``model`` is steered already, is of a family that is
+            not supported, or has a patched ``forward``.
+
+    Example::
+
+        with mllmeraser.steer(model, "request.safetensors"):
+            model.generate(**inputs)
+    """
+    twin = _twin(model, bundle if isinstance(bundle, Bundle) else load_bundle(bundle))
+    own_class, own_state = type(model), vars(model)
+    model.__class__, model.__dict__ = type(twin), vars(twin)
+    try:
+        yield model
+    finally:
+        model.__class__, model.__dict__ = own_class, own_state
+
+
+def _twin(model: PreTrainedModel, bundle: Bundle) -> SteeringMixin:
+    """A steered model that shares every tensor with ``model``."""
+    # Not by its class: an export brings a copy of it along.
+    if model.config.model_type.startswith(STEERED_PREFIX):
+        raise InputError("the model is steered already; give its base, and for several bundles export them together")
+    try:
+        steered = steered_class(model.config.model_type)
+        _refuse_another_base(model, bundle.metadata.base)
+        twin: SteeringMixin = steered.from_base(model, bundle.steering(), torch_tensors(bundle))
+    except SteeringError as error:
+        raise InputError(f"the model cannot be steered: {error}") from None
+    return twin
+
+
+def _refuse_another_base(model: PreTrainedModel, base: Base) -> None:
+    """As far as a model in memory tells: it has no ``config.json`` whose hash could be compared."""
+    text = model.config.get_text_config()
+    for what, expected, found in (
+        ("architecture", base.architecture, type(model).__name__),
+        ("model_type", base.model_type, model.config.model_type),
+        ("hidden size", base.hidden_size, text.hidden_size),
+        ("number of layers", base.num_layers, text.num_hidden_layers),
+    ):
+        if found != expected:
+            raise InputError(
+                f"the bundle is of another base: its {what} is {expected}, the model's {found}; load "
+                f"{base.repo_id or 'the base that it was computed on'}, or compute a bundle of this model"
+            )
 
 
 def steered_in_process(

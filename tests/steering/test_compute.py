@@ -158,6 +158,14 @@ def test_without_calibration_everything_is_fitted_on_everything(
     assert found.calibration.curve == ()
 
 
+def test_without_calibration_each_moved_block_reads_its_own_gate(
+    folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record]
+) -> None:
+    given = {"layers": "1,2", "gate_shape": "step:0.5", "strength": "1", "calibration_share": "0"}
+    meta = compute(checkpoint, forget, retain, make_recipe("llava", own(folder, **given))).bundle.metadata
+    assert (meta.layers, meta.gate_layer, list(meta.requests[0].statistics)) == ([1, 2], None, [1, 2])
+
+
 def test_the_paper_preset_moves_every_block_but_those_that_its_code_skips(
     folder: Path, checkpoint: Checkpoint, forget: list[Record], retain: list[Record]
 ) -> None:
