@@ -14,6 +14,7 @@ from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.inference.loading import BATCH_SIZE, Checkpoint, load
 from mllmeraser.inference.source import Source, resolve
+from mllmeraser.judging.results_file import about_the_forgotten
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
 
@@ -36,8 +37,8 @@ class NamedModel:
 class NamedSet:
     """Records by the name their rows carry.
 
-    ``about_the_forgotten`` says whether they ask about whom the model was to forget; by default that is what a name
-    says that begins with "forget" or "test" (MLLMU-Bench's and CLEAR's folders, and the demo's sets).
+    ``about_the_forgotten`` says whether they ask about whom the model was to forget; by default the name says so
+    (:func:`mllmeraser.judging.results_file.about_the_forgotten`).
     """
 
     name: str
@@ -49,7 +50,7 @@ class NamedSet:
         """Whether what is asked here should not be known any more."""
         if self.about_the_forgotten is not None:
             return self.about_the_forgotten
-        return self.name.lower().startswith(("forget", "test"))
+        return about_the_forgotten(self.name)
 
 
 def models_from(

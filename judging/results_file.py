@@ -265,6 +265,14 @@ class ResultsFile(Part):
         return {"schema": SCHEMA, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
+def about_the_forgotten(name: str) -> bool:
+    """Whether a set asks about the forgotten, where nobody says so: its name begins with "forget" or "test".
+
+    So the folders of MLLMU-Bench and CLEAR are called, and the demo's sets.
+    """
+    return name.lower().startswith(("forget", "test"))
+
+
 def read_results(path: Path) -> ResultsFile:
     """Read what ``evaluate -o``, the demo or a comparison of methods wrote.
 

@@ -25,13 +25,11 @@ from mllmeraser.judging.results_file import (
     Row,
     SummaryLine,
     WorstAttack,
+    about_the_forgotten,
     contents,
     parse,
     read_results,
 )
-
-# What the names of sets about the forgotten begin with, where nobody says which are.
-FORGOTTEN = ("forget", "test")
 
 
 class Setting(BaseModel):
@@ -139,8 +137,8 @@ def read_findings(
 
     Args:
         results: rows of one model and set may stand in one of them only.
-        forgotten: names of the sets about the forgotten; by default what the files say, and names that begin so
-            (:data:`FORGOTTEN`).
+        forgotten: names of the sets about the forgotten; by default those that the files name, and those whose own name
+            says so (:func:`mllmeraser.judging.results_file.about_the_forgotten`).
         calibration: ``calibration.json`` of ``compute --work-dir``, or what ``compute --json`` printed.
         items: the lines of ``evaluate --items``, for answers side by side.
 
@@ -164,7 +162,7 @@ def read_findings(
     return Findings(
         base=next((file.compared_with for file in files if file.rows), ""),
         rows=rows,
-        forgotten=list(forgotten) or [name for name in sets if name in said or name.lower().startswith(FORGOTTEN)],
+        forgotten=list(forgotten) or [name for name in sets if name in said or about_the_forgotten(name)],
         summary=together(lambda file: file.summary),
         modalities=together(lambda file: file.modalities),
         gates=together(lambda file: file.gates),

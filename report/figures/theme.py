@@ -11,7 +11,7 @@ from typing import Any
 
 from mllmeraser.report.parts import Spec
 
-INK, MUTED, LINE, ACCENT, PLAIN, PAPER = "#1b1f24", "#5f6771", "#d9dde2", "#0a66c2", "#9aa2ac", "#ffffff"
+INK, MUTED, LINE, ACCENT, PLAIN = "#1b1f24", "#5f6771", "#d9dde2", "#0a66c2", "#9aa2ac"
 WIDTH = 320  # natural size is that of a telephone; wider screens put several beside one another
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PERCENT = {"domain": [0, 100], "nice": False}
