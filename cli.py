@@ -1,6 +1,6 @@
-"""The command line: the commands in the order of the work, and what becomes of an error. Nothing is computed here.
+"""The command line: the list of commands, and how an error is printed. Nothing is computed here.
 
-torch and transformers take seconds to import, so the commands import what they call when they are called.
+torch and transformers take seconds to import. So each command imports what it calls only when it runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mllmeraser.console import console
 from mllmeraser.errors import MllmEraserError
 
 INTERRUPTED = 130
-# Paragraphs, because the lines of one would be joined.
+# One paragraph each: the help joins the lines of a paragraph.
 EXIT_CODES = "\n\n".join(
     (
         "Exit codes:",
@@ -44,7 +44,7 @@ EXIT_CODES = "\n\n".join(
 
 
 def main() -> None:
-    """Run the command; whatever goes wrong is one line and a documented exit code (a traceback with ``--debug``)."""
+    """Run the command. An error prints one line and exits with a documented code; ``--debug`` shows its traceback."""
     try:
         code = cli.main(prog_name="mllmeraser", standalone_mode=False) or 0
     except click.ClickException as error:
@@ -84,7 +84,11 @@ COMMANDS = {
 @click.group(epilog=EXIT_CODES, context_settings=HELP)
 @click.version_option(mllmeraser.__version__, prog_name="mllmeraser")
 def cli() -> None:
-    """Make a multimodal language model stop knowing somebody, at inference time, and ship it as a checkpoint."""
+    """Make a multimodal language model refuse questions about a person.
+
+    No weight changes, and the result is an ordinary Hugging Face checkpoint. In every command BASE is the model as it
+    was: a directory, or a Hub id org/name[@revision].
+    """
 
 
 for panel, commands in COMMANDS.items():

@@ -1,1 +1,1 @@
-"""One file a command: its options, one call into the library, and what is said about the result."""
+"""One file for each command: its options, one call into the library, and how the result is printed."""

@@ -1,4 +1,4 @@
-"""`mllmeraser baseline`: another way to forget, for comparison."""
+"""`mllmeraser baseline`: make a checkpoint that forgets by another method."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from mllmeraser.commands.options import HELP, PATH, RUNNING, output_options, ove
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="Another way to forget, for comparison.", context_settings=HELP)
+@click.command(short_help="Forget by another method, for comparison.", context_settings=HELP)
 @click.argument("name")
 @click.argument("base")
-@click.option("--forget", type=PATH, required=True, help="Records of whom to forget (JSON Lines).")
-@click.option("--retain", type=PATH, required=True, help="Records of what to keep.")
+@click.option("--forget", type=PATH, required=True, help="The forget set: records about whom to forget (JSON Lines).")
+@click.option("--retain", type=PATH, required=True, help="The retain set: records of what to keep (JSON Lines).")
 @click.option("--output", "-o", type=PATH, required=True, help="The directory of the checkpoint.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the method's recipe.")
-@click.option("--names", type=PATH, help="For system-prompt: names of whom to forget, one a line.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value of the method's recipe, for example epochs=2. May be repeated.",
+)
+@click.option("--names", type=PATH, help="For system-prompt: a file with the names to refuse, one a line.")
 @overwrite_option("a directory that is not empty")
-@click.option("--device", default="cpu", show_default=True, panel=RUNNING, help="A torch device.")
-@click.option("--seed", type=int, default=0, show_default=True, panel=RUNNING, help="Of everything that is random.")
+@click.option(
+    "--device", default="cpu", show_default=True, panel=RUNNING, help="A torch device, for example cpu or cuda."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, panel=RUNNING, help="The seed of everything that is random."
+)
 @output_options
 def baseline(
     name: str,
@@ -36,9 +46,11 @@ def baseline(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Make the baseline NAME of BASE, an ordinary checkpoint: ga, ga-diff-sequential, ga-diff-interleaved,
-    ga-diff-joint, kl-min, npo, npo-public, mmunlearner, manu, system-prompt, constant-vector, random-vector,
-    conditional-steering (docs/baselines.md)."""
+    """Make BASE forget by the method NAME, and write an ordinary checkpoint.
+
+    NAME is one of ga, ga-diff-sequential, ga-diff-interleaved, ga-diff-joint, kl-min, npo, npo-public, mmunlearner,
+    manu, system-prompt, constant-vector, random-vector, conditional-steering (docs/baselines.md).
+    """
     made = mllmeraser.baseline(
         name,
         base,

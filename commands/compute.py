@@ -1,4 +1,4 @@
-"""`mllmeraser compute`: the steering bundle of one removal request."""
+"""`mllmeraser compute`: compute the bundle of one request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mllmeraser.commands.options import (
     model_options,
     output_options,
     overwrite_option,
+    request_id_option,
 )
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
@@ -23,23 +24,41 @@ from mllmeraser.console import console
 _OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "seed")
 
 
-@click.command(short_help="The steering bundle of one removal request.", context_settings=HELP)
+@click.command(short_help="Compute the bundle of one request.", context_settings=HELP)
 @click.argument("base")
-@click.option("--forget", type=PATH, required=True, help="Records of whom to forget (JSON Lines).")
-@click.option("--retain", type=PATH, required=True, help="Records of what to keep: other people, other knowledge.")
-@click.option("--output", "-o", type=PATH, required=True, help="The bundle, a .safetensors file.")
-@click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
-@overwrite_option("a bundle that is there")
+@click.option("--forget", type=PATH, required=True, help="The forget set: records about whom to forget (JSON Lines).")
 @click.option(
-    "--compare-directions", "compare_directions", is_flag=True, help="Also show cosines between sources of directions."
+    "--retain",
+    type=PATH,
+    required=True,
+    help="The retain set: records of what to keep, other people and other knowledge (JSON Lines).",
 )
-@click.option("--work-dir", type=PATH, help="Keep finished passes and the trade-off curve here; a killed run goes on.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes, and load nothing.")
+@click.option("--output", "-o", type=PATH, required=True, help="The bundle to write, a .safetensors file.")
+@request_id_option
+@overwrite_option("an existing bundle")
+@click.option(
+    "--compare-directions",
+    "compare_directions",
+    is_flag=True,
+    help="Also print the cosines between the directions of different sources.",
+)
+@click.option(
+    "--work-dir",
+    type=PATH,
+    help="Keep finished passes and calibration.json here. A run that was interrupted goes on from them.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be done, and the memory and disk it needs. No model is loaded."
+)
 @compute_options
 @model_options
 @output_options
 def compute(base: str, output: Path, overwrite: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Compute the steering bundle of one removal request on BASE (a directory or a Hub id org/name[@revision])."""
+    """Compute the bundle of one request on BASE, a directory or a Hub id org/name[@revision].
+
+    A bundle holds the directions from answering to refusing, and the gates that open on the forget set. `export` puts
+    it beside the weights.
+    """
     from mllmeraser.inference.processes import processes
 
     console.quiet = console.quiet or not processes().leads

@@ -1,4 +1,4 @@
-"""`mllmeraser demo`: all of it, on a small model."""
+"""`mllmeraser demo`: run every step on a small model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_op
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="All of it, on a small model.", context_settings=HELP)
+@click.command(short_help="Run every step on a small model.", context_settings=HELP)
 @click.argument("directory", type=PATH, default=Path("mllmeraser-demo"))
 @overwrite_option("a directory that is not empty")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the questions, the folds and the landmarks.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The seed of the questions, the folds and the landmarks."
+)
 @output_options
 def demo(directory: Path, overwrite: bool, seed: int, as_json: bool) -> None:
-    """Forget eight fictitious people on a small LLaVA that knows a hundred, and show what became of it.
+    """Make a small LLaVA that knows a hundred fictitious people forget eight of them, and count the replies.
 
-    Computes the paper's steering and ours, exports both, loads them in a fresh process that cannot import mllmeraser,
-    and asks about the forgotten, everybody else and the rest of the world. Writes to DIRECTORY.
+    The demo computes the paper's steering and ours and exports both. It loads them in a fresh process that cannot
+    import mllmeraser. Then it asks about the forgotten people, the others and common knowledge. Everything is written
+    to DIRECTORY, by default mllmeraser-demo.
     """
     from mllmeraser.demo.run import run
     from mllmeraser.evaluation.table import plain_text

@@ -1,4 +1,4 @@
-"""`mllmeraser evaluate`: what is forgotten, and what is kept."""
+"""`mllmeraser evaluate`: measure what is forgotten and what is kept."""
 
 from __future__ import annotations
 
@@ -14,49 +14,68 @@ from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 
-@click.command(short_help="What is forgotten, and what is kept.", context_settings=HELP)
+@click.command(short_help="Measure what is forgotten and what is kept.", context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--data",
     multiple=True,
     required=True,
     metavar="NAME=FILE",
-    help="Records to ask, or a benchmark's folder; may be repeated.",
+    help="A set to ask: its name, and a file of records or a benchmark's folder. May be repeated.",
 )
-@click.option("--protocol", default="mllmeraser", show_default=True, help="The wording of records without a prompt.")
-@click.option("--examples", type=PATH, help="Where --protocol official takes its worked examples from.")
-@click.option("--reference", metavar="NAME", help="The MODEL that never saw the forgotten, to compare the others with.")
-@click.option("--fit", multiple=True, type=PATH, help="Records a MODEL was fitted on; may be repeated.")
+@click.option(
+    "--protocol",
+    metavar="mllmeraser|mmunlearner|official|umu",
+    default="mllmeraser",
+    show_default=True,
+    help="How records without a prompt of their own are worded (docs/evaluation.md).",
+)
+@click.option(
+    "--examples", type=PATH, help="With --protocol official: the records that its worked examples are taken from."
+)
+@click.option(
+    "--reference", metavar="NAME", help="The MODEL that never saw the forgotten. The others are compared with it."
+)
+@click.option(
+    "--fit",
+    multiple=True,
+    type=PATH,
+    help="Records that a MODEL was fitted on. They tell the leakage tier. May be repeated.",
+)
 @click.option(
     "--tier",
     type=click.Choice(["T0", "T1", "T2"]),
-    help="How far the data must be from the fit: T0 the same records, T1 the same people, T2 other people kept.",
+    help="What a fit may have used. T0: the records asked. T1: other records of the kept people. T2: nobody of the "
+    "kept people. Needs --fit.",
 )
-@click.option("--attacks", is_flag=True, help="Also try to get the answers by other ways (docs/attacks.md).")
+@click.option("--attacks", is_flag=True, help="Also ask in ways that try to get round the steering (docs/attacks.md).")
 @click.option(
     "--attack-set",
     "attack_sets",
     multiple=True,
     metavar="NAME",
-    help="Attack this set of the data.  [default: all sets]",
+    help="A set to attack. May be repeated.  [default: all sets]",
 )
-@click.option("--activations", is_flag=True, help="Also map the hidden states of steered MODELs, for the report.")
+@click.option(
+    "--activations", is_flag=True, help="Also map the hidden states of steered MODELs, for a figure of the report."
+)
 @click.option(
     "--items",
     type=PATH,
     panel=CAREFUL,
-    help="Write every question and reply here (JSON Lines); sensitive. A killed run goes on from there.",
+    help="Write every question and reply here (JSON Lines). An interrupted run goes on from this file.",
 )
-@click.option("--output", "-o", type=PATH, help="Write the results here (JSON).")
-@overwrite_option("results that are there")
+@click.option("--output", "-o", type=PATH, help="The results to write (JSON).  [default: only print them]")
+@overwrite_option("existing results")
 @model_options
 @output_options
 def evaluate(
     models: tuple[str, ...], data: tuple[str, ...], output: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Ask MODELs (NAME=PATH or PATH; the first is the base) the records of the data, and score the replies.
+    """Ask each MODEL the questions of the data, and score its replies.
 
-    A MODEL may also be a file of answers given elsewhere (.jsonl, docs/evaluation.md).
+    A MODEL is PATH or NAME=PATH. PATH is a checkpoint, a Hub id, or a file of replies that were given elsewhere
+    (.jsonl, docs/evaluation.md). The first MODEL is the base: the others' replies are compared with its replies.
     """
     from mllmeraser.bundle.limits import HARNESS_WARNING
     from mllmeraser.inference.processes import processes

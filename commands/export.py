@@ -1,4 +1,4 @@
-"""`mllmeraser export`: a checkpoint that steers by itself, or steered ONNX graphs."""
+"""`mllmeraser export`: write a checkpoint that steers by itself, or steered ONNX graphs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mllmeraser.commands.options import (
     onnx_toggle_option,
     output_options,
     overwrite_option,
+    request_id_option,
 )
 from mllmeraser.commands.reporting import report, report_graphs, suggest
 from mllmeraser.console import console
@@ -29,32 +30,46 @@ if TYPE_CHECKING:
     from mllmeraser.bundle.bundle import Bundle
 
 
-@click.command(short_help="A checkpoint that steers by itself.", context_settings=HELP)
+@click.command(short_help="Write a checkpoint that steers by itself.", context_settings=HELP)
 @click.argument("base")
-@click.option("--bundle", "bundles", type=PATH, multiple=True, help="A bundle; several become several requests.")
-@click.option("--forget", type=PATH, help="Instead of a bundle: compute one first, with the options of `compute`.")
-@click.option("--retain", type=PATH, help="With --forget.")
-@click.option("--output", "-o", type=PATH, required=True, help="The directory of the checkpoint.")
+@click.option(
+    "--bundle",
+    "bundles",
+    type=PATH,
+    multiple=True,
+    help="A bundle that compute wrote. May be repeated: the checkpoint then holds several requests.",
+)
+@click.option(
+    "--forget", type=PATH, help="Instead of --bundle: the forget set. A bundle is computed first. Needs --retain."
+)
+@click.option("--retain", type=PATH, help="With --forget: the retain set.")
+@click.option("--output", "-o", type=PATH, required=True, help="The directory to write.")
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["checkpoint", "thin", "onnx"]),
     default="checkpoint",
     show_default=True,
-    help="A checkpoint for from_pretrained, one without the base's weights, or graphs for ONNX clients.",
+    help="checkpoint: a whole model for from_pretrained. thin: the same without the weights, which loading takes from "
+    "the base on the Hub. onnx: graphs for ONNX clients.",
 )
 @click.option(
     "--base-id",
     metavar="ORG/NAME@REVISION",
-    help="With --format thin: where the base is on the Hub, 40-hex revision; default: where BASE came from.",
+    help="With --format thin: where the base is on the Hub. The revision has 40 hex digits.  "
+    "[default: where BASE came from]",
 )
 @onnx_toggle_option
 @link_option
 @hash_option
 @overwrite_option("a directory that is not empty")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@click.option("--request-id", default="request-1", show_default=True, help="With --forget: names the request.")
-@click.option("--work-dir", type=PATH, help="With --forget: keep finished forward passes here.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@request_id_option
+@click.option(
+    "--work-dir",
+    type=PATH,
+    help="With --forget: keep finished passes here. A run that was interrupted goes on from them.",
+)
 @compute_options
 @model_options
 @output_options
@@ -72,7 +87,11 @@ def export(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export BASE with its steering as a checkpoint that plain from_pretrained loads, or as ONNX graphs."""
+    """Write BASE and its steering as a checkpoint that from_pretrained loads, or as ONNX graphs.
+
+    Give the steering with --bundle, or with --forget and --retain. The options of `compute`, from --request-id on,
+    apply in the second case only. The base's weights are linked and never changed.
+    """
     from mllmeraser.exporter.directory import check_output
     from mllmeraser.exporter.onnx.api import check_onnx_export
     from mllmeraser.inference.source import resolve

@@ -1,4 +1,4 @@
-"""`mllmeraser import-official`: the authors' dense matrices as a bundle."""
+"""`mllmeraser import-official`: turn the authors' dense matrices into a bundle."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 import rich_click as click
 
 import mllmeraser
-from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option
+from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option, request_id_option
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command("import-official", short_help="The authors' dense matrices as a bundle.", context_settings=HELP)
+@click.command("import-official", short_help="Turn the authors' matrices into a bundle.", context_settings=HELP)
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
-@click.option("--base", required=True, metavar="BASE", help="The model they were made for.")
-@click.option("--output", "-o", type=PATH, required=True, help="The bundle, a .safetensors file.")
-@click.option("--request-id", default="request-1", show_default=True, help="Names the request; must not name a person.")
+@click.option("--base", required=True, metavar="BASE", help="The model that the matrices were made for.")
+@click.option("--output", "-o", type=PATH, required=True, help="The bundle to write, a .safetensors file.")
+@request_id_option
 @click.option("--strength", type=float, default=0.25, show_default=True, help="The authors' λ, without its sign.")
-@click.option("--row-vectors", is_flag=True, help="The matrices are made for h W instead of W h.")
-@overwrite_option("a bundle that is there")
+@click.option("--row-vectors", is_flag=True, help="The matrices are meant for h W, not for W h.")
+@overwrite_option("an existing bundle")
 @output_options
 def import_official(
     files: tuple[Path, ...],
@@ -30,7 +30,10 @@ def import_official(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Turn the authors' dense .pt FILEs, one d × d matrix a layer, into a bundle; no code in them is run."""
+    """Turn the authors' dense .pt FILEs, one d × d matrix for each layer, into a bundle.
+
+    No code in the files is run.
+    """
     imported = mllmeraser.import_official(
         files,
         base,

@@ -1,4 +1,4 @@
-"""`mllmeraser interference`: what requests do to each other."""
+"""`mllmeraser interference`: measure what requests do to each other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from mllmeraser.commands.options import HELP, PATH, model_options, output_option
 from mllmeraser.commands.reporting import report, suggest
 
 
-@click.command(short_help="What requests do to each other.", context_settings=HELP)
+@click.command(short_help="Measure what requests do to each other.", context_settings=HELP)
 @click.argument("base")
-@click.option("--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle; give all of them.")
-@click.option("--forget", type=PATH, multiple=True, required=True, help="Its forget set; in the order of the bundles.")
+@click.option(
+    "--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle. Repeat the option for each bundle."
+)
+@click.option(
+    "--forget",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="The forget set of a bundle. Repeat the option, in the order of the bundles.",
+)
 @model_options
 @output_options
 def interference(
@@ -27,7 +35,10 @@ def interference(
     seed: int,
     as_json: bool,
 ) -> None:
-    """How far the gates of each bundle's request open on the forget set of every other; run on BASE, un-steered."""
+    """Measure how often the gates of each request open on the forget set of every other request.
+
+    The records are run on BASE, which is not steered.
+    """
     found = mllmeraser.interference(base, bundles, forget, device=device, dtype=dtype, batch_size=batch_size)
     report(as_json, found.document(), found.lines())
     suggest(f"mllmeraser export {base} {' '.join(f'--bundle {path}' for path in bundles)} -o DIRECTORY")

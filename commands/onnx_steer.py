@@ -1,4 +1,4 @@
-"""`mllmeraser onnx-steer`: steering for ONNX graphs that exist."""
+"""`mllmeraser onnx-steer`: steer existing ONNX graphs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from mllmeraser.commands.options import HELP, PATH, link_option, onnx_toggle_opt
 from mllmeraser.commands.reporting import report_graphs
 
 
-@click.command("onnx-steer", short_help="Steering for ONNX graphs that exist.", context_settings=HELP)
+@click.command("onnx-steer", short_help="Steer existing ONNX graphs.", context_settings=HELP)
 @click.argument("model_dir", type=PATH)
-@click.option("--bundle", "bundles", type=PATH, multiple=True, required=True, help="A bundle; may be repeated.")
-@click.option("--output", "-o", type=PATH, required=True, help="The directory of the steered graphs.")
+@click.option(
+    "--bundle",
+    "bundles",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="A bundle that compute wrote. May be repeated: the graphs then hold several requests.",
+)
+@click.option("--output", "-o", type=PATH, required=True, help="The directory to write.")
 @onnx_toggle_option
 @link_option
 @overwrite_option("a directory that is not empty")
@@ -29,7 +36,9 @@ def onnx_steer(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Insert the steering into every decoder graph of MODEL_DIR; weights are not read, other graphs not touched."""
+    """Insert the steering into every decoder graph of the directory MODEL_DIR.
 
+    Weights are not read, and other graphs are not changed.
+    """
     steered = mllmeraser.onnx_steer(model_dir, bundles, output, toggle=onnx_toggle, link=link, overwrite=overwrite)
     report_graphs(as_json, steered, str(model_dir))

@@ -1,4 +1,4 @@
-"""Options that several commands share, each a decorator, and the panels of the help they stand in."""
+"""Options that several commands share, each as a decorator, and the panels that group options in the help."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ HELP = {"help_option_names": ["-h", "--help"]}  # context settings of a command
 
 AUTO_BATCH_SIZE = 64
 
-# Panels of the help, after the command's own options and those of the recipe.
-RUNNING, REPORTING, CAREFUL = "How the model is run", "What is said", "Careful: these replace or expose"
-# Which field of the recipe begins which panel.
+# These panels come after the command's own options and the recipe's.
+RUNNING, REPORTING, CAREFUL = "Running the model", "Output", "Careful: these replace files or show private data"
+# The field of the recipe that begins each panel.
 _OF_THE_RECIPE = {
     "preset": "Method",
     "layers": "Method",
@@ -30,7 +30,7 @@ _OF_THE_RECIPE = {
 
 
 def _batch_size(text: str) -> int:
-    """``auto`` or a number; either is where passes start from, and inference/passes.py halves what does not fit."""
+    """``auto`` or a number: how many prompts a pass starts with (inference/passes.py halves what does not fit)."""
     if text == "auto":
         return AUTO_BATCH_SIZE
     if text.isdecimal() and int(text) > 0:
@@ -43,12 +43,12 @@ def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 def output_options(command: Command) -> Command:
-    """What every command has: a document for programs, silence, tracebacks; and the order of its panels."""
+    """Add the options that every command has (``--json``, ``--quiet``, ``--debug``), and put its panels in order."""
     for panel in (CAREFUL, REPORTING, RUNNING, *reversed(_OF_THE_RECIPE.values()), "Options"):
         command = click.option_panel(panel)(command)
     for option in (
         click.option(
-            "--debug", is_flag=True, expose_value=False, panel=REPORTING, help="Show a traceback when something fails."
+            "--debug", is_flag=True, expose_value=False, panel=REPORTING, help="Show the traceback of an error."
         ),
         click.option(
             "--quiet",
@@ -56,10 +56,10 @@ def output_options(command: Command) -> Command:
             expose_value=False,
             callback=_set_quiet,
             panel=REPORTING,
-            help="Say nothing on stderr but what went wrong.",
+            help="Print nothing but errors on stderr.",
         ),
         click.option(
-            "--json", "as_json", is_flag=True, panel=REPORTING, help="Print one JSON document on stdout, nothing else."
+            "--json", "as_json", is_flag=True, panel=REPORTING, help="Print the result as one JSON document on stdout."
         ),
     ):
         command = option(command)
@@ -67,7 +67,7 @@ def output_options(command: Command) -> Command:
 
 
 def model_options(command: Command) -> Command:
-    """How a model is run."""
+    """Add the options that say how a model is run."""
     for option in (
         click.option(
             "--batch-size",
@@ -76,7 +76,7 @@ def model_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             panel=RUNNING,
-            help=f"Prompts a forward; auto: {AUTO_BATCH_SIZE}. Halved where memory does not suffice.",
+            help=f"Prompts in one forward pass. auto: {AUTO_BATCH_SIZE}. Halved when memory runs out.",
         ),
         click.option(
             "--dtype",
@@ -84,17 +84,22 @@ def model_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             panel=RUNNING,
-            help="auto: as stored.",
+            help="The number format of the weights. auto: as they are stored.",
         ),
         click.option(
             "--device",
             default="cpu",
             show_default=True,
             panel=RUNNING,
-            help="A torch device, or auto to spread the model.",
+            help="A torch device, for example cpu or cuda. auto: spread the model over devices, memory and disk.",
         ),
         click.option(
-            "--seed", type=int, default=0, show_default=True, panel=RUNNING, help="Of everything that is random."
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            panel=RUNNING,
+            help="The seed of everything that is random.",
         ),
     ):
         command = option(command)
@@ -102,46 +107,59 @@ def model_options(command: Command) -> Command:
 
 
 def overwrite_option(what: str) -> Callable[[Command], Command]:
-    """Permission to replace ``what`` is there."""
+    """Add the permission to replace ``what``."""
     return click.option("--overwrite", is_flag=True, panel=CAREFUL, help=f"Replace {what}.")
 
 
+def request_id_option(command: Command) -> Command:
+    """Add the name of the request in a bundle."""
+    return click.option(
+        "--request-id",
+        default="request-1",
+        show_default=True,
+        help="The name of the request. Bundle and checkpoint show it, so it must not name a person.",
+    )(command)
+
+
 def link_option(command: Command) -> Command:
-    """How large files come into a directory without being copied."""
+    """Add the choice of how large files come into the output."""
     return click.option(
         "--link",
         type=click.Choice(["auto", "copy", "hard", "sym"]),
         default="auto",
         show_default=True,
-        help="How the given weights come in; auto: reflink, else hard link (checkpoints only), else copy.",
+        help="How weights come into the output. auto: share disk blocks (reflink), else hard-link (checkpoints only), "
+        "else copy. copy, hard, sym: this way only. After sym the output works on this machine only.",
     )(command)
 
 
 def hash_option(command: Command) -> Command:
-    """When weights are hashed that nothing is known of."""
+    """Add the choice of when to hash weights whose sha256 is not known."""
     return click.option(
         "--hash",
         "hash_weights",
         type=click.Choice(["now", "later"]),
         default="now",
         show_default=True,
-        help="Weights whose sha256 neither the Hub nor the bundle says: read them, or leave it out of the manifest.",
+        help="When to hash weights whose sha256 neither the Hub nor the bundle knows. later: not in this run; verify "
+        "then needs --base, and push refuses the directory.",
     )(command)
 
 
 def onnx_toggle_option(command: Command) -> Command:
-    """How steered graphs are switched off."""
+    """Add the choice of how steered graphs are switched off."""
     return click.option(
         "--onnx-toggle",
         type=click.Choice(["constant", "input"]),
         default="constant",
         show_default=True,
-        help="ONNX: a constant strength and a twin graph of the base, or a required input steering_strength.",
+        help="How ONNX graphs are switched off. constant: a second graph beside each is the base's. input: each graph "
+        "needs an input steering_strength, where 1 steers and 0 is the base.",
     )(command)
 
 
 def compute_options(command: Command) -> Command:
-    """The choices of `compute`: one option for each field of the recipe, with its description as help."""
+    """Add the choices of `compute`: one option for each field of the recipe, with the field's description as help."""
     for name, field in reversed(Recipe.model_fields.items()):
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
@@ -158,17 +176,17 @@ def compute_options(command: Command) -> Command:
             panel=panel,
             help=f"{field.description}{default}",
         )(command)
-    recipe_file = "A recipe.toml of these options, dashes as underscores."
+    recipe_file = "A TOML file of the options below, dashes as underscores. Options on the command line win."
     return click.option("--recipe", type=PATH, panel=_panel_of("preset"), help=recipe_file)(command)
 
 
 def _panel_of(name: str) -> str:
-    """Fields of the recipe stand in the order of the method: each belongs to the last part that began before it."""
+    """The fields of the recipe are in the order of the method; a field belongs to the last panel that began before."""
     names = list(Recipe.model_fields)
     began = [first for first in _OF_THE_RECIPE if names.index(first) <= names.index(name)]
     return _OF_THE_RECIPE[began[-1]]
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given of the options of :func:`compute_options`, and the other options, which have defaults."""
+    """The options without the choices of :func:`compute_options` that were not given."""
     return {name: value for name, value in options.items() if name not in Recipe.model_fields or value is not None}

@@ -1,4 +1,4 @@
-"""`mllmeraser push`: one commit on the Hub."""
+"""`mllmeraser push`: publish a checkpoint on the Hub, in one commit."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
 
 
-@click.command(short_help="One private commit on the Hub.", context_settings=HELP)
+@click.command(short_help="Push a checkpoint to the Hub, private by default.", context_settings=HELP)
 @click.argument("directory", type=PATH)
 @click.argument("repo_id")
-@click.option("--results", type=PATH, metavar="FILE", help="A results.json of evaluate, for the card: numbers only.")
-@click.option("--dry-run", is_flag=True, help="List files, sizes and what becomes of them; write nothing.")
+@click.option(
+    "--results", type=PATH, metavar="FILE", help="What evaluate -o wrote. The model card shows its numbers, no replies."
+)
+@click.option("--dry-run", is_flag=True, help="List the files, their sizes and what would be done. Nothing is written.")
 @click.option(
     "--public",
     is_flag=True,
     panel=CAREFUL,
-    help="Let everybody see it; done last, when its hashes have been compared. Refused if the base is private.",
+    help="Let everybody see the repository. This comes last, after the hashes have been compared. Refused if the base "
+    "is private.",
 )
 @output_options
 def push(directory: Path, repo_id: str, results: Path | None, dry_run: bool, public: bool, as_json: bool) -> None:
-    """Bring an exported DIRECTORY that verifies to REPO_ID (org/name) on the Hub, in one commit.
+    """Push an exported DIRECTORY to REPO_ID (org/name) on the Hub, in one commit. It is verified first.
 
-    The repository is made private, and an existing public one is refused, unless --public is given. Licence and gate
-    of the base are carried over: if the base asks for access, so does the new repository, before a file is there.
-    Files of the base are copied by the Hub and not uploaded, where it holds them. DIRECTORY is not changed.
+    Without --public, a new repository is private, and an existing public repository is refused. The base's licence is
+    carried over. If the base asks for access, the new repository does so too, before it holds a file. The Hub itself
+    copies the files of the base that it holds; the rest is uploaded. DIRECTORY does not change.
 
-    Log in with `hf auth login`, or set HF_TOKEN. A push that was interrupted leaves nothing visible, at most an empty
-    private repository; run it again to go on.
+    Log in with `hf auth login`, or set HF_TOKEN. An interrupted push leaves at most an empty private repository. Run
+    the same command again to go on.
     """
-
     pushed = mllmeraser.push(directory, repo_id, public=public, results=results, dry_run=dry_run)
     report(as_json, pushed.document(), pushed.lines())
     for warning in pushed.warnings:

@@ -1,4 +1,4 @@
-"""`mllmeraser report`: one page that says what an evaluation found."""
+"""`mllmeraser report`: write one page about what an evaluation found."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options, ove
 from mllmeraser.commands.reporting import report as say
 
 
-@click.command(short_help="One page that says what was found.", context_settings=HELP)
+@click.command(short_help="Write one page about the results.", context_settings=HELP)
 @click.argument("results", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
-@click.option("--output", "-o", type=PATH, help="The page; without it md and json go to stdout.")
+@click.option("--output", "-o", type=PATH, help="The page to write. Without it, md and json go to stdout.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["html", "md", "json"]),
     default="html",
     show_default=True,
-    help="html needs nothing beside it: no network, no script.",
+    help="html: one file that needs no network and no script. md, json: the same words and numbers.",
 )
 @click.option(
     "--forget-set",
     "forgotten",
     multiple=True,
     metavar="NAME",
-    help="A set about the forgotten; may be repeated.  [default: forget…, test…]",
+    help="A set about the forgotten. May be repeated.  [default: sets whose name begins with forget or test]",
 )
 @click.option(
     "--calibration",
     type=PATH,
     metavar="FILE",
-    help="calibration.json of `compute --work-dir`, or what `compute --json` printed.",
+    help="Also show this calibration: calibration.json of `compute --work-dir`, or what `compute --json` printed.",
 )
-@click.option("--figures", type=PATH, metavar="DIRECTORY", help="Also write every drawing here, as SVG and PNG.")
+@click.option("--figures", type=PATH, metavar="DIRECTORY", help="Also write every figure here, as SVG and PNG.")
 @click.option(
-    "--items", type=PATH, metavar="FILE", help="Replies that `evaluate --items` wrote, for --include-samples."
+    "--items",
+    type=PATH,
+    metavar="FILE",
+    help="The replies that `evaluate --items` wrote. --include-samples shows them.",
 )
 @click.option(
-    "--include-samples", is_flag=True, panel=CAREFUL, help="Show questions and replies side by side; sensitive."
+    "--include-samples", is_flag=True, panel=CAREFUL, help="Show questions and replies side by side. Needs --items."
 )
-@overwrite_option("a page that is there")
+@overwrite_option("an existing page")
 @output_options
 def report(
     results: tuple[Path, ...],
@@ -57,7 +60,7 @@ def report(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Put RESULTS (what `evaluate -o` wrote, one file or several) on one page: words, figures, tables."""
+    """Write one page about RESULTS, the files that `evaluate -o` wrote: a verdict in words, figures and tables."""
     if output is None and (form == "html" or as_json):
         raise click.UsageError("give -o report.html, or --format md or json to read it here")
     made = mllmeraser.report(

@@ -1,4 +1,4 @@
-"""What commands say when they are done: a document or lines on stdout, what comes next on stderr."""
+"""How a command prints its result: a document or lines on stdout, and the next command on stderr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def report(as_json: bool, document: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """The result on stdout: one JSON document, or lines for a person."""
+    """Print the result on stdout: one JSON document, or lines for a person."""
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
 
 
 def report_graphs(as_json: bool, steered: SteeredDirectory, base: str) -> None:
-    """What `export --format onnx` and `onnx-steer` wrote; what is lost is said on stderr too."""
+    """Print what `export --format onnx` or `onnx-steer` wrote; warnings go to stderr."""
     report(as_json, steered.document(), steered.lines())
     for warning in steered.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
@@ -29,5 +29,5 @@ def report_graphs(as_json: bool, steered: SteeredDirectory, base: str) -> None:
 
 
 def suggest(command: str) -> None:
-    """The last line on stderr names what comes naturally next."""
+    """Print the natural next command, as the last line on stderr."""
     console.print(f"[dim]next:[/] {escape(command)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`mllmeraser verify`: every promise of a checkpoint, checked."""
+"""`mllmeraser verify`: check every promise of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.errors import VerificationError
 
 
-@click.command(short_help="Every promise of a checkpoint, checked.", context_settings=HELP)
+@click.command(short_help="Check every promise of a checkpoint.", context_settings=HELP)
 @click.argument("directory", type=PATH)
-@click.option("--base", help="Also check that every base tensor is this base's.")
-@click.option("--public-key", type=PATH, metavar="FILE", help="Also check the signature, with the signer's PEM key.")
+@click.option("--base", metavar="BASE", help="Also check that the weights are those of this base.")
+@click.option(
+    "--public-key", type=PATH, metavar="FILE", help="Also check the signature, with the signer's public key (PEM)."
+)
 @output_options
 def verify(directory: Path, base: str | None, public_key: Path | None, as_json: bool) -> None:
-    """Check every promise of an exported DIRECTORY that can be checked without a GPU; exit code 3 if one is broken."""
+    """Check every promise of an exported DIRECTORY that can be checked without a GPU.
 
+    The exit code is 3 if a promise is broken.
+    """
     verification = mllmeraser.verify(directory, base=base, public_key=public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
