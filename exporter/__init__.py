@@ -1,1 +1,1 @@
-"""How it travels: a checkpoint directory that anyone loads with ``from_pretrained``, and its proof."""
+"""The checkpoint: a directory that anyone loads with ``from_pretrained``, and the checks of what it promises."""

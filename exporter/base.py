@@ -1,4 +1,4 @@
-"""A base checkpoint as the exporter sees it: configuration, shards and the files beside them; never a loaded model."""
+"""A base as the exporter sees it: its configuration, its shards and the files beside them. No model is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    """What an export needs to know of its base."""
+    """What an export needs to know about its base."""
 
     source: Source
     root: Path  # the resolved directory
@@ -37,24 +37,24 @@ class BaseCheckpoint:
 
     @property
     def model_type(self) -> str:
-        """The native ``model_type``."""
+        """The base's own ``model_type``."""
         return str(self.config["model_type"])
 
     @property
     def architecture(self) -> str:
-        """The native class."""
+        """The name of the base's own class."""
         return self.names.native
 
     @property
     def family(self) -> type[SteeringMixin]:
-        """Our class; imports torch."""
+        """The steered class. Imports torch."""
         from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
         return steered_class(self.model_type)
 
     @property
     def identity(self) -> Base:
-        """What a bundle says of the base it is for."""
+        """The base as a bundle describes it."""
         return Base(
             repo_id=self.source.repo_id,
             revision=self.source.revision,
@@ -67,14 +67,16 @@ class BaseCheckpoint:
 
 
 def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
-    """Read configuration and headers of a base.
+    """Read the configuration of a base and the headers of its shards.
 
     Args:
-        known: what a bundle says of it. If it was computed with this configuration, the sizes need not be asked of
-            transformers, which takes seconds and hundreds of megabytes to import, and weights need not be read.
+        known: the base as a bundle describes it. If the bundle was computed with this configuration, the sizes come
+            from it, and the sha256 of weights too. Otherwise transformers tells the sizes; importing it takes seconds
+            and hundreds of megabytes.
 
     Raises:
-        InputError: no or no valid ``config.json``, an unknown family, an export of ours, or unusable weights.
+        InputError: ``config.json`` is missing or damaged, the family is unknown, the base is steered already, or its
+            weights cannot be used.
     """
     root = source.path.resolve()
     if not root.is_dir():
@@ -100,13 +102,13 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
 
 
 def _stated_sizes(config: dict[str, Any], known: Base) -> tuple[int, int]:
-    """Hidden size and number of layers as the configuration says, and what it leaves out as the bundle says."""
+    """Hidden size and number of layers, by the configuration; the bundle fills in what the configuration omits."""
     text = config.get("text_config", config)
     return text.get("hidden_size", known.hidden_size), text.get("num_hidden_layers", known.num_layers)
 
 
 def _sizes(model_type: str, config: dict[str, Any]) -> tuple[int, int]:
-    """The same, what is left out filled in by the native class: LLaVA-1.5's configuration has no hidden_size."""
+    """The same; the native class fills in what is omitted. LLaVA-1.5's configuration has no hidden_size."""
     from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
     native = steered_class(model_type).native_class

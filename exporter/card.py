@@ -1,7 +1,8 @@
-"""The model card: what was done, how to load it and switch it off, what was measured, and what it is not.
+"""The model card: what was done, how to load it and switch it off, what was measured, and its limits.
 
-A card is made twice of the same text: at export, and again at a push, when the repository has a name and results may
-have been measured. Of the requests it shows ids, layers, gates and statistics; of the data nothing (promise P9).
+A card is made twice from the same template: by an export, and again by a push. Only the push knows the repository's
+name, and it may have results. The card shows the ids, layers, gates and statistics of requests. It shows nothing of the
+records (promise P9).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mllmeraser.exporter.reproduce import base_argument, reproduce
 
 __all__ = ["Gated", "Publication", "render_card", "render_published"]
 
-Gated = Literal["auto", "manual", False]  # how a repository is asked for: at once, by a person, not at all
+Gated = Literal["auto", "manual", False]  # who grants access to a repository: the Hub at once, a person, nobody has to
 
 _TAGS = ["mllmeraser", "steered", "machine-unlearning", "activation-steering"]
 _PLACE = "PATH_OR_REPOSITORY_OF_THIS_CHECKPOINT"
@@ -33,9 +34,9 @@ _PLACE = "PATH_OR_REPOSITORY_OF_THIS_CHECKPOINT"
 
 @dataclass(frozen=True)
 class Publication:
-    """What is known of a checkpoint only when it goes to the Hub.
+    """What only a push knows about a checkpoint.
 
-    ``tag`` names the revision to load; ``gated`` and ``terms`` (the ``extra_gated_…`` keys) are those of the base.
+    ``tag`` names the revision to load. ``gated`` and ``terms`` (the ``extra_gated_…`` keys) are the base's.
     """
 
     repo_id: str
@@ -45,7 +46,7 @@ class Publication:
 
 
 def render_card(base: BaseCheckpoint, bundles: Sequence[Bundle], thin: bool = False) -> str:
-    """The text of ``README.md`` as it is exported."""
+    """The text of ``README.md`` in an export."""
     return _render(manifest.provenance(base, bundles), read_licence(base.root), None, (), thin)
 
 
@@ -55,12 +56,12 @@ def render_published(
     publication: Publication,
     comparisons: Sequence[Comparison] = (),
 ) -> str:
-    """The text of ``README.md`` as it is pushed.
+    """The text of ``README.md`` in a push.
 
     Args:
         provenance: the manifest of the exported directory.
-        licence: the ``license…`` keys of its card.
-        comparisons: base and steered checkpoint, measured.
+        licence: the ``license…`` keys of the exported card.
+        comparisons: what an evaluation measured of base and steered checkpoint.
     """
     return _render(provenance, licence, publication, comparisons, INDEX not in provenance["files"])
 
@@ -74,7 +75,7 @@ def _render(
 ) -> str:
     bundles = [Metadata.model_validate(bundle) for bundle in provenance["bundles"]]
     base = dict(provenance["base"])
-    # A bundle may know the repository of a base that lies in a local directory here.
+    # The base may be a local directory here, and a bundle may know its repository.
     known = {base["repo_id"]} - {None} or {bundle.base.repo_id for bundle in bundles}
     base["repo_id"] = next(iter(known)) if len(known) == 1 else None
     environment = Environment(
@@ -106,7 +107,7 @@ def _front(
     comparisons: Sequence[Comparison],
     thin: bool,
 ) -> ModelCardData:
-    """The front matter. Of the Hub's four relations to a base: a whole checkpoint is no adapter, a thin one is."""
+    """The front matter. Of the Hub's four relations to a base, ``adapter`` fits a thin checkpoint only."""
     extra: dict[str, Any] = {**licence, "pipeline_tag": "image-text-to-text", "base_model": base}
     if base is not None:
         extra["base_model_relation"] = "adapter" if thin else "finetune"
@@ -123,7 +124,7 @@ def _results(comparisons: Sequence[Comparison]) -> list[EvalResult]:
             task_type="image-text-to-text",
             dataset_type="records",
             dataset_name=f"{row.set}: {row.task}, {row.input}, {row.n} records",
-            dataset_config=f"{row.task}, {row.input}",  # with the split what results are told apart by
+            dataset_config=f"{row.task}, {row.input}",  # the Hub tells results apart by this and the split
             dataset_split=row.set,
             metric_type=metric,
             metric_value=round(rate.value, 4),

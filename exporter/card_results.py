@@ -1,4 +1,4 @@
-"""What an evaluation measured, as a card may show it: numbers, and names of sets that can name nobody (promise P9)."""
+"""What a card shows of an evaluation: numbers, and names of sets that name no person (promise P9)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Literal
 from mllmeraser.errors import InputError
 from mllmeraser.judging.results_file import ResultsFile, Row, read_results
 
-# Names of sets that say what they are and not whom they are about; others stand on the card as "set A", "set B", …
+# These names say what a set is. Any other name may be a person's, so the card shows "set A", "set B", … instead.
 PLAIN_NAMES = ("forget", "test", "retain", "retain_fit", "retain_heldout", "celebrity", "common")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share and its 95 % interval: the wider of Wilson's and a bootstrap over subjects at either end."""
+    """A share with its 95 % interval; each end is the wider of Wilson's and of a bootstrap over subjects."""
 
     value: float
     low: float
@@ -29,7 +29,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What one model did with one set."""
+    """The shares of one model on one set."""
 
     accuracy: Estimate
     refusal: Estimate
@@ -51,10 +51,10 @@ class Comparison:
 def read_comparisons(path: Path) -> list[Comparison]:
     """Base and steered checkpoint of a ``results.json``, set by set.
 
-    The steered checkpoint is the model called ``steered``, or the only one beside the base.
+    The steered checkpoint is the model called ``steered``, or else the only model beside the base.
 
     Raises:
-        InputError: not a document of ``evaluate`` or ``demo``, or it does not say which of its models is meant.
+        InputError: the file is not a document of ``evaluate`` or ``demo``, or it has several such models.
     """
     file = read_results(path)
     if not file.rows:
@@ -84,7 +84,8 @@ def _steered(file: ResultsFile, path: Path) -> str:
         return "steered"
     if len(others) != 1:
         raise InputError(
-            f"{path}: {len(others)} models beside the base; evaluate base=BASE and steered=DIRECTORY, which names it"
+            f"{path}: {len(others)} models beside the base, and none is called steered; name one: "
+            "mllmeraser evaluate base=BASE steered=DIRECTORY …"
         )
     return others[0]
 
@@ -92,7 +93,10 @@ def _steered(file: ResultsFile, path: Path) -> str:
 def _names(sets: Sequence[str]) -> dict[str, str]:
     others = [name for name in dict.fromkeys(sets) if name not in PLAIN_NAMES]
     if len(others) > len(string.ascii_uppercase):
-        raise InputError(f"{len(others)} sets of names of their own are more than a card shows; evaluate fewer")
+        raise InputError(
+            f"--results: {len(others)} sets without a plain name ({', '.join(PLAIN_NAMES)}), and a card shows at most "
+            f"{len(string.ascii_uppercase)}; evaluate fewer"
+        )
     return {
         **{name: name for name in PLAIN_NAMES},
         **{name: f"set {letter}" for name, letter in zip(others, string.ascii_uppercase, strict=False)},

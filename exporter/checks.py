@@ -1,4 +1,4 @@
-"""What a verification is made of: named checks, each with one line, none of which can stop the others."""
+"""The parts of a verification: named checks, each with one line of detail. No check can stop the others."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mllmeraser.errors import MllmEraserError
 
 SCHEMA = 1
 
-# What reading a damaged JSON, safetensors or configuration raises, in Python, safetensors, torch and transformers.
-# Not Exception: a mistake of ours, for example an AssertionError or NameError, must be seen.
+# Python, safetensors, torch and transformers raise these on a damaged JSON, safetensors file or configuration.
+# Not Exception: a mistake of ours (an AssertionError, a NameError) must be seen.
 DAMAGE = (
     MllmEraserError,
     OSError,
@@ -39,7 +39,7 @@ FAILURES = (CheckFailed, *DAMAGE)
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: ``detail`` says in one line what was found."""
+    """One promise, and in ``detail`` one line on what was found."""
 
     name: str
     ok: bool
@@ -47,7 +47,7 @@ class Check:
 
 
 def run(name: str, check: Callable[[], str]) -> Check:
-    """Run one check; whatever a damaged file does to it becomes a failed check."""
+    """Run one check. An error that a damaged file causes becomes a failed check."""
     try:
         return Check(name, True, check())
     except CheckFailed as failure:
@@ -57,6 +57,6 @@ def run(name: str, check: Callable[[], str]) -> Check:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error that says something, at most 300 characters."""
+    """The first line of an error's message that is not empty, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

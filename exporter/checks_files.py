@@ -27,7 +27,7 @@ from mllmeraser.modeling_patches.modeling_mllmeraser import (
     steered_class,
 )
 
-# Files a loader would take for all there is: the native class would then load, un-erased.
+# The native class would load a file of such a name, and the model would not be steered.
 _FAIL_OPEN = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -40,7 +40,7 @@ _FAIL_OPEN = (
 
 
 def file_checks(opened: Opened, base: BaseCheckpoint | None) -> list[Check]:
-    """All checks that only read. Which must be good before a model is loaded: ``verify``."""
+    """All checks that only read. ``verify`` says which of them must be good before a model is loaded."""
     named: dict[str, Callable[[Opened], str]] = {
         "fails closed": _fails_closed,
         "code": _code,
@@ -60,7 +60,7 @@ def file_checks(opened: Opened, base: BaseCheckpoint | None) -> list[Check]:
 def _fails_closed(opened: Opened) -> str:
     names = {path.name for path in opened.directory.iterdir()}
     if present := [name for name in _FAIL_OPEN if name in names]:
-        raise CheckFailed(f"{present[0]} lets a loader pass by the steering; remove it")
+        raise CheckFailed(f"{present[0]}: a loader may load this file without the steering; remove it")
     return "no weights under a name that the native class loads"
 
 
@@ -76,7 +76,11 @@ def _code(opened: Opened) -> str:
 
 
 def family_of(config: dict[str, Any]) -> type[SteeringMixin]:
-    """Our class for the ``model_type`` of a steered configuration."""
+    """The steered class of a steered configuration.
+
+    Raises:
+        CheckFailed: its ``model_type`` is not one of ours.
+    """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type.startswith("mllmeraser_"):
         raise CheckFailed(f"{CONFIG}: model_type {model_type!r} is not ours, so a loader may pass by the steering")
@@ -198,27 +202,27 @@ def _index(opened: Opened) -> str:
 
 
 def _pointer(opened: Opened) -> str:
-    """The base that a thin export points to lies in the Hub's cache, every byte as it was exported."""
+    """The Hub's cache holds the base that a thin export points to, every byte as it was at the export."""
     steering = opened.config["steering"]
     snapshot, stated = find_base(steering, {"local_files_only": True}), steering["base"]
     assert snapshot is not None
     found = sha256_of_all(snapshot / name for name in stated["files"])
     for path, sha256 in found.items():
         if sha256 != stated["files"][path.name]["sha256"]:
-            raise CheckFailed(f"{path.name} of the base has sha256 {sha256}, exported was another; fetch it again")
+            raise CheckFailed(f"{path.name} of the base has sha256 {sha256}, {CONFIG} names another; fetch it again")
     return f"{len(found)} files of {stated['repo_id']} at {stated['revision'][:12]} have the sha256 of {CONFIG}"
 
 
 def _base(opened: Opened, base: BaseCheckpoint) -> str:
     recorded = opened.manifest["base"]["config_sha256"]
     if recorded != base.config_sha256:
-        raise CheckFailed(f"this base's config.json has sha256 {base.config_sha256}, exported was {recorded}")
+        raise CheckFailed(f"this base's config.json has sha256 {base.config_sha256}, the exported base's {recorded}")
     if opened.thin:
         stated = opened.config["steering"]["base"]["files"]
         found = base_pointer(base)["files"]
         if different := sorted(name for name in {*stated, *found} if stated.get(name) != found.get(name)):
             raise CheckFailed(f"{different[0]} of this base is not the one that was exported")
-        return f"{len(found)} files of the base are those that are pointed to"
+        return f"{len(found)} files of the base are those that {CONFIG} names"
     ours = {tensor: name for tensor, name in opened.weight_map.items() if name != STEERING_FILE}
     for tensor in sorted(ours.keys() ^ base.weights.weight_map.keys()):
         where = "the base" if tensor in base.weights.weight_map else "the export"
@@ -226,7 +230,7 @@ def _base(opened: Opened, base: BaseCheckpoint) -> str:
     for shard in base.weights.shards:
         if opened.size(shard.name) is None:
             raise CheckFailed(f"{shard.name} is missing")
-    # A link has the same bytes by construction.
+    # A link is the base's own file, so only copies are compared.
     copies = [shard for shard in base.weights.shards if not (opened.directory / shard.name).samefile(shard.path)]
     here, there = opened.sha256([shard.name for shard in copies]), sha256_of_all(shard.path for shard in copies)
     for shard in copies:

@@ -1,6 +1,6 @@
-"""The checks of an exported checkpoint that load it, with the tool's own classes and never with its ``*.py`` files.
+"""The checks of a checkpoint that load it, with the tool's own classes. Its ``*.py`` files are never run.
 
-The probe is a prompt of arbitrary tokens: what a model says to it does not matter, only whether two runs agree.
+The probe is a prompt of arbitrary tokens. What the model answers does not matter; the checks compare two runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def model_checks(opened: Opened, base: BaseCheckpoint | None, distrusted: str | 
     """Load the checkpoint and probe it.
 
     Args:
-        distrusted: the first check of the files that failed and without which nothing may be loaded.
+        distrusted: the first failed check of the files that forbids loading; then nothing is loaded.
     """
     if distrusted is not None:
         return [Check(name, False, f"not tried, because the check '{distrusted}' failed") for name in _NAMES]
@@ -50,7 +50,7 @@ def model_checks(opened: Opened, base: BaseCheckpoint | None, distrusted: str | 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without bars, warnings, and the report of the steering tensors that the native class does not expect."""
+    """Show no progress bars and no warnings, such as the native class's about steering tensors it does not know."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
@@ -91,7 +91,7 @@ def _parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _probe(config: Any) -> Tensor:
-    """Token ids that stand for nothing but text; (1, s)."""
+    """Ids of plain text tokens; (1, s)."""
     special = {value for key, value in config.to_dict().items() if "token" in key and isinstance(value, int)}
     special |= {v for k, v in config.get_text_config().to_dict().items() if "token" in k and isinstance(v, int)}
     plain = [token for token in range(config.get_text_config().vocab_size) if token not in special]
@@ -138,7 +138,7 @@ def _acts(model: Any, ids: Tensor) -> str:
         for index, entry in enumerate(requests):
             for other in requests:
                 other["enabled"] = other is entry
-            # A request that is shipped with strength 0 is still a request: its tensors must work when it is raised.
+            # A request may be shipped with strength 0. Its tensors must work when somebody raises it.
             entry["strength"] = switches[index][1] or 1.0
             with _gates_forced_open(model):
                 difference = float((_logits(model, ids) - off).abs().max())
@@ -152,7 +152,7 @@ def _acts(model: Any, ids: Tensor) -> str:
 
 
 def _gates_open(model: Any) -> str:
-    """There is an input each gate opens on: a kernel gate's own landmarks; any vector along a linear gate."""
+    """Each gate opens on some input: a kernel gate at one of its landmarks, a linear gate if it is not zero."""
     best: list[str] = []
     for module in _modules(model):
         if not module.reads:
@@ -174,9 +174,9 @@ def _gates_open(model: Any) -> str:
 
 
 def _last_logits(models: list[Any], ids: Tensor) -> Tensor:
-    """The logits with the steering off and every gate open, for behind a closed one a switch has nothing to do.
+    """The logits with the steering off and every gate forced open: behind a closed gate the switch changes nothing.
 
-    The model is dropped from the list, and with it from memory.
+    The model leaves the list, and so the memory.
     """
     model = models.pop()
     with _gates_forced_open(model):

@@ -1,4 +1,4 @@
-"""The checks that are the same for every exported directory: its files are those of its manifest, and its signer's."""
+"""The checks of every exported directory, whatever its format: its files against the manifest and the signature."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mllmeraser.exporter.signing import check_signature
 
 
 def shared_checks(opened: Opened, compared: Collection[str] = ()) -> list[Check]:
-    """``manifest``, ``files`` and ``unlisted files``.
+    """The checks ``manifest``, ``files`` and ``unlisted files``.
 
     Args:
-        compared: the files that the check ``base`` compares with the base's; their sha256 may be left out.
+        compared: the files that the check ``base`` compares with the base's. The manifest may omit their sha256.
     """
     return [
         run("manifest", lambda: _manifest(opened)),
@@ -29,10 +29,10 @@ def shared_checks(opened: Opened, compared: Collection[str] = ()) -> list[Check]
 
 
 def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
-    """``signature``, if a key is given.
+    """The check ``signature``, if a key is given.
 
     Raises:
-        InputError: the extra is not installed, or the key cannot be used.
+        InputError: the extra ``sign`` is not installed, or the key cannot be used.
     """
     if public_key is None:
         return []
@@ -46,17 +46,17 @@ def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
 def _manifest(opened: Opened) -> str:
     manifest = opened.manifest
     if opened.content(MANIFEST) != sealed(manifest):
-        raise CheckFailed(f"{MANIFEST} is not what was written: its own sha256 does not fit")
+        raise CheckFailed(f"{MANIFEST} was changed: its own sha256 does not fit")
     return f"schema 1, made with mllmeraser {manifest['tool']['version']}, {len(manifest['files'])} files"
 
 
 def _files(opened: Opened, compared: Collection[str]) -> list[Check]:
-    """``files``, and before it one failed check for every file that is not what the manifest says."""
+    """The check ``files``, after one failed check for each file that differs from the manifest."""
     failed: list[Check] = []
 
     def every_file() -> str:
         files = opened.manifest["files"]
-        # A file of another size need not be read to be known for another one.
+        # A file of another size differs; it need not be read.
         sound = {name for name, entry in files.items() if opened.size(name) == entry["bytes"]}
         unhashed = {name for name, entry in files.items() if not is_hashed(entry)}
         found = opened.sha256(sound - unhashed)
@@ -94,7 +94,7 @@ def _unlisted(opened: Opened) -> str:
 
 
 def _beside(path: Path, name: str, listed: Collection[str]) -> Iterator[str]:
-    """What is not listed at this path; of a folder that holds nothing listed only its own name."""
+    """The unlisted files at this path; a folder without a listed file counts as one."""
     if path.is_dir() and any(entry.startswith(f"{name}/") for entry in listed):
         for inner in path.iterdir():
             yield from _beside(inner, f"{name}/{inner.name}", listed)

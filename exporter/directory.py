@@ -1,4 +1,4 @@
-"""Writing an exported directory: never half of one (:mod:`staging`), and never a byte into the base's files."""
+"""Write an exported directory, whole or not at all (:mod:`staging`). The base's files are never written to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mllmeraser.exporter.plan import ExportPlan, make_plan
 from mllmeraser.exporter.thin import pinned
 from mllmeraser.inference.source import Source, resolve
 
-_MARGIN = 1 << 20  # directories and rounding to blocks
+_MARGIN = 1 << 20  # bytes, for directories and for rounding to blocks
 
 
 def export(
@@ -34,25 +34,27 @@ def export(
     thin: bool = False,
     base_id: str | None = None,
 ) -> ExportPlan:
-    """Make a checkpoint directory that steers by itself; the base model is never loaded.
+    """Write a checkpoint that steers by itself. The base model is never loaded.
 
-    Without torch: an export takes a second and 100 MB, of which importing torch would make several of both.
+    The export needs no torch, so it takes about a second and 100 MB. Importing torch would multiply both.
 
     Args:
-        base: the model, un-steered: a directory, or a Hub id ``org/name[@revision]``.
-        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
-        output: the directory; it appears whole or not at all.
+        base: the model as it was: a directory, or a Hub id ``org/name[@revision]``.
+        bundles: files, or the ``.bundle`` of what :func:`compute` returned. Each becomes a request or several.
+        output: the directory. It appears whole or not at all.
         link: how the base's shards come in: ``auto`` (reflink, else hard link, else copy), ``copy``, ``hard``, or
             ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
         dry_run: decide and check everything, write nothing.
-        hash_weights: read weights whose sha256 neither the Hub nor a bundle says; else the manifest leaves it out, and
-            :func:`verify` fails unless it is given the base to compare with.
-        thin: leave the weights out and point to the base on the Hub, its revision and the sha256 of its files.
-        base_id: with ``thin``: ``org/name@<40-hex revision>``, where ``base`` is neither from the Hub nor in its cache.
+        hash_weights: read the weights whose sha256 neither the Hub nor a bundle knows. Otherwise the manifest omits it,
+            and :func:`verify` fails unless it gets the base to compare with.
+        thin: leave the weights out. The checkpoint then names the base on the Hub, its revision and the sha256 of its
+            files.
+        base_id: with ``thin``: ``org/name@<40-hex revision>``. Needed if ``base`` is neither a Hub id nor in the Hub's
+            cache.
 
     Returns:
-        what was done, or would be, file by file; ``document()`` of it is ``export --json``.
+        what was done, or would be done, file by file; its ``document()`` is ``export --json``.
 
     Raises:
         InputError: base, bundles or output cannot be used; nothing was written.
@@ -80,7 +82,7 @@ def export(
 
 
 def check_output(source: Source, output: Path, overwrite: bool) -> None:
-    """What :func:`export` would raise about base and output, before the long work that comes first.
+    """Raise what :func:`export` would raise about base and output; for use before a long computation.
 
     Raises:
         InputError: base or output cannot be used.
@@ -106,7 +108,7 @@ def _build(plan: ExportPlan, folder: Path) -> None:
             known |= {file.name: file.known_sha256} if shared and file.known_sha256 is not None else {}
         elif file.content is not None:
             write(target, file.content)
-    # Of what lies there now, not of what should: a copy can go wrong.
+    # Hash the written files, not their sources: a copy can go wrong.
     found = sha256_of_all(folder / file.name for file in plan.files if file.hashed and file.name not in known)
     hashes = {path.name: sha256 for path, sha256 in found.items()} | known
     entries = {

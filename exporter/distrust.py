@@ -1,12 +1,12 @@
-"""What a base checkpoint may not bring along: files outside it, and keys that make a loader run code.
+"""What an export does not take over from a base: files outside it, and keys that make a loader run code.
 
-A base comes from anybody. Its ``*.py`` files are never copied or executed, its weights may only be safetensors inside
-its own directory, and of its JSON files these keys are dropped at every depth:
+A base comes from anybody. An export never copies or runs its ``*.py`` files, and takes only safetensors weights inside
+its directory. It drops these keys of its JSON files, at every depth:
 
 - ``auto_map`` and ``trust_remote_code``: they point a loader at code (CVE-2026-5241);
-- ``_attn_implementation_internal``, and any attention implementation that names a Hub repository: kernels are
-  downloaded and run (CVE-2026-4372);
-- absolute paths of the machine the base was saved on.
+- ``_attn_implementation_internal``, and any attention implementation that names a Hub repository: a loader downloads
+  and runs its kernels (CVE-2026-4372);
+- absolute paths of the machine that saved the base.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _PATH_KEYS = {"_name_or_path", "name_or_path", "special_tokens_map_file", "token
 def file_inside(root: Path, name: str) -> Path:
     """The real path of the file ``name`` of a base; ``root`` is the resolved directory.
 
-    A snapshot of the Hugging Face cache consists of links into the ``blobs`` folder beside it; these are followed.
+    A snapshot of the Hugging Face cache consists of links into the ``blobs`` folder beside it; they are followed.
 
     Raises:
-        InputError: ``name`` is no plain file name, or a link that leaves the directory.
+        InputError: ``name`` is no plain file name, or the file is a link that leaves the directory.
     """
     if not is_plain(name) or name.startswith("."):
         raise InputError(f"{root}: {name!r} is not the name of a file in this directory; the base cannot be trusted")
@@ -40,12 +40,12 @@ def file_inside(root: Path, name: str) -> Path:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can only be that of a file right in the directory, on every system."""
+    """Whether a name means a file right in the directory, on every operating system."""
     return PureWindowsPath(name).name == name and name not in ("", "..") and "\0" not in name  # splits at / and \\
 
 
 def without_dangerous_keys(value: Any) -> Any:
-    """A parsed JSON value without the keys named above; everything else, and its order, stays."""
+    """A parsed JSON value without the keys listed above. Everything else stays, in its order."""
     if isinstance(value, list):
         return [without_dangerous_keys(item) for item in value]
     if not isinstance(value, dict):
@@ -54,7 +54,7 @@ def without_dangerous_keys(value: Any) -> Any:
 
 
 def is_dangerous(key: str, value: object) -> bool:
-    """Whether this key with this value is dropped."""
+    """Whether :func:`without_dangerous_keys` drops this key with this value."""
     text = value if isinstance(value, str) else ""
     return (
         key in _CODE_KEYS
@@ -65,7 +65,7 @@ def is_dangerous(key: str, value: object) -> bool:
 
 
 def dangerous_keys(value: Any, prefix: str = "") -> list[str]:
-    """The dotted names of the keys that :func:`without_dangerous_keys` would drop."""
+    """The dotted names of the keys that :func:`without_dangerous_keys` drops."""
     if isinstance(value, list):
         return [name for i, item in enumerate(value) for name in dangerous_keys(item, f"{prefix}{i}.")]
     if not isinstance(value, dict):

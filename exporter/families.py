@@ -1,6 +1,6 @@
-"""The families by name, for what must not import torch: an export writes names and never builds a model.
+"""The families by name, for code that must not import torch. An export writes names and never builds a model.
 
-Every name is one of ``modeling_patches`` or of transformers; a test compares each with the class itself.
+Every name belongs to a class of ``modeling_patches`` or of transformers. A test compares each name with its class.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from mllmeraser.errors import InputError
 
 @dataclass(frozen=True)
 class Family:
-    """What an export writes of a family."""
+    """The names of a family that an export writes."""
 
-    stem: str  # what the names of its classes share
-    published_layers: str  # name of the decoder layers in a published checkpoint
-    processor: str  # the class
+    stem: str  # the part that the names of its classes share
+    published_layers: str  # the prefix of the decoder layers' tensors in a published checkpoint
+    processor: str  # the class of its processor
 
     @property
     def native(self) -> str:
-        """The native class."""
+        """The class of transformers."""
         return f"{self.stem}ForConditionalGeneration"
 
     @property
     def steered(self) -> str:
-        """Our class."""
+        """The steered class."""
         return f"MllmEraser{self.native}"
 
     @property
     def steered_base(self) -> str:
-        """Our class below the head, which ``AutoModel`` names where gates are of scope ``token``."""
+        """The steered class without the head; ``auto_map`` gives it to ``AutoModel`` if gates have scope ``token``."""
         return f"MllmEraser{self.stem}Model"
 
     @property
     def configuration(self) -> str:
-        """The class of our configuration."""
+        """The class of the steered configuration."""
         return f"MllmEraser{self.stem}Config"
 
 
@@ -57,13 +57,13 @@ PREFIX = "mllmeraser_"  # of our model types
 
 
 def family_names(model_type: str, where: object) -> Family:
-    """The family of a native ``model_type``.
+    """The family of a base's ``model_type``.
 
     Args:
-        where: what names it, for the message.
+        where: the file that holds it, for the message.
 
     Raises:
-        InputError: it is not supported.
+        InputError: the family is not supported.
     """
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))

@@ -1,8 +1,8 @@
-"""A push to the Hub: one commit, private unless it is asked for otherwise, and compared with what was meant.
+"""Push a checkpoint to the Hub: one commit, private by default, and compared with the directory afterwards.
 
-The base's shards are not uploaded where the Hub can copy them from the base's repository: the manifest knows their
-sha256, and the Hub knows what it holds. Nothing in the local directory is changed; the card that names the repository
-and what was measured, and the manifest that lists this card, are made in memory.
+The Hub copies the base's shards from the base's repository, if it holds them: the manifest knows their sha256, and the
+Hub knows what it holds. The local directory does not change. Two files are made anew, in memory: the card, which names
+the repository and the results, and the manifest, which lists the card.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from mllmeraser.exporter.verify import verify_opened
 
 SCHEMA = 1
 _TERMS = re.compile(r"extra_gated_\w+")
-_RESUME = "no half of it is visible; run the same command again to go on"
+_RESUME = "no partial commit is visible; run the same command again to go on"
 
 
 @dataclass(frozen=True)
 class Push:
-    """What was pushed, or would be."""
+    """What was pushed, or would be pushed."""
 
     repo_id: str
     revision: str | None  # the commit; None for a dry run
@@ -64,7 +64,7 @@ class Push:
         return self.revision is None
 
     def size(self, action: str) -> int:
-        """The bytes of all files of which this becomes."""
+        """The bytes of all files with this action."""
         return sum(step.size for step in self.steps if step.action == action)
 
     def document(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class Push:
         }
 
     def lines(self) -> list[str]:
-        """For a person: every file, what becomes of it, and who can see it."""
+        """For a person: every file and its action, and who can see the repository."""
         rows = [f"{step.action:6}  {step.size:>15,}  {step.name}" for step in self.steps]
         gate = "" if not self.gated else f", asks for access ({self.gated})"
         verb = "would be pushed" if self.dry_run else f"pushed as {self.revision}, tag {self.tag}"
@@ -104,10 +104,10 @@ def push(
     results: str | Path | None = None,
     dry_run: bool = False,
 ) -> Push:
-    """Bring an exported directory to a repository of the Hub, in one commit, private unless asked for otherwise.
+    """Push an exported directory to a repository of the Hub, in one commit, private by default.
 
-    Files of the base that the Hub holds are copied there; licence and gate of the base are carried over. What the Hub
-    holds afterwards is compared with what was meant (``docs/hub.md``). The directory is not changed.
+    The Hub copies the files of the base that it holds. Licence and access gate of the base are carried over. Afterwards
+    every file on the Hub is compared with the directory (``docs/hub.md``). The directory does not change.
 
     Args:
         directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote; it is verified first.
@@ -155,18 +155,22 @@ def _check_repo_id(repo_id: str) -> None:
     except HFValidationError as error:
         raise InputError(f"{repo_id}: {one_line(error)}; give org/name") from None
     if "/" not in repo_id:
-        raise InputError(f"{repo_id}: whose? give org/name, or your own name before the slash")
+        raise InputError(f"{repo_id}: no owner; give org/name, or your own name before the slash")
 
 
 def _verified(opened: Opened) -> dict[str, Any]:
-    """The manifest of a directory that keeps its promises."""
+    """The manifest of a directory that keeps its promises.
+
+    Raises:
+        VerificationError: a check fails.
+    """
     if failed := next((check for check in verify_opened(opened).checks if not check.ok), None):
         raise VerificationError(f"{opened.directory}: {failed.name}: {failed.detail}; not pushed, export it again")
     return opened.manifest
 
 
 def _look_up_base(api: HfApi, manifest: Mapping[str, Any]) -> HubBase | None:
-    """None: the base was a local directory, or its repository or commit is not to be found any more."""
+    """The base on the Hub. None: it was a local directory, or its repository or commit cannot be found."""
     repo_id, revision = manifest["base"]["repo_id"], manifest["base"]["revision"]
     if repo_id is None or revision is None:
         return None
@@ -182,7 +186,7 @@ def _look_up_base(api: HfApi, manifest: Mapping[str, Any]) -> HubBase | None:
         private=bool(info.private),
         gated=info.gated or False,
         terms={key: value for key, value in card.items() if _TERMS.fullmatch(key)},
-        # The Hub copies between repositories what it holds in Xet, and nothing else.
+        # The Hub copies between repositories only what it holds in Xet.
         large={file.lfs.sha256: file.path for file in files if file.lfs is not None and file.xet_hash is not None},
     )
 
@@ -203,34 +207,41 @@ def _tree(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
 
 
 def _check_visibility(manifest: Mapping[str, Any], base: HubBase | None, target: Target, public: bool) -> list[str]:
-    """What is to be said of it.
+    """The warnings about who will see what.
 
     Raises:
         InputError: something private would become visible.
     """
     if not target.private and not public:
         raise InputError(
-            f"{target.repo_id}: exists and is public; push to another repository, or, if everybody may see it, --public"
+            f"{target.repo_id}: exists and is public; push to another repository, or add --public if everybody may see "
+            "the model"
         )
     known = manifest["base"]["repo_id"]
     if base is None and known is not None:
         if public:
-            raise InputError(f"--public: the base {known} cannot be found, nor who may see it; push without --public")
-        return [f"the base {known} cannot be found on the Hub: nothing is copied, and no gate carried over"]
+            raise InputError(
+                f"--public: the base {known} cannot be found, so nobody knows who may see it; push without --public"
+            )
+        return [f"the base {known} cannot be found on the Hub: every file is uploaded, and no access gate is set"]
     if base is None:
-        return ["the base was a local directory: nothing is copied, and no gate of a repository carried over"]
+        return ["the base was a local directory: every file is uploaded, and no access gate is set"]
     if public and base.private:
         raise InputError(f"--public: the base {base.repo_id} is private; push without --public")
     return []
 
 
 def _files(opened: Opened, publication: Publication, comparisons: Sequence[Comparison]) -> list[PushedFile]:
-    """Every file of the repository: those of the directory, but for card and manifest, which are made anew."""
+    """Every file of the repository: those of the directory, with a new card and manifest unless it is signed."""
     directory, manifest = opened.directory, opened.manifest
     signed, onnx = (directory / SIGNATURE).is_file(), opened.format == "onnx"
     if comparisons and (signed or onnx):
-        reason = "signed, and another card would break the signature" if signed else "of graphs, whose card is short"
-        raise InputError(f"--results: {directory} is {reason}; push without it")
+        reason = (
+            "is signed, and a new card would break the signature"
+            if signed
+            else "holds ONNX graphs, whose card shows no results"
+        )
+        raise InputError(f"--results: {directory} {reason}; push without --results")
     files = [
         PushedFile(name, entry["bytes"], entry["sha256"], directory / name)
         for name, entry in manifest["files"].items()
@@ -249,7 +260,7 @@ def _files(opened: Opened, publication: Publication, comparisons: Sequence[Compa
 
 
 def _with_terms(text: str, terms: Mapping[str, Any]) -> str:
-    """A card whose front matter also holds the terms of the base's gate."""
+    """The card with the terms of the base's access gate added to its front matter."""
     if not terms:
         return text
     card = ModelCard(text)
@@ -271,16 +282,20 @@ def _carry_out(
     publication: Publication,
     public: bool,
 ) -> str:
-    """The commit, when it holds what was meant."""
+    """Make the commit, and compare it with the files; the commit's id.
+
+    Raises:
+        VerificationError: the Hub holds other bytes.
+    """
     repo_id = target.repo_id
     try:
         if target.head is None:
-            api.create_repo(repo_id, private=True)  # an error if it exists meanwhile, and may be public
+            api.create_repo(repo_id, private=True)  # fails if somebody has made it meanwhile: it may be public
         if publication.gated and not target.gated:
             api.update_repo_settings(repo_id, gated=publication.gated)
         revision = _commit(api, steps, base, repo_id, target.head or str(api.model_info(repo_id).sha))
     except KeyboardInterrupt:
-        console.print(f"{repo_id}: it may exist now, empty and private; {_RESUME}", soft_wrap=True)
+        console.print(f"{repo_id}: may exist now, empty and private; {_RESUME}", soft_wrap=True)
         raise
     _compare(files, _tree(api, repo_id, revision), f"{repo_id}@{revision}")
     api.create_tag(repo_id, tag=publication.tag, revision=revision, exist_ok=True)
@@ -290,7 +305,7 @@ def _carry_out(
 
 
 def _commit(api: HfApi, steps: Sequence[Step], base: HubBase | None, repo_id: str, head: str) -> str:
-    """All steps in one commit; the id of the commit that holds them, which is the present one if nothing is to do."""
+    """All steps in one commit; its id, or ``head`` if there is nothing to do."""
 
     def commit(copying_from: HubBase | None) -> str:
         operations = [operation for step in steps if (operation := step.operation(copying_from)) is not None]
@@ -303,7 +318,7 @@ def _commit(api: HfApi, steps: Sequence[Step], base: HubBase | None, repo_id: st
     try:
         return commit(base)
     except FileDuplicationError as error:  # for example between storage regions
-        why = f"the Hub cannot copy the base's files ({one_line(error)}); they are uploaded"
+        why = f"the Hub cannot copy the base's files ({one_line(error)}); uploading them"
         console.print(why, markup=False, soft_wrap=True)
         return commit(None)
 
@@ -312,12 +327,14 @@ def _compare(files: Sequence[PushedFile], remote: Mapping[str, RepoFile], where:
     for file in files:
         if file.name not in remote or not file.is_in(remote[file.name]):
             found = "is missing" if file.name not in remote else "is not what was sent"
-            raise VerificationError(f"{where}: {file.name} {found}; nobody should load it, push again or delete it")
+            raise VerificationError(
+                f"{where}: {file.name} {found}; nobody should load this commit: push again, or delete it"
+            )
 
 
 @contextmanager
 def _hub_errors(repo_id: str, left: str) -> Iterator[None]:
-    """Whatever the client raises, in one line, without the signatures that addresses of uploads carry."""
+    """Turn an error of the Hub's client into one line, without the signatures in the addresses of uploads."""
     try:
         yield
     except HfHubHTTPError as error:

@@ -1,4 +1,4 @@
-"""What a push will do, file by file, decided from what lies here, at the base, and in the repository already."""
+"""What a push will do with each file, decided from the directory, the base and the repository as they are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_THE_HUB = ".gitattributes"  # written by the Hub itself
 
 @dataclass(frozen=True)
 class PushedFile:
-    """A file as it is to stand in the repository: its content, or where that lies."""
+    """A file that the repository shall hold: its content, or the path of it."""
 
     name: str
     size: int  # bytes
@@ -31,7 +31,7 @@ class PushedFile:
     content: bytes | Path
 
     def is_in(self, remote: RepoFile) -> bool:
-        """Whether the Hub says that it holds these bytes: by sha256 of a large file, by git's hash of a small one."""
+        """Whether the Hub holds these bytes, by the sha256 of a large file or by git's hash of a small one."""
         if remote.lfs is not None:
             return bool(remote.lfs.sha256 == self.sha256)
         data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
@@ -40,19 +40,19 @@ class PushedFile:
 
 @dataclass(frozen=True)
 class HubBase:
-    """The base as it is published."""
+    """The base on the Hub."""
 
     repo_id: str
     revision: str
     private: bool
     gated: Gated
     terms: Mapping[str, Any]  # the extra_gated_… keys of its card
-    large: Mapping[str, str]  # file name by sha256, of what the Hub can copy
+    large: Mapping[str, str]  # file name by sha256, of the files that the Hub can copy
 
 
 @dataclass(frozen=True)
 class Target:
-    """The repository as it is before the push; ``head`` is None while there is none."""
+    """The repository before the push; ``head`` is None if there is none yet."""
 
     repo_id: str
     head: str | None = None
@@ -63,18 +63,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Step:
-    """What becomes of one file of the repository."""
+    """What the push does with one file of the repository."""
 
     name: str
     action: Action
     size: int
-    file: PushedFile | None  # None: it is deleted
-    copied_from: str | None = None  # its name at the base
+    file: PushedFile | None  # None: the file is deleted
+    copied_from: str | None = None  # the file's name at the base
 
     def operation(
         self, base: HubBase | None
     ) -> CommitOperationAdd | CommitOperationCopy | CommitOperationDelete | None:
-        """A new operation of a commit; the client changes it while it works. None: nothing is to do."""
+        """The step as an operation of a commit, a new one each time: the client changes it. None: nothing to do."""
         if self.file is None:
             return CommitOperationDelete(self.name)
         if self.action == "keep":
@@ -91,24 +91,27 @@ class Step:
 
 
 def model_tag(manifest: Mapping[str, Any]) -> str:
-    """A name of a model by its content: by the sha256 of every file but its card, which names this name."""
+    """A tag that names a model by its content: ``steered-`` and twelve digits of a hash of all files but the card.
+
+    The card is left out because it holds the tag.
+    """
     content = {name: entry["sha256"] for name, entry in manifest["files"].items() if name != CARD}
     return f"steered-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def make_steps(files: Iterable[PushedFile], base: HubBase | None, target: Target) -> tuple[Step, ...]:
-    """Decide what becomes of every file, so that the repository ends as the directory is.
+    """Decide what to do with every file, so that the repository ends up like the directory.
 
     Raises:
-        InputError: the repository holds something that no push of ours brought there.
+        InputError: the repository holds files that did not come from a push of ours.
     """
     steps = [_step(file, base, target) for file in files]
     extra = sorted(target.files.keys() - {step.name for step in steps} - {_OF_THE_HUB})
     if extra and MANIFEST not in target.files:
         raise InputError(
-            f"{target.repo_id}: holds {extra[0]}, which is not of a steered checkpoint; push to another repository"
+            f"{target.repo_id}: holds {extra[0]}, which no steered checkpoint has; push to another repository"
         )
-    # What is left of an earlier push, for example a shard; a loader must not find it.
+    # An earlier push may have left a file, for example a shard. A loader must not find it.
     steps += [Step(name, "delete", target.files[name].size, None) for name in extra]
     return tuple(sorted(steps, key=lambda step: step.name))
 

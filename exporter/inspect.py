@@ -1,4 +1,4 @@
-"""What is in a bundle file or an exported directory, as one JSON-ready object."""
+"""What a bundle or an exported directory holds, as one object for JSON."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SCHEMA = 1
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """What is in a bundle file or an exported directory: base, requests, gates, statistics, hashes and sizes.
+    """What a bundle or an exported directory holds: base, requests, gates, statistics, hashes and sizes.
 
     Returns:
-        the JSON document of ``inspect --json`` (``docs/json.md``). It is what the file or directory says of itself;
-        :func:`verify` checks it.
+        the JSON document of ``inspect --json`` (``docs/json.md``). It repeats what the file or directory says of
+        itself; :func:`verify` checks that.
 
     Raises:
-        InputError: neither a bundle nor an exported directory, or a damaged one.
+        InputError: ``path`` is neither a bundle nor an exported directory, or it is damaged.
 
     Example::
 
@@ -69,14 +69,14 @@ def _of_checkpoint(opened: Opened) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": "checkpoint",
         **_common(metadata, (opened.directory / STEERING_FILE).stat().st_size),
-        "base": manifest["base"],  # of what was exported; a bundle says only what it was computed on
+        "base": manifest["base"],  # the exported base; a bundle knows only the base it was computed on
         "steering_enabled": config["steering_enabled"],
         "steering_strength": config["steering_strength"],
         "files": _files(manifest),
     }
     switches = {entry["id"]: entry for entry in config["steering"]["requests"]}
     for request in document["requests"]:
-        # As the checkpoint stands now: config.json may have been edited since.
+        # The switches as they are now: config.json may have been edited since the export.
         now = switches[request["id"]]
         request |= {"enabled": now["enabled"], "strength": now["strength"]}
     return document
@@ -107,7 +107,7 @@ def _files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _tensor_bytes(meta: Metadata) -> int:
-    """Of the directions and gates of a bundle, fp32, as every graph holds them."""
+    """The bytes of a bundle's directions and gates in fp32, as every graph holds them."""
     d, landmarks = meta.base.hidden_size, meta.gate.landmarks
     gate = d if landmarks is None else landmarks * (d + 1) + 1
     gates = len(meta.layers) if meta.gate_layer is None else 1
@@ -124,7 +124,7 @@ def _common(metadata: Sequence[Metadata], steering_bytes: int) -> dict[str, Any]
         "requests": requests,
         "versions": metadata[0].versions,
         "steering_bytes": steering_bytes,
-        # What the paper's form of the same steering takes: a d × d matrix in fp32 for every steered layer.
+        # The size of the same steering in the paper's form: a d × d matrix in fp32 for every steered layer.
         "dense_bytes": layers * base["hidden_size"] ** 2 * 4,
     }
 
@@ -144,7 +144,7 @@ def _requests(meta: Metadata) -> list[dict[str, Any]]:
 
 
 def summary(document: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """The lines of :func:`inspect` for a person."""
     base = document["base"]
     name = base["repo_id"] or "a local directory"
     ratio = document["dense_bytes"] / document["steering_bytes"]

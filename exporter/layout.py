@@ -1,4 +1,4 @@
-"""The names of the files of an exported directory that are ours; the format is described in ``docs/checkpoint.md``."""
+"""The names of the files that an export adds; ``docs/checkpoint.md`` describes the format."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from mllmeraser import modeling_patches
 from mllmeraser.exporter.listing import CARD, MANIFEST
 
-# As in the shipped code, which is not asked because it imports torch; a test compares them.
+# The same name stands in the shipped code, which imports torch. A test compares the two.
 VARIANT = "mllmeraser"
 CONFIG, INDEX = "config.json", f"model.safetensors.index.{VARIANT}.json"
 STEERING_FILE = "mllmeraser-steering.safetensors"
 CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
-# A lone shard must not keep the name model.safetensors: the native class would find it and load, un-erased.
+# A single shard must not keep the name model.safetensors: the native class would load it, without the steering.
 SINGLE_SHARD = "model-00001-of-00001.safetensors"
 VARIANT_SINGLE = f"model.{VARIANT}.safetensors"
 
@@ -20,6 +20,6 @@ __all__ = ["CARD", "CODE", "CONFIG", "INDEX", "MANIFEST", "SINGLE_SHARD", "STEER
 
 
 def shipped_code() -> dict[str, bytes]:
-    """The two code files of this version of the tool, as they travel with every export."""
+    """The two code files that this version of the tool puts into every export, by name."""
     folder = Path(modeling_patches.__file__).parent
     return {name: (folder / name).read_bytes() for name in CODE}

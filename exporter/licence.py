@@ -1,4 +1,4 @@
-"""What a card says of the law: the base's licence, carried over."""
+"""The base's licence, as a card carries it over."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([
 
 
 def read_licence(root: Path) -> dict[str, str]:
-    """The ``license…`` keys of the front matter of a base's card; empty if it has none.
+    """The ``license…`` keys of the front matter of a base's card; empty if there are none.
 
-    Read line by line: the card is somebody else's text, and three plain keys need no YAML parser.
+    It reads line by line: the card is somebody else's text, and three plain keys need no YAML parser.
     """
     if not (root / CARD).is_file():
         return {}

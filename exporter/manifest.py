@@ -1,7 +1,7 @@
-"""``mllmeraser.json``: what every file of an exported directory must be, and where it came from.
+"""The manifest ``mllmeraser.json``: the size, sha256 and origin of every file of an exported directory.
 
-No date, no path and no name of a machine is in it, so the same inputs give the same bytes. Its last word is a sha256 of
-its own: nothing else would notice a damaged provenance. Needs no torch.
+It holds no date, no path and no name of a machine, so the same inputs give the same bytes. It also holds a sha256 of
+itself: nothing else would notice a damaged provenance. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Entry:
     """One file of the directory."""
 
     size: int  # bytes
-    sha256: str | None  # null: a file of the base's weights that nobody has read
+    sha256: str | None  # null: a file of the base's weights that the export did not read
     origin: Origin
 
 
 def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, object]:
-    """Where an export comes from: the base, the bundles' own metadata, this tool's version."""
+    """What an export was made from: the base, the bundles' metadata, and this tool's version."""
     return {
         "schema": SCHEMA,
         "tool": {"name": "mllmeraser", "version": mllmeraser.__version__},
@@ -49,12 +49,12 @@ def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, obj
 
 
 def render(origin: Mapping[str, object], entries: Mapping[str, Entry]) -> bytes:
-    """The bytes of the manifest; ``entries`` are all files but the manifest itself."""
+    """The bytes of the manifest. ``entries`` are all files but the manifest."""
     files = {name: {"bytes": e.size, "sha256": e.sha256, "origin": e.origin} for name, e in entries.items()}
     return sealed({**origin, "files": files})
 
 
 def sealed(manifest: Mapping[str, Any]) -> bytes:
-    """The bytes of a manifest with ``sha256``, the hash of its bytes without that key."""
+    """The bytes of a manifest with the key ``sha256``: the hash of its bytes without that key."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     return as_json({**body, "sha256": hashlib.sha256(as_json(body)).hexdigest()})

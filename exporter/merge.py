@@ -1,4 +1,4 @@
-"""From bundles to what the checkpoint says and holds of them: ``config.json`` and the steering file."""
+"""From bundles to the two files that hold them in a checkpoint: ``config.json`` and the steering file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ _BUNDLE_NAME = re.compile(r"requests\.(\d+)\.layers\.(\d+)\.(\w+)")
 class Steering:
     """All requests of an export."""
 
-    section: dict[str, Any]  # ``steering`` of config.json
-    content: bytes  # of the steering file
+    section: dict[str, Any]  # the key ``steering`` of config.json
+    content: bytes  # the steering file
     tensor_bytes: dict[str, int]  # by published name
 
 
 def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
-    """Several bundles become several requests, numbered in the order given; their deltas add.
+    """Put the requests of all bundles together, numbered in the order given. What they add to a state is summed.
 
     Raises:
-        InputError: no bundle, an id used twice, two gate scopes, or a bundle that was not computed on this base.
+        InputError: there is no bundle, two requests have one id, the gate scopes differ, or a bundle was not computed
+            on this base.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
@@ -67,7 +68,7 @@ def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
 def _parts(name: str) -> tuple[int, int, str]:
     match = _BUNDLE_NAME.fullmatch(name)
     if match is None:
-        raise InputError(f"'{name}' is not the name of a bundle's tensor; compute the bundle again")
+        raise InputError(f"'{name}' is not a tensor name of a bundle; compute the bundle again")
     return int(match[1]), int(match[2]), match[3]
 
 
@@ -90,11 +91,11 @@ def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
 
 
 def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, Any]:
-    """``config.json`` of the export: the base's, with our classes and the steering, without dangerous keys."""
+    """``config.json`` of the export: the base's without dangerous keys, with the steered classes and the steering."""
     configuration, modeling = (name.removesuffix(".py") for name in CODE)
     config = _without_native_type(without_dangerous_keys(base.config), base.model_type)
-    # By AutoModel servers (vLLM) build, fill and run a model their own way: only gates without a prompt's end bear it.
-    # Else it names the whole model, for clients that load by AutoModel (lmms-eval), and which refuses to be built so.
+    # Servers such as vLLM load by AutoModel and run the model their own way, which suits only gates of scope token.
+    # Otherwise AutoModel gets the whole model: clients load it (lmms-eval), and it refuses to be run by such a server.
     per_token = section["requests"][0]["gate"]["scope"] == "token"
     whole = f"{modeling}.{base.names.steered}"
     for key in ("_name_or_path", "_commit_hash"):
@@ -115,8 +116,8 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
 
 
 def _without_native_type(value: Any, model_type: str) -> Any:
-    # A native configuration class takes any nested dictionary that carries its model_type for its own, so the native
-    # model would load un-erased. Qwen2.5-VL's published vision_config carries it; its class does not need it.
+    # A native configuration class takes any nested dictionary with its model_type for its own. The native model would
+    # then load without the steering. Qwen2.5-VL's published vision_config has this key, and its class does not need it.
     if not isinstance(value, dict):
         return value
     return {

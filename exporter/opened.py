@@ -1,7 +1,7 @@
-"""An exported directory of either format, each file of it read once: both verifies, ``inspect`` and ``push`` use this.
+"""An exported directory of either format, read lazily and once. ``verify``, ``inspect`` and ``push`` use it.
 
-The directory comes from anybody. What is missing or damaged raises when it is asked for, and raises the same again
-whenever it is asked for again, so that every check that needs it can report it. Needs no torch.
+The directory comes from anybody. A missing or damaged file raises whenever it is asked for, so every check that needs
+it can report it. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Found = TypeVar("Found")
 
 
 class Opened:
-    """An exported directory; no file of it is read before it is asked for."""
+    """An exported directory. A file is read when it is first asked for."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._found: dict[str, Any] = {}  # what was asked for before, by its name, or the failure to find it
+        self._found: dict[str, Any] = {}  # earlier findings by name, or the exception that was raised
         self._sha256: dict[str, str] = {}
 
     @cached_property
     def format(self) -> Format:
-        """``onnx`` if the manifest says so; whatever says nothing is held to be a checkpoint."""
+        """``onnx`` if the manifest says so, otherwise ``checkpoint``."""
         try:
             return "onnx" if self._object(MANIFEST).get("format") == "onnx" else "checkpoint"
         except FAILURES:
@@ -39,17 +39,17 @@ class Opened:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """``mllmeraser.json``: of a known schema, and every file name in it leads to a file of this directory."""
+        """``mllmeraser.json``, checked: its schema is known, and each name in it is one of a file in this directory."""
         return self._once("manifest", lambda: _checked(self._object(MANIFEST), self.format))
 
     @property
     def config(self) -> dict[str, Any]:
-        """``config.json``, of which nothing is known but that it is an object."""
+        """``config.json``, unchecked but for being an object."""
         return self._object(CONFIG)
 
     @property
     def weight_map(self) -> dict[str, Any]:
-        """The file that each tensor of a checkpoint lies in, by the variant index; any value may be wrong."""
+        """The file of each tensor, by the variant index. Any value may be wrong."""
         weight_map = self._object(INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckFailed(f"{INDEX}: no weight_map")
@@ -57,12 +57,12 @@ class Opened:
 
     @property
     def thin(self) -> bool:
-        """Whether it points to its base's weights, and holds none."""
+        """Whether the checkpoint names its base's weights and holds none."""
         steering = self.config.get("steering")
         return isinstance(steering, dict) and "base" in steering
 
     def size(self, name: str) -> int | None:
-        """Its bytes; None if there is no such file."""
+        """The size of a file in bytes; None if there is no such file."""
         path = self.directory / name
         return path.stat().st_size if path.is_file() else None
 
@@ -71,7 +71,7 @@ class Opened:
         return self._once(f"content of {name}", lambda: self._bytes(name))
 
     def sha256(self, names: Collection[str]) -> dict[str, str]:
-        """The sha256 of each of these files, as many at once as there are processors."""
+        """The sha256 of each of these files. They are read in parallel, one for each processor."""
         unread = {self.directory / name: name for name in names if name not in self._sha256}
         self._sha256 |= {unread[path]: sha256 for path, sha256 in sha256_of_all(unread).items()}
         return {name: self._sha256[name] for name in names}
@@ -105,10 +105,10 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
 
 def _checked(manifest: dict[str, Any], format_: Format) -> dict[str, Any]:
     if manifest.get("schema") != 1:
-        raise CheckFailed(f"{MANIFEST}: schema {manifest.get('schema')!r} is not known to mllmeraser here")
+        raise CheckFailed(f"{MANIFEST}: this mllmeraser does not know schema {manifest.get('schema')!r}")
     files, needed = manifest.get("files"), _graphs(manifest) if format_ == "onnx" else {CONFIG, STEERING_FILE, *CODE}
     if not isinstance(files, dict) or not needed <= files.keys():
-        raise CheckFailed(f"{MANIFEST}: 'files' does not list what every export holds")
+        raise CheckFailed(f"{MANIFEST}: 'files' lacks a file that every export holds")
     for name, entry in files.items():
         parts = name.split("/") if format_ == "onnx" else [name]
         if (
@@ -129,11 +129,11 @@ def _graphs(manifest: dict[str, Any]) -> set[str]:
 
 
 def is_hashed(entry: dict[str, Any]) -> bool:
-    """Whether an entry of the manifest says the sha256 of its file."""
+    """Whether an entry of the manifest holds a sha256."""
     return isinstance(entry.get("sha256"), str)
 
 
 def _later(name: str, entry: dict[str, Any]) -> bool:
-    """Base weights of ``export --hash later``; of every other file the sha256 must be known."""
+    """Whether the entry is of base weights that ``export --hash later`` left unhashed."""
     weights = entry.get("origin") == "base" and name.endswith(".safetensors") and name != STEERING_FILE
     return weights and "sha256" in entry and entry["sha256"] is None

@@ -1,4 +1,4 @@
-"""What an export will do, file by file, decided before anything is written."""
+"""What an export will do with each file, decided before anything is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Action = Literal["link", "copy", "write"]
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file: ``source`` for a shard of the base, ``content`` for everything that is small enough to hold."""
+    """One file: a shard of the base has a ``source``, every other file has its ``content``."""
 
     name: str
     action: Action
@@ -34,13 +34,13 @@ class PlannedFile:
     origin: manifest.Origin
     source: Path | None = None
     content: bytes | None = None
-    known_sha256: str | None = None  # of ``source``; null: to be read
-    hashed: bool = True  # null in the manifest if not
+    known_sha256: str | None = None  # of ``source``; None: the file has to be read
+    hashed: bool = True  # if not, its sha256 in the manifest is null
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Every file of an export but the manifest, which names their hashes, and the totals."""
+    """Every file of an export but the manifest, and the totals."""
 
     output: Path
     base: BaseCheckpoint
@@ -52,12 +52,12 @@ class ExportPlan:
 
     @property
     def needed_bytes(self) -> int:
-        """Room the export takes on the disk: everything but links."""
+        """The bytes that the export takes on the disk: everything but links."""
         return self.manifest_bytes + sum(file.size for file in self.files if file.action != "link")
 
     @property
     def unhashed(self) -> tuple[PlannedFile, ...]:
-        """The files whose sha256 the manifest does not say."""
+        """The files whose sha256 the manifest omits."""
         return tuple(file for file in self.files if not file.hashed)
 
     def document(self) -> dict[str, object]:
@@ -80,7 +80,7 @@ class ExportPlan:
         }
 
     def lines(self) -> list[str]:
-        """For a person: every file, what becomes of it, and the totals."""
+        """For a person: every file with its action, and the totals."""
         rows = [f"{file.action:5}  {file.size:>15,}  {file.name}" for file in self.files]
         rows.append(f"write  {self.manifest_bytes:>15,}  {MANIFEST}")
         linked = sum(file.size for file in self.files if file.action == "link")
@@ -100,7 +100,8 @@ def make_plan(
     """Decide every file of an export, and its bytes.
 
     Args:
-        thin: without weights, and so without an index; ``base`` is pinned (:func:`mllmeraser.exporter.thin.pinned`).
+        hash_weights: read the weights whose sha256 is not known; otherwise the manifest omits it.
+        thin: leave out the weights and the index. ``base`` is then pinned (:func:`mllmeraser.exporter.thin.pinned`).
 
     Raises:
         InputError: the bundles do not fit the base or each other, or a file of the base cannot be used.
@@ -115,10 +116,10 @@ def make_plan(
         STEERING_FILE: steering.content,
         CARD: render_card(base, bundles, thin).encode(),
     }
-    # A tokenizer or template that changed moves the token that the gate is read at, so a loader is to refuse it too.
+    # The seal covers tokenizer and template too: a change moves the token at which the gate is read.
     sealed = {n: data for n, data in {**copied, **written}.items() if n in (INDEX, *CODE, *READ_BY_LOADERS)}
     written[CONFIG] = as_json(with_seal(steered_config(base, section), sealed))
-    # os.link works within one file system only; a reflink too.
+    # Hard links and reflinks work only within one file system.
     same_disk = base.root.stat().st_dev == output.parent.stat().st_dev
     action: Action = "copy" if link == "copy" or (link == "auto" and not same_disk) else "link"
     files = [

@@ -1,4 +1,4 @@
-"""The commands that make a checkpoint again, of what its bundles say of themselves; records are named, never shown."""
+"""The commands that make a checkpoint again, from the metadata of its bundles. Records get a name only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mllmeraser.bundle.metadata import Metadata
 
 
 def base_argument(repo_id: str | None, revision: str | None) -> str:
-    """What BASE was: a Hub id with its commit, as far as both are known."""
+    """The BASE of a command: a Hub id with its commit, or as much of it as is known."""
     if repo_id is None:
         return "BASE"
     return repo_id if revision is None else f"{repo_id}@{revision}"
 
 
 def reproduce(base: str, bundles: Sequence[Metadata], thin: bool = False) -> list[str]:
-    """One command for each bundle, and the export. Whatever calibration chose is given as it was chosen."""
+    """One command for each bundle, then the export. What calibration chose is written out as an option."""
     ids = [bundle.requests[0].id for bundle in bundles]
     commands = [_compute(base, bundle) for bundle in bundles]
     named = " ".join(f"--bundle {i}.safetensors" for i in ids)
@@ -39,7 +39,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
         "landmarks": facts.get("landmarks"),
         "bandwidth": facts.get("bandwidth") if gate.kind == "kernel" else None,
-        # Layers whose gates differ in it were calibrated one by one.
+        # Calibration chose per layer, and one option cannot say that.
         "null-space": None if "," in method.null_space else method.null_space,
         "ridge": method.ridge,
         "ridge-scale": method.ridge_scale,

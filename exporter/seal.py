@@ -1,7 +1,7 @@
-"""Sealing an export: the sha256, in ``config.json``, of every file that decides what a loaded model says.
+"""The seal of an export: in ``config.json``, the sha256 of every file that decides what a loaded model says.
 
-The shipped code compares it, whoever loads, and says what it covers (``modeling_mllmeraser.py``, "seal"). It is made
-here a second time because that file imports torch, which an export does without; a test compares the two.
+The shipped code compares the seal at every load (``modeling_mllmeraser.py`` says what it covers). The same computation
+stands here again, because that file imports torch and an export needs none. A test compares the two.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from mllmeraser.exporter.layout import CONFIG
 
 
 def with_seal(config: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """``config.json`` of an export, sealed together with these files of its directory."""
+    """``config.json`` of an export with the seal of itself and of these files.
+
+    Args:
+        config: the content of ``config.json``, with the key ``steering``.
+        files: the other sealed files by name.
+    """
     seal = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     sealed = {**config, "steering": {**config["steering"], "seal": seal}}
-    # The switches may be edited, so they are left out; the value that goes in next cannot be part of itself.
+    # Users may edit the switches, so the seal leaves them out. It also cannot cover the value that is added next.
     requests = [{k: v for k, v in request.items() if k != "enabled"} for request in config["steering"]["requests"]]
     part = {key: value for key, value in sealed.items() if key != "steering_enabled"}
     part["steering"] = {**sealed["steering"], "requests": requests}

@@ -1,7 +1,7 @@
 """The files beside the weights: processor, tokenizer, chat template, generation settings, licence.
 
-They are copied byte for byte, never linked. Only a JSON file that holds a dangerous key (:mod:`distrust`), or that has
-to name the processor's class, is written anew.
+They are copied byte for byte and never linked. A JSON file is written anew only if it holds a dangerous key
+(:mod:`distrust`) or has to name the processor's class.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _VERBATIM = (
 )
 READ_BY_LOADERS = (*_SETTINGS, *_VERBATIM)
 _LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-].*)?", re.IGNORECASE)
-# Where transformers looks for the processor's class, in its order.
+# transformers looks for the processor's class in these files, in this order.
 _NAMES_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 def read_sidecars(root: Path, model_type: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The files to copy as they are, and the files to write because their content had to change; by name.
+    """The files to copy as they are, and the files to write because their content changes; both by name.
 
     Raises:
-        InputError: a file is a link that leaves the base, or a settings file is not a JSON object.
+        InputError: a file is a link that leaves the base's directory, or a settings file is not a JSON object.
     """
     names = {path.name for path in root.iterdir() if path.is_file()}
     wanted = [name for name in sorted(names) if name in _VERBATIM or _is_licence(name)]
@@ -57,7 +57,7 @@ def read_sidecars(root: Path, model_type: str) -> tuple[dict[str, bytes], dict[s
     parsed = {name: _parse(root / name, content) for name, content in settings.items()}
     changed = {name: without_dangerous_keys(value) for name, value in parsed.items() if dangerous_keys(value)}
     if not any("processor_class" in parsed[name] for name in _NAMES_PROCESSOR if name in parsed):
-        # Without it AutoProcessor returns a bare tokenizer for a model_type it does not know.
+        # Without this key AutoProcessor returns a bare tokenizer for a model_type that it does not know.
         for name in [name for name in _NAMES_PROCESSOR if name in parsed][:1]:
             changed[name] = {**changed.get(name, parsed[name]), "processor_class": FAMILIES[model_type].processor}
     copied |= {name: content for name, content in settings.items() if name not in changed}

@@ -1,9 +1,9 @@
-"""An OpenSSF signature over an exported directory: who made it, and that nothing changed since.
+"""An OpenSSF signature of an exported directory: it tells who made the directory, and that nothing changed since.
 
-The manifest guards against accidents; whoever changes a file can change the manifest too. ``model.sig``, in the format
-of OpenSSF model signing (https://github.com/sigstore/model-transparency), can only be made with the private key. It
-signs the sha256 of every file, with an elliptic-curve key, on this machine: no service is asked. Needs the extra
-``sign``: ``pip install 'mllmeraser[sign]'``.
+The manifest guards against accidents only: whoever changes a file can change the manifest too. Only the holder of the
+private key can make ``model.sig``. It has the format of OpenSSF model signing
+(https://github.com/sigstore/model-transparency) and signs the sha256 of every file with an elliptic-curve key. All of
+it happens on this machine, without a service. Needs the extra ``sign``: ``pip install 'mllmeraser[sign]'``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _library() -> Any:
 
 def _hashing(library: Any, directory: Path) -> Any:
     ignored = [directory / name for name in LEFT_BY_OTHERS]
-    # Snapshots of the Hugging Face cache, and exports with --link sym, hold links.
+    # Snapshots of the Hugging Face cache and exports with --link sym hold links.
     return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
 
 
@@ -35,12 +35,12 @@ def sign(directory: str | Path, private_key: str | Path) -> Path:
     """Sign every file of an exported directory, on this machine (OpenSSF model signing); needs the extra ``sign``.
 
     Args:
-        directory: a new signature replaces the one that lies there.
-        private_key: an elliptic curve's, a PEM file; for example of
-            ``openssl ecparam -name prime256v1 -genkey -noout``.
+        directory: what an export wrote. A new signature replaces an earlier one.
+        private_key: a PEM file with an elliptic-curve key, such as
+            ``openssl ecparam -name prime256v1 -genkey -noout`` makes.
 
     Returns:
-        the signature file, in the directory.
+        the path of the signature, ``model.sig`` in the directory.
 
     Raises:
         InputError: the extra is not installed, or the directory or key cannot be used.
@@ -70,7 +70,7 @@ def check_signature(directory: Path, public_key: Path) -> None:
 
     Raises:
         InputError: the extra is not installed, or the key cannot be used.
-        VerificationError: there is no signature, it is another key's, or a file was changed, added or removed since.
+        VerificationError: there is no signature, another key made it, or a file was changed, added or removed since.
     """
     library = _library()
     if not public_key.is_file():

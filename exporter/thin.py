@@ -1,7 +1,7 @@
-"""A thin export: everything but the base's weights, which it names by repository, 40-hex revision and sha256.
+"""A thin export: a checkpoint without the base's weights. It names them by repository, 40-hex revision and sha256.
 
-It is as large as the steering and the tokenizer. Whoever loads it needs the base in the Hub's cache, or fetches it; the
-shipped code does both and compares the files (``find_base`` in ``modeling_mllmeraser.py``).
+It is as small as the steering and the tokenizer together. At a load, the shipped code finds the base in the Hub's cache
+or fetches it, and compares the files (``find_base`` in ``modeling_mllmeraser.py``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _PINNED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 
 
 def pinned(base: BaseCheckpoint, base_id: str | None) -> BaseCheckpoint:
-    """The base with the repository and revision that it is at on the Hub.
+    """The base, with its repository and revision on the Hub filled in.
 
     Args:
-        base_id: ``org/name@<40-hex revision>``; by default where it came from: the Hub, or a snapshot in its cache.
+        base_id: ``org/name@<40-hex revision>``; by default where the base came from, the Hub or a snapshot in its
+            cache.
 
     Raises:
-        InputError: it is not known, or not pinned.
+        InputError: the repository is not known, or the revision has not 40 hex digits.
     """
     source = base.source
     if base_id is not None:
@@ -39,14 +40,14 @@ def pinned(base: BaseCheckpoint, base_id: str | None) -> BaseCheckpoint:
     match = _PINNED.fullmatch(known)
     if match is None:
         raise InputError(
-            f"{base_id or source.path}: a thin export points to a base on the Hub: give that by its id, or add "
+            f"{base_id or source.path}: a thin export needs a base on the Hub; give BASE by its id, or add "
             "--base-id org/name@<40-hex revision>"
         )
     return replace(base, source=replace(source, repo_id=match[1], revision=match[2]))
 
 
 def _cached_id(root: Path) -> str:
-    """``org/name@revision`` of a snapshot in the Hub's cache; else nothing that is an id."""
+    """``org/name@revision`` of a snapshot in the Hub's cache; empty for any other directory."""
     folder = root.parent.parent.name
     if root.parent.name != "snapshots" or not folder.startswith("models--"):
         return ""
@@ -54,8 +55,8 @@ def _cached_id(root: Path) -> str:
 
 
 def base_pointer(base: BaseCheckpoint) -> dict[str, Any]:
-    """``steering.base`` of ``config.json``: repository, revision, and bytes and sha256 of every file that is loaded."""
-    single = (base.root / SINGLE).exists()  # then a loader looks at no index
+    """``steering.base`` of ``config.json``: repository, revision, and the size and sha256 of every file to load."""
+    single = (base.root / SINGLE).exists()  # a loader then reads no index
     shards = {SINGLE if single else shard.name: shard for shard in base.weights.shards}
     known = {name: shard.known_sha256 for name, shard in shards.items()}
     beside = ("generation_config.json",) if single else ("generation_config.json", DEFAULT_INDEX)

@@ -1,7 +1,7 @@
-"""Does an exported directory keep every promise that can be checked without a GPU?
+"""Check every promise of an exported directory that can be checked without a GPU.
 
-The directory is not trusted: its ``*.py`` files are compared, never run; a model is only loaded once configuration,
-index and steering file are known to be harmless; a damaged file gives a failed check and never a traceback.
+The directory is not trusted. Its ``*.py`` files are compared and never run. A model is loaded only after configuration,
+index and steering file are known to be harmless. A damaged file gives a failed check, never a traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NEEDED_TO_LOAD = ("fails closed", "config", "seal", "steering file", "index")
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks, in the order they were made."""
+    """All checks, in the order in which they were made."""
 
     checks: tuple[Check, ...]
     format: Format
@@ -40,13 +40,13 @@ class Verification:
 def verify(directory: str | Path, base: str | Path | None = None, public_key: str | Path | None = None) -> Verification:
     """Check every promise of an exported directory that can be checked without a GPU.
 
-    A broken promise raises nothing: it is a check that is not ``ok``.
+    A broken promise raises nothing: its check is not ``ok``.
 
     Args:
-        directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote, or a copy of it from anywhere.
-        base: also check that every base tensor is this base's; for graphs, that the base's files are those of this
-            directory of graphs, or the configuration that of this checkpoint.
-        public_key: the signer's key, a PEM file; also check the signature.
+        directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote, or a copy of it.
+        base: also check that every base tensor is this base's. For steered graphs, a directory of graphs: its files are
+            compared; or the exported checkpoint: its configuration is compared.
+        public_key: a PEM file with the signer's public key: also check the signature.
 
     Raises:
         InputError: there is no such directory or base, the key cannot be used, or a package of an extra is missing.
@@ -60,7 +60,7 @@ def verify(directory: str | Path, base: str | Path | None = None, public_key: st
 
 
 def verify_opened(opened: Opened, base: str | Path | None = None, public_key: str | Path | None = None) -> Verification:
-    """The same of a directory that is read by the caller too."""
+    """The same for a directory that the caller has opened."""
     if not opened.directory.is_dir():
         raise InputError(f"{opened.directory}: no such directory; give one that mllmeraser export made")
     key = None if public_key is None else Path(public_key)
@@ -68,7 +68,7 @@ def verify_opened(opened: Opened, base: str | Path | None = None, public_key: st
     return Verification(tuple(checks), opened.format)
 
 
-# torch takes seconds to import, and the packages of the extra onnx may be missing: each format imports its own.
+# Each format imports what it needs: torch takes seconds to import, and the packages of the extra onnx may be missing.
 
 
 def _of_checkpoint(opened: Opened, base: str | Path | None, public_key: Path | None) -> list[Check]:

@@ -1,8 +1,8 @@
-"""The base's weights by their safetensors headers: which tensor lies in which shard. No weight is ever read.
+"""The base's weights by their safetensors headers: which tensor lies in which shard. No weight is read.
 
-In an exported directory the weight map stands in a *variant* index, ``model.safetensors.index.mllmeraser.json``: the
-native class looks for the default one, finds no weights and raises, instead of loading an un-erased model. For the same
-reason a base's single ``model.safetensors`` is linked under a shard's name.
+An exported directory holds the weight map in a *variant* index, ``model.safetensors.index.mllmeraser.json``. The native
+class looks for the default index, finds no weights and raises; so it never loads the model without the steering. For
+the same reason a base's single ``model.safetensors`` is linked under a shard's name.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of base weights: its name in the export, and the real file it is linked to."""
+    """One file of base weights: its name in the export, and the real file."""
 
     name: str
     path: Path
-    known_sha256: str | None  # as the Hub or the bundle said; null: not known without reading it
+    known_sha256: str | None  # from the Hub or the bundle; None: the file has to be read
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The shards of a base, and the shard (by its name in the export) of every tensor."""
+    """The shards of a base, and for every tensor the name of its shard in the export."""
 
     shards: tuple[Shard, ...]
     weight_map: dict[str, str]
@@ -48,11 +48,11 @@ def read_weights(root: Path, recorded: Mapping[str, WeightFile] | None = None) -
     """Find the shards of a base directory and read their headers.
 
     Args:
-        recorded: size and sha256 of its files as they once were; believed of a file that still has this size.
+        recorded: size and sha256 of its files, as a bundle recorded them. The sha256 is taken over if the size fits.
 
     Raises:
-        InputError: there are no safetensors weights, the index is damaged, leaves the directory or names a shard or
-            tensor that is missing, or a shard is truncated.
+        InputError: there are no safetensors weights; the index is damaged, leaves the directory, or names a shard or
+            tensor that is missing; or a shard is truncated.
     """
     indexed = None if (root / SINGLE).exists() else _read_index(root)  # transformers' own order
     names = sorted({SINGLE} if indexed is None else set(indexed.values()))
@@ -74,7 +74,7 @@ def _read_index(root: Path) -> dict[str, str]:
     if not (root / DEFAULT_INDEX).exists():
         pickled = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLED)
         found = f" only {pickled[0]}, a pickle, which can run code when it is read" if pickled else " none"
-        raise InputError(f"{root}: safetensors weights are needed, found{found}; convert or download them")
+        raise InputError(f"{root}: safetensors weights are needed, found{found}; convert the base or download them")
     path = file_inside(root, DEFAULT_INDEX)
     try:
         index: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -110,12 +110,12 @@ def tensor_names(path: Path) -> frozenset[str]:
     """The names of the tensors of a safetensors file, from its header.
 
     Raises:
-        InputError: the file is truncated or no safetensors file, or names a tensor twice.
+        InputError: the file is truncated, is no safetensors file, or names a tensor twice.
     """
     try:
         with safe_open(path, framework="np") as file:
             names = frozenset(file.keys())
-        # Of a name that comes twice every reader takes the entry it likes.
+        # Readers differ in which entry they take of a name that comes twice.
         json.loads(_header(path), object_pairs_hook=_refuse_twice)
         return names
     except _Twice as twice:
@@ -148,7 +148,7 @@ def data_bytes(path: Path) -> int:
 
 
 def variant_index(weights: Weights, steering: Mapping[str, int]) -> bytes:
-    """The variant index; ``steering`` gives the bytes of every steering tensor by its published name."""
+    """The content of the variant index. ``steering`` holds the bytes of every steering tensor, by published name."""
     weight_map = weights.weight_map | dict.fromkeys(steering, STEERING_FILE)
     total = weights.data_bytes + sum(steering.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}

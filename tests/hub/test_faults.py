@@ -86,7 +86,7 @@ def test_ctrl_c_in_the_middle_leaves_an_empty_private_repository(
     with pytest.raises(KeyboardInterrupt):
         pushing.push(hub_export, NEW)
     assert state(hub, hub_export) == "empty" and hub.repos[NEW].private
-    assert "empty and private; no half of it is visible; run the same command again" in " ".join(
+    assert "empty and private; no partial commit is visible; run the same command again" in " ".join(
         capsys.readouterr().err.split()
     )
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
