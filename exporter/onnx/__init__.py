@@ -1,1 +1,1 @@
-"""How it travels outside PyTorch: steering written into ONNX decoder graphs, and the export of such graphs."""
+"""Steering outside PyTorch: write it into ONNX decoder graphs, and export such graphs from a base."""

@@ -1,6 +1,6 @@
-"""Steered graphs for ONNX Runtime and transformers.js: the two calls that need the extra ``onnx``.
+"""Steered graphs for ONNX Runtime and transformers.js: two calls, which need the extra ``onnx``.
 
-This module can be imported without the extra, which is asked for when a call is made.
+The module can be imported without the extra; a call raises if it is missing.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ def onnx_steer(
     link: Link = "auto",
     overwrite: bool = False,
 ) -> SteeredDirectory:
-    """Insert the steering into every decoder graph of a directory, without torch and without reading weights.
+    """Insert the steering into every decoder graph of a directory. It needs no torch and reads no weights.
 
     Args:
         model_dir: graphs with a cache, as ``optimum``, ``onnxruntime-genai`` or :func:`export_onnx` make them.
-        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
-        output: the directory of the steered graphs; it appears whole or not at all.
-        toggle: how they are switched off: ``constant``, a twin graph of the base; ``input``, a required input
-            ``steering_strength`` (1,) fp32 of each graph, where 1 steers and 0 is the base.
-        link: how weights, encoder and embeddings come in: ``auto`` (sharing blocks, else a copy), ``copy``, ``hard``
+        bundles: files, or the ``.bundle`` of what :func:`compute` returned. Each becomes a request or several.
+        output: the directory of the steered graphs. It appears whole or not at all.
+        toggle: how a graph is switched off. ``constant``: a twin graph beside it is the base's. ``input``: the graph
+            needs an input ``steering_strength`` (1,) fp32, where 1 steers and 0 is the base.
+        link: how weights, encoder and embeddings come in: ``auto`` (share disk blocks, else copy), ``copy``, ``hard``
             (onnxruntime reads it, ``onnx.load`` does not), or ``sym`` (the directory then works on this machine only).
         overwrite: replace a directory that is not empty.
 
     Raises:
-        InputError: the extra is missing, a graph is not understood, or does not fit the bundles, or the output cannot
-            be used; nothing was written.
+        InputError: the extra is missing, a graph is not understood or does not fit the bundles, or the output cannot be
+            used; nothing was written.
         MllmEraserError: the disk is full or fails; nothing is left behind.
 
     Example::
@@ -83,11 +83,12 @@ def export_onnx(
     """Export a base checkpoint as steered graphs in fp32 (``docs/onnx.md``).
 
     Args:
-        base: the model, un-steered: a directory, or a Hub id ``org/name[@revision]``; of a family that has an export.
-        bundles: files, or what :func:`compute` returned as ``.bundle``; several become several requests.
-        output: the directory of the steered graphs; it appears whole or not at all.
-        toggle: how they are switched off: ``constant``, a twin graph of the base; ``input``, a required input
-            ``steering_strength`` (1,) fp32 of each graph, where 1 steers and 0 is the base.
+        base: the model as it was: a directory, or a Hub id ``org/name[@revision]``. Its family must be LLaVA-1.5 or
+            Qwen2.5-VL.
+        bundles: files, or the ``.bundle`` of what :func:`compute` returned. Each becomes a request or several.
+        output: the directory of the steered graphs. It appears whole or not at all.
+        toggle: how a graph is switched off. ``constant``: a twin graph beside it is the base's. ``input``: the graph
+            needs an input ``steering_strength`` (1,) fp32, where 1 steers and 0 is the base.
         overwrite: replace a directory that is not empty.
 
     Raises:
@@ -109,7 +110,7 @@ def export_onnx(
 
 
 def check_onnx_export(source: Source, output: Path, overwrite: bool) -> None:
-    """What :func:`export_onnx` would raise about base and output, before the long work that comes first."""
+    """Raise what :func:`export_onnx` would raise about base and output; for use before a long computation."""
     require_onnx()
     from mllmeraser.exporter.onnx.export import check_export
 

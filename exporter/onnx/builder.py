@@ -1,4 +1,4 @@
-"""Making nodes: a thin layer over ``onnx_ir`` that names everything ``mllmeraser.…`` and shares equal constants."""
+"""Make nodes: a thin layer over ``onnx_ir``. Every name begins with ``mllmeraser.``, and equal constants are shared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NodeBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
-        """One node with one output."""
+        """Add a node with one output; that output."""
         name = f"{PREFIX}.{len(self.nodes)}.{op_type}"
         output = ir.Value(name=f"{name}.out")
         attrs = ir.convenience.convert_attributes(attributes)
@@ -52,7 +52,7 @@ class NodeBuilder:
         return value
 
     def sum(self, value: ir.Value, axis: int, keepdims: bool = True) -> ir.Value:
-        """ReduceSum over one axis (the axis is an input from opset 13 on)."""
+        """ReduceSum over one axis. The axis is an input of the node, as opset 13 has it."""
         return self.op("ReduceSum", value, self.ints(axis), keepdims=int(keepdims))
 
     def to_float(self, value: ir.Value) -> ir.Value:
@@ -64,7 +64,7 @@ class NodeBuilder:
         return self.op("Cast", value, to=ir.DataType.INT64.value)
 
     def into(self, graph: ir.Graph) -> None:
-        """Add everything to ``graph`` and bring its nodes into a valid order again."""
+        """Add everything to ``graph``, and sort its nodes into a valid order."""
         for value in self._initializers:
             graph.register_initializer(value)
         graph.extend(self.nodes)

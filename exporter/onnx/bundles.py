@@ -1,4 +1,4 @@
-"""From steering bundles to the requests that a graph takes."""
+"""From bundles to the requests that are written into a graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mllmeraser.exporter.onnx.requests import Array, Gate, GraphRequest
 
 
 def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
-    """Every request that is switched on, in the order of the bundles; their deltas add.
+    """Every request that is switched on, in the order of the bundles. What they add to a state is summed.
 
     Raises:
-        InputError: no bundle, an id used twice, or gates of scope ``token``.
+        InputError: there is no bundle, two requests have one id, or gates have scope ``token``.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")

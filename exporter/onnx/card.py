@@ -1,4 +1,4 @@
-"""The model card of a directory of steered graphs. Of the data it shows nothing (promise P9)."""
+"""The model card of a directory of steered graphs. It shows nothing of the records (promise P9)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: M
     """The text of ``README.md``.
 
     Args:
-        graphs: the steered graphs and the twin of each, empty for none.
-        licence: the ``license…`` keys of the given card.
-        notes: a paragraph on the switch and on the reply.
+        graphs: the names of the steered graphs, each with the name of its twin or an empty string.
+        licence: the ``license…`` keys of the base's card.
+        notes: a paragraph about the switch and the reply.
     """
     front = [f"{key}: {json.dumps(value)}" for key, value in licence.items()]
     front += ["library_name: onnx", "tags:", "- mllmeraser", "- steered", "- machine-unlearning"]

@@ -1,8 +1,8 @@
-"""The settings that ONNX clients read, made from a base checkpoint's.
+"""The settings files that ONNX clients read, made from those of a base.
 
-transformers.js wants everything spelled out: a full ``text_config``, ``image_token_id``, a flat
-``preprocessor_config.json``, the chat template inside ``tokenizer_config.json`` (without ``{% generation %}``, which it
-does not know), and which graphs have their weights in a file beside them.
+transformers.js needs everything written out: a full ``text_config``, ``image_token_id``, a flat
+``preprocessor_config.json``, and which graphs have their weights in a file beside them. It also needs the chat template
+inside ``tokenizer_config.json``, without ``{% generation %}``, which it does not know.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def client_files(base: BaseCheckpoint, graph_files: list[str], dtype: str) -> di
     """Every settings file of the export, by name.
 
     Args:
-        graph_files: names of the graphs and their data files.
-        dtype: ``fp32`` or ``fp16``, as transformers.js calls them.
+        graph_files: the names of the graphs and of their data files.
+        dtype: ``fp32`` or ``fp16``, the names of transformers.js.
 
     Raises:
-        InputError: the base has no processor or tokenizer settings, or a damaged file.
+        InputError: the base has no processor or tokenizer settings, or a settings file is damaged.
     """
     copied, changed = read_sidecars(base.root, base.model_type)
     files = {**copied, **changed}
@@ -64,9 +64,9 @@ def _parsed(files: dict[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _processor(processor: dict[str, Any]) -> dict[str, Any]:
-    """The same number of image tokens, said so that every client counts it alike.
+    """The same number of image tokens, in a form that every client counts alike.
 
-    transformers takes one token away for the strategy ``default``; transformers.js does not know the strategy.
+    transformers subtracts one token for the strategy ``default``; transformers.js does not know the strategy.
     """
     if processor.get("vision_feature_select_strategy") != "default":
         return processor

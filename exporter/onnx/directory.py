@@ -1,8 +1,8 @@
-"""Steering a directory of ONNX graphs: read, insert, and write whole or not at all.
+"""Steer a directory of ONNX graphs. The output appears whole or not at all.
 
-Encoder and embeddings come along byte for byte (linked), and so do the decoder's weights. Every decoder in the
-directory is steered, so that no un-steered one is left over; with a constant strength each keeps a twin,
-``…_base.onnx``, which is the given graph over the same weights file.
+Encoder, embeddings and the decoder's weights are linked, byte for byte. Every decoder of the directory is steered, so
+none stays without steering. With a constant strength each decoder gets a twin, ``…_base.onnx``: the given graph, over
+the same weights file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mllmeraser.exporter.onnx.weights import must_split, twin_name, write_graph
 
 @dataclass(frozen=True)
 class SteeredGraph:
-    """One steered decoder of a directory; ``twin`` is the base's graph, or empty."""
+    """One steered decoder; ``twin`` is the name of the base's graph, or empty."""
 
     name: str
     twin: str
@@ -41,7 +41,7 @@ class SteeredGraph:
 
 @dataclass(frozen=True)
 class SteeredDirectory:
-    """What was written."""
+    """What :func:`steer_directory` wrote."""
 
     output: Path
     toggle: Toggle
@@ -63,7 +63,7 @@ class SteeredDirectory:
         }
 
     def lines(self) -> list[str]:
-        """The same for a person, but for the warnings."""
+        """For a person: the files and the graphs, without the warnings."""
         found = [f"{self.output}: {len(self.files)} files, {sum(self.files.values()):,} bytes"]
         for graph in self.graphs:
             twin = f", the base's graph is {graph.twin}" if graph.twin else ""
@@ -83,11 +83,7 @@ def steer_directory(
 ) -> SteeredDirectory:
     """Write the steering of one or more bundles into every decoder graph of a directory.
 
-    Args:
-        toggle: ``constant`` with a twin base graph, or ``input``: a required input ``steering_strength`` (1,) fp32.
-        link: how weights, encoder and embeddings come into the output: ``auto`` (sharing blocks, else a copy),
-            ``copy``, ``hard`` (onnxruntime reads it, ``onnx.load`` does not), or ``sym``.
-        overwrite: replace a directory that is not empty.
+    The arguments are those of :func:`mllmeraser.onnx_steer`.
 
     Raises:
         InputError: directory, graph, bundle or output cannot be used; nothing was written.
@@ -111,11 +107,11 @@ def steer_directory(
 
 
 def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
-    """The family, where the directory says it; sizes are compared with the graph itself."""
+    """Compare the family, if the directory names it. Sizes are compared with the graph itself."""
     if CONFIG not in folder.settings:
         return
     config = read_settings(folder.settings[CONFIG])
-    # A text-only graph of the same family, as genai's builder makes it, says llama or qwen2 and has no parts.
+    # genai's builder makes text-only graphs of a family. They say llama or qwen2, and have no such part.
     if not any(isinstance(config.get(part), dict) for part in ("text_config", "vision_config")):
         return
     found = config.get("model_type")
@@ -126,10 +122,10 @@ def _check_fit(folder: ModelFolder, bundles: Sequence[Bundle]) -> None:
 
 
 def _place(source: Path, target: Path, link: Link) -> None:
-    """Share the blocks where the file system can, else copy.
+    """Share the blocks if the file system can, else copy.
 
-    No hard link unasked: onnx's own loader refuses weights that have one, and would then refuse the given directory
-    too.
+    ``auto`` makes no hard link: onnx's own loader refuses weights that have one, and would then refuse the given
+    directory too.
     """
     if link != "auto":
         link_or_copy(source, target, link)
@@ -138,7 +134,7 @@ def _place(source: Path, target: Path, link: Link) -> None:
 
 
 class _Job:
-    """One run: fills a staged directory."""
+    """One run, which fills a staged directory."""
 
     def __init__(
         self, folder: ModelFolder, staged: Path, requests: Sequence[GraphRequest], toggle: Toggle, link: Link
@@ -160,7 +156,7 @@ class _Job:
             write_graph(model, self._target(twin), data)
             self._origin |= {twin: "tool", graph.beside(data): "tool"}
             self._split.append(Path(graph.name).name)
-            model = load_graph(self.staged / twin)  # its weights are now mapped, not held
+            model = load_graph(self.staged / twin)  # its weights are now on the disk, not in memory
         else:
             self._link(graph.name, twin)
         self.inserted.append(
@@ -168,14 +164,14 @@ class _Job:
         )
         write_graph(model, target)
         self._origin[graph.name] = "tool"
-        if self.toggle == "input":  # strength 0 is the base; a second graph would only be a way round the steering
+        if self.toggle == "input":  # strength 0 is the base already, so a twin would only be a way round the steering
             (self.staged / twin).unlink()
             del self._origin[twin]
             twin = ""
         self.graphs.append(SteeredGraph(graph.name, twin, self.inserted[-1].reply_steps))
 
     def carry(self) -> None:
-        """Bring everything else: encoder, embeddings and settings."""
+        """Link everything else: encoder, embeddings and settings."""
         for graph in self.folder.graphs:
             if not graph.decodes:
                 for name in (graph.name, *map(graph.beside, graph.data)):
@@ -188,7 +184,7 @@ class _Job:
             write(self._target(name), path.read_bytes() if content is None else content)
 
     def finish(self, bundles: Sequence[Bundle], output: Path) -> SteeredDirectory:
-        """The card and the manifest."""
+        """Write the card and the manifest."""
         graphs = {graph.name: graph.twin for graph in self.graphs}
         licence = read_licence(self.folder.root)
         write(self._target(CARD), render_card(bundles, graphs, licence, self._notes()).encode())

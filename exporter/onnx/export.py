@@ -1,8 +1,8 @@
-"""Exporting a base checkpoint as three ONNX graphs, steered.
+"""Export a base as three ONNX graphs, and steer them.
 
-The graphs are written to a temporary directory beside the output, one module after the other, and then steered like
-any directory of graphs (:mod:`directory`), which links their weights into the output. The model is loaded once; the
-graphs are traced over the same tensors, so memory holds the weights once.
+The three modules are written one after the other to a temporary directory beside the output. This directory is then
+steered like any other (:mod:`directory`), and its weights are linked into the output. The model is loaded once, and all
+graphs are traced over its tensors, so memory holds the weights once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Precision = Literal["fp32", "fp16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _SUFFIXES = {"fp32": "", "fp16": "_fp16"}
 FOLDER = "onnx"
-# The families with an export, and the leading axes of their positions: (b, s), or (3, b, s).
+# The families with an export. 0: their positions are (b, s); 3: they are (3, b, s).
 POSITION_AXES = {"llava": 0, "qwen2_5_vl": 3}
 
 
@@ -49,42 +49,42 @@ def export_onnx(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> SteeredDirectory:
-    """Export a base checkpoint to ONNX and steer it.
+    """Export a base to ONNX and steer it.
 
     Args:
-        precision: of the weights, the computation and the cache; the steering, and what goes in and out, stay fp32.
+        precision: of weights, computation and cache. The steering, the inputs and the outputs stay fp32.
         progress: called with one line before each graph.
 
     Raises:
         InputError: base, bundle or output cannot be used; nothing was written.
     """
     base, output = check_export(source, output, overwrite)
-    merge(base, bundles)  # only for its checks: the bundles were computed on this base
+    merge(base, bundles)  # raises if a bundle was not computed on this base
     with staging(output) as folder:
         export_base(base, folder, precision, progress)
         progress("steering the decoder")
-        # Hard links are single again once the temporary directory is gone.
+        # Each file has one link again when the temporary directory is gone.
         return steer_directory(folder, bundles, output, toggle=toggle, link="hard", overwrite=overwrite)
 
 
 def check_export(source: Source, output: Path, overwrite: bool) -> tuple[BaseCheckpoint, Path]:
-    """The base, found to have an export, and the resolved output, found to be one that can be written to.
+    """The base and the resolved output, both checked.
 
     Raises:
-        InputError: base or output cannot be used.
+        InputError: the base's family has no export, or base or output cannot be used.
     """
     base = read_base(source)
     if base.model_type not in POSITION_AXES:
         raise InputError(
             f"{source.path}: no ONNX export for model_type {base.model_type}, only for {', '.join(POSITION_AXES)}; "
-            "graphs of it made elsewhere can be steered with: mllmeraser onnx-steer MODEL_DIR"
+            "export its graphs with another tool and steer them with: mllmeraser onnx-steer MODEL_DIR"
         )
     return base, directory_target(output, overwrite, base.root)
 
 
 def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progress: Callable[[str], None]) -> None:
-    """Write the un-steered graphs and settings of a base into ``folder``."""
-    client_files(base, [], precision)  # what it would refuse, before the minutes of the export
+    """Write the graphs of a base, not steered yet, and its settings into ``folder``."""
+    client_files(base, [], precision)  # raises now, not after the minutes of the export
     progress("loading the weights")
     model = _load(base, _DTYPES[precision])
     (folder / FOLDER).mkdir()

@@ -1,7 +1,8 @@
-"""A directory of ONNX graphs as it is given to us: its graphs, their data files, and the settings beside them.
+"""A given directory of ONNX graphs: its graphs, their data files, and the settings beside them.
 
-It comes from anybody. Only graphs, the data files they name, JSON and text settings and licences are carried; code and
-pickles are not. A data file must lie beside its graph, and no file may be a link that leaves the directory.
+The directory comes from anybody. The output gets its graphs, the data files that they name, JSON and text settings, and
+licences. It gets no code and no pickles. A data file must lie beside its graph, and no file may be a link that leaves
+the directory.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from mllmeraser.errors import InputError
 GRAPH_SUFFIX = ".onnx"
 _SETTINGS = (".json", ".jinja", ".txt", ".model")
 _LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-](txt|md))?", re.IGNORECASE)
-# Ours; the output gets its own. Weights' indices belong to weights that are not carried.
+# The manifest is ours, and the output gets its own. An index of weights is not carried, because its weights are not.
 _NOT_CARRIED = ("mllmeraser.json",)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph file, parsed; its external weights are not read."""
+    """One parsed graph file. Its external weights are not read."""
 
     name: str  # relative to the directory, with "/"
     path: Path
@@ -34,7 +35,7 @@ class Graph:
 
     @property
     def decodes(self) -> bool:
-        """Whether it is a decoder: it gives logits."""
+        """Whether the graph is a decoder, which gives logits."""
         return any(value.name == "logits" for value in self.model.graph.outputs)
 
     def beside(self, name: str) -> str:
@@ -55,8 +56,8 @@ def read_folder(directory: Path) -> ModelFolder:
     """Find and parse the graphs of a directory.
 
     Raises:
-        InputError: no directory or no graph, a damaged graph, a data file that is missing or elsewhere, or a link that
-            leaves the directory.
+        InputError: there is no directory or no graph, a graph is damaged, a data file is missing or lies elsewhere, or
+            a file is a link that leaves the directory.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give a directory with .onnx graphs")
@@ -80,10 +81,10 @@ def _is_setting(name: str) -> bool:
 
 
 def real_file(root: Path, name: str) -> Path:
-    """The real path of a file; links are followed within the directory and within the cache of the Hub.
+    """The real path of a file. Links are followed within the directory and within the Hub's cache.
 
     Raises:
-        InputError: it is missing, or a link that leaves the directory.
+        InputError: the file is missing, or is a link that leaves the directory.
     """
     real = (root / name).resolve()
     cache = next((parent.parent for parent in root.parents if parent.name == "snapshots"), None)
@@ -100,13 +101,13 @@ def _graph(root: Path, name: str) -> Graph:
     locations = _locations(model)
     for location in sorted(locations):
         if PurePosixPath(location).name != location or "\\" in location or location.startswith(".") or not location:
-            raise InputError(f"{root / name}: names a data file elsewhere, {location!r}; it cannot be trusted")
+            raise InputError(f"{root / name}: names a data file elsewhere, {location!r}; do not trust this graph")
         real_file(root, str(PurePosixPath(name).with_name(location)))
     return Graph(name, path, model, tuple(sorted(locations)))
 
 
 def _locations(model: ir.Model) -> set[str]:
-    """Every data file that a graph names: of initializers and of constants, in branches and local functions too."""
+    """Every data file that initializers or constants name, in branches and local functions too."""
     bodies = [model.graph, *(function.graph for function in model.functions.values())]
     graphs = [graph for body in bodies for graph in (body, *body.subgraphs())]
     tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
@@ -125,7 +126,7 @@ def load_graph(path: Path) -> ir.Model:
     """
     logger = logging.getLogger("onnx_ir")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it warns of is refused here
+    logger.setLevel(logging.CRITICAL)  # what it warns about is an error here
     try:
         model = ir.load(path)
     except (DecodeError, ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
@@ -134,9 +135,9 @@ def load_graph(path: Path) -> ir.Model:
     finally:
         logger.setLevel(level)
     if not model.graph.outputs:
-        raise InputError(f"{path}: not an ONNX graph (it gives nothing); download it again")
+        raise InputError(f"{path}: not an ONNX graph (it has no output); download it again")
     used = [value for node in model.graph.all_nodes() for value in node.inputs if value is not None]
     for value in (*used, *model.graph.outputs):
         if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
-            raise InputError(f"{path}: damaged, nothing gives {value.name!r}; download it again")
+            raise InputError(f"{path}: damaged, no node gives {value.name!r}; download it again")
     return model

@@ -3,8 +3,8 @@
     g = Σ_d u_d h_d                               linear
     g = Σ_j w_j exp(−2 ‖ĥ − c_j‖² / m²)            kernel, ĥ = h/‖h‖
 
-Products are ``Mul`` and ``ReduceSum``: quantisers rewrite matrix products only, and in half precision a dot product
-overflows on the massive activations of large models. φ is identity, clip (to [0, 1]), dead-zone or step.
+φ is identity, clip (to [0, 1]), dead-zone or step. Products are ``Mul`` and ``ReduceSum``, for two reasons: quantisers
+rewrite matrix products only, and in half precision a dot product overflows on the massive activations of large models.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mllmeraser.exporter.onnx.builder import NodeBuilder
 from mllmeraser.exporter.onnx.prompt import Prompt, unsqueeze
 from mllmeraser.exporter.onnx.requests import Gate, GraphRequest
 
-_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
+_SMALLEST_NORM = 1e-12  # the one of torch.nn.functional.normalize
 
 
 def gate_nodes(
     build: NodeBuilder, prompt: Prompt, hidden: ir.Value, request: GraphRequest, layer: int, name: str
 ) -> ir.Value:
-    """φ(g) (b, 1) fp32 of the state ``hidden`` (b, s, d); 0 for a row without a prompt token here."""
+    """φ(g) (b, 1) fp32 of the state ``hidden`` (b, s, d). It is 0 for a row without a prompt token in these columns."""
     zero = build.float(0.0)
     # Where, not a product with the mask: an infinite padding state times 0 would be NaN.
     kept = build.op("Where", unsqueeze(build, prompt.last), build.to_float(hidden), zero)

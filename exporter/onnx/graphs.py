@@ -1,4 +1,4 @@
-"""Exporting one module as one graph: record inputs, which dimensions vary, names, and the weights beside it."""
+"""Export one module as one graph: example inputs, the dimensions that vary, names, and the weights beside it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import nn
 from torch.export import Dim
 
 BATCH = "batch_size"  # transformers.js looks for this very name
-# Record sizes: never 0 or 1, which the exporter would take for constants; all different, so that none is confused.
+# The sizes of the example inputs. None is 0 or 1, which the exporter takes for constants, and no two are equal.
 _B, _S, _PAST = 2, 3, 5
 
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """How a module is traced: ``dynamic`` has the shape of ``inputs``."""
+    """How a module is traced. ``dynamic`` has the structure of ``inputs``, and names the dimensions that vary."""
 
     name: str
     module: nn.Module
@@ -44,8 +44,8 @@ def decoder_plan(module: nn.Module, text: Any, dtype: torch.dtype, position_axes
 
     Args:
         text: the configuration of the language model.
-        dtype: of the cache.
-        position_axes: 0 for positions (b, s), 3 for Qwen2.5-VL's (3, b, s).
+        dtype: the number format of the cache.
+        position_axes: 0 for positions (b, s), 3 for Qwen2.5-VL's positions (3, b, s).
     """
     heads, layers = text.num_key_value_heads, text.num_hidden_layers
     head_dim = text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads
@@ -79,7 +79,7 @@ def write_plan(plan: GraphPlan, folder: Path, suffix: str = "") -> list[str]:
     """Trace a module and write ``<name><suffix>.onnx``, with its weights in ``….onnx_data``.
 
     Returns:
-        The names of the files.
+        the names of the files.
     """
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
@@ -99,7 +99,7 @@ def write_plan(plan: GraphPlan, folder: Path, suffix: str = "") -> list[str]:
 
 
 def _forget_traces(model: ir.Model) -> None:
-    """Drop what the exporter notes down at every node: stack traces, with the paths of this machine."""
+    """Drop the stack traces that the exporter notes at every node: they hold paths of this machine."""
     model.doc_string = model.graph.doc_string = None
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -115,7 +115,7 @@ def _forget_traces(model: ir.Model) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages we do not use and names it merges."""
+    """Silence the exporter's notes about packages that we do not use and about names that it merges."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

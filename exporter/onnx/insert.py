@@ -1,12 +1,12 @@
-"""Writing steering into a decoder graph.
+"""Write the steering into a decoder graph.
 
-For every moved layer with state h (b, s, d), as ``modeling_mllmeraser.py`` does it:
+The nodes compute what ``modeling_mllmeraser.py`` computes. For every steered layer with state h (b, s, d):
 
     δ = Σ_i λ_i φ(g_i) r_{i,k}     on the columns that request i moves: the prompt's (k = 0), or the k-th of the reply
     h ← Where(moved, h + δ, h)      moved: some request moves the column and λ_i φ(g_i) ≠ 0
 
-The state that is not moved keeps its bits. Where a fused node gives the norm of the sum besides the sum, the norm is
-computed again from the steered state, and again only the moved columns take the new one.
+A state that is not moved keeps its bits. A fused node gives the sum and the norm of the sum. Its norm is computed again
+from the steered state, and only the moved columns take the new one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CAST_LIKE_OPSET = 15
 
 @dataclass(frozen=True)
 class Inserted:
-    """What was put into a graph."""
+    """What :func:`insert_steering` put into a graph."""
 
     num_layers: int
     reply_steps: int  # K as it acts in this graph
@@ -53,15 +53,16 @@ def insert_steering(
     where: str = "the graph",
     head_size: int | None = None,
 ) -> Inserted:
-    """Steer a decoder graph in place; its weights are neither read nor changed.
+    """Steer a decoder graph in place. Its weights are neither read nor changed.
 
     Args:
-        toggle: ``constant`` bakes a strength of 1 in; ``input`` adds a required input ``steering_strength`` (1,) fp32.
+        toggle: ``constant`` writes a strength of 1 into the graph; ``input`` adds a required input
+            ``steering_strength`` (1,) fp32.
         where: the graph's name in messages.
-        head_size: the last dimension of the cache, for graphs that leave it open.
+        head_size: the last dimension of the cache, for a graph that leaves it open.
 
     Raises:
-        InputError: the graph is not understood, or the requests do not fit it; the model is then not usable any more.
+        InputError: the graph is not understood, or the requests do not fit it. ``model`` may be half changed then.
     """
     plain_graph(model, where)
     signature = read_signature(model, where)
@@ -74,7 +75,7 @@ def insert_steering(
     if steps > 1 and (column is None or column[0] * column[1] < gates):
         requests, steps = [request.prompt_only() for request in requests], 1
         warnings.append(f"{where}: its cache cannot carry {gates} gates; only the prompt is steered, not the reply")
-    # CastLike came with opset 15. What else 14 and 15 changed does not change what an older decoder computes.
+    # CastLike came with opset 15. The other changes of 14 and 15 do not alter what an older decoder computes.
     model.opset_imports[""] = max(signature.opset, _CAST_LIKE_OPSET)
     build = NodeBuilder()
     prompt = prompt_nodes(build, signature)
@@ -97,7 +98,11 @@ def insert_steering(
 
 
 def plain_graph(model: ir.Model, where: str) -> None:
-    """Without local functions, and in topological order, which converters to half precision do not keep."""
+    """Inline local functions, and sort the nodes: converters to half precision lose the topological order.
+
+    Raises:
+        InputError: the graph has a cycle.
+    """
     if model.functions:
         InlinePass()(model)
     try:
@@ -155,7 +160,7 @@ class _Writer:
                 if layer in request.directions:
                     moves.append(self._move(request, index, layer))
             if moves:
-                ours = set(self.build.nodes[before:])  # the gates read the state as it was
+                ours = set(self.build.nodes[before:])  # the gates go on reading the state as it was
                 consumers = [use for use in hidden.uses() if use.node not in ours]
                 moved, steered = self._apply(hidden, moves)
                 _rewire(consumers, steered)
@@ -194,7 +199,7 @@ class _Writer:
         return _Move(coefficient, direction, build.op("And", here, acts))
 
     def _apply(self, hidden: ir.Value, moves: list[_Move]) -> tuple[ir.Value, ir.Value]:
-        """The columns that some request moves, (b, s, 1), and the steered state."""
+        """The columns that some request moves (b, s, 1), and the steered state."""
         build = self.build
         deltas = [build.op("Mul", unsqueeze(build, move.coefficient), move.direction) for move in moves]
         moved, delta = unsqueeze(build, moves[0].moved), deltas[0]
@@ -211,7 +216,7 @@ class _Writer:
         return moved, steered
 
     def _norm_again(self, node: ir.Node, moved: ir.Value, steered: ir.Value) -> ir.Value:
-        """The fused node's norm: of the steered state where it was moved."""
+        """The fused node's norm; in moved columns that of the steered state."""
         build, norm = self.build, node.outputs[0]
         epsilon = node.attributes["epsilon"].as_float()
         if node.op_type == "SkipSimplifiedLayerNormalization":

@@ -1,6 +1,6 @@
-"""Editing a steered graph in memory and running it on a probe, to see what its steering does.
+"""Edit a steered graph in memory, and run it on a probe, to see what its steering does.
 
-The probe is a prompt of arbitrary embeddings: what the model says to it does not matter, only whether two graphs agree.
+The probe is a prompt of arbitrary embeddings. What the model answers does not matter; the checks compare two graphs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mllmeraser.exporter.onnx.insert import STRENGTH_CONSTANT, STRENGTH_INPUT
 from mllmeraser.exporter.onnx.runtime import DecoderSession
 
 _LENGTH = 12
-_WIDTH = 64  # of a cache dimension or an embedding that the graph leaves open
+_WIDTH = 64  # the size of a cache dimension or an embedding that the graph leaves open
 
 
 def gates_of(model: ir.Model) -> dict[str, int]:
-    """The gates φ of a steered graph, by value name, and the request each belongs to."""
+    """For each gate φ of a steered graph, by the name of its value, the index of its request."""
     found = {}
     for node in model.graph:
         name = str(node.outputs[0].name)
@@ -33,7 +33,7 @@ def gates_of(model: ir.Model) -> dict[str, int]:
 
 
 def with_gates(model: ir.Model, gates: Mapping[str, float]) -> ir.Model:
-    """The graph with some gates held at a value, whatever they read."""
+    """The graph with some gates held at a given value."""
     values = {str(node.outputs[0].name): node.outputs[0] for node in model.graph}
     for name, value in gates.items():
         tensor = ir.tensor(np.full((1, 1), value, np.float32), name=f"{name}.held")
@@ -45,7 +45,7 @@ def with_gates(model: ir.Model, gates: Mapping[str, float]) -> ir.Model:
 
 
 def with_strength(model: ir.Model, strength: float) -> ir.Model:
-    """The graph with its constant strength changed; one that takes it as an input stays as it is."""
+    """The graph with another constant strength. A graph that takes the strength as an input does not change."""
     if STRENGTH_CONSTANT in model.graph.initializers:
         value = model.graph.initializers[STRENGTH_CONSTANT]
         value.const_value = ir.tensor(np.full(1, strength, np.float32), name=STRENGTH_CONSTANT)
@@ -53,7 +53,7 @@ def with_strength(model: ir.Model, strength: float) -> ir.Model:
 
 
 def without_steering(model: ir.Model) -> ir.Model:
-    """The graph with every steered state replaced by the state it was made from."""
+    """The graph with every steered state replaced by the state before steering."""
     for node in list(model.graph):
         if node.op_type == "Where" and str(node.name).startswith(f"{PREFIX}."):
             for use in list(node.outputs[0].uses()):
@@ -63,7 +63,7 @@ def without_steering(model: ir.Model) -> ir.Model:
 
 
 def run_probe(model: ir.Model, folder: Path, strength: float, head_size: int | None) -> npt.NDArray[Any]:
-    """The logits of the probe, (1, 12, v), then of one more column; weights are read from ``folder``."""
+    """The logits of the probe's 12 columns and of one more, (1, 13, v). Weights are read from ``folder``."""
     options = ort.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     session = DecoderSession(ir.to_proto(model).SerializeToString(), head_size or _WIDTH, options)

@@ -1,9 +1,10 @@
-"""Which columns of a forward are prompt, and which token decides, from the attention mask alone.
+"""Find the prompt columns of a forward pass, and the token at which gates are read, from the attention mask alone.
 
-With T = past + s mask columns and s input columns: a row is read (prefill) when it has no real token before these
-columns, or when several columns come at once (a new turn on a used cache is gated by its own last token, as in the
-PyTorch model). The last real token of a row is where the mask is 1 and its sum from there to the end is 1, which is
-right for padding on either side. The size of the past tensors is never used: some runtimes hand over a longer buffer.
+The mask has T = past + s columns, and the input has s. A row's gates are read (prefill) in two cases: the row has no
+real token before these columns, or several columns come at once. So a new turn on a used cache is gated by its own last
+token, as in the PyTorch model. The last real token of a row is where the mask is 1 and its sum from there to the end is
+1; this holds for padding on either side. The size of the past tensors is never used, because some runtimes hand over a
+longer buffer.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from mllmeraser.exporter.onnx.signature import Signature
 class Prompt:
     """Boolean values of the graph."""
 
-    reading: ir.Value  # (b, 1) gates are read here
-    last: ir.Value  # (b, s) the last real prompt token; all false where nothing is read
-    seen: ir.Value  # (b, 1) whether the row has one
+    reading: ir.Value  # (b, 1) whether the row's gates are read in this pass
+    last: ir.Value  # (b, s) the last real prompt token; all false in a row whose gates are not read
+    seen: ir.Value  # (b, 1) whether the row has such a token
     columns: ir.Value  # (1,) int64: s
 
 
 def prompt_nodes(build: NodeBuilder, signature: Signature) -> Prompt:
-    """The nodes that find the prompt; made once for all requests and layers."""
+    """The nodes that find the prompt. They are made once for all requests and layers."""
     columns = build.op("Slice", build.op("Shape", signature.embeds), build.ints(1), build.ints(2))  # (1,)
     mask = build.to_int(signature.mask)
     end = build.op("Slice", build.op("Shape", mask), build.ints(1), build.ints(2))
@@ -45,5 +46,5 @@ def prompt_nodes(build: NodeBuilder, signature: Signature) -> Prompt:
 
 
 def unsqueeze(build: NodeBuilder, value: ir.Value) -> ir.Value:
-    """A last axis of size 1 more."""
+    """The value with one more axis at the end, of size 1."""
     return build.op("Unsqueeze", value, build.ints(-1))

@@ -1,9 +1,9 @@
-"""The vision tower of Qwen2.5-VL without loops over pictures, so that a graph of it takes any number and size.
+"""The vision tower of Qwen2.5-VL without loops, so that its graph takes pictures of any number and size.
 
-The native tower cuts the patches into one sequence per picture, or per window, and loops over them. Here all patches
-attend in one product under a mask: two patches see each other if picture and frame agree, and in a windowed block the
-window too. Where a patch lies is computed from ``grid_thw`` alone. Patches stay in their given order, so nothing is
-sorted into windows and back. The cost is a mask of N × N patches instead of blocks.
+The native tower cuts the patches into one sequence for each picture, or each window, and loops over the sequences. Here
+all patches attend in one product under a mask. Two patches see each other if picture and frame agree; in a windowed
+block of the tower the window must agree too. The place of a patch follows from ``grid_thw`` alone. Patches stay in
+their given order: nothing is sorted into windows and back. The cost is a mask of N × N patches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 
 class QwenVisionEncoder(nn.Module):
-    """Patches (N, c) of several pictures and their grids (n, 3) to image features (N / merge², d)."""
+    """From patches (N, c) of several pictures and their grids (n, 3) to image features (N / merge², d)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Places:
 
 
 def _places(patches: int, grid: Tensor, merge: int) -> _Places:
-    """Patches come frame by frame, in blocks of merge × merge, row by row within a block."""
+    """The places of patches, which come frame by frame, in blocks of merge × merge, row by row within a block."""
     sizes = grid.prod(dim=1)
     ends = sizes.cumsum(0)  # (n,)
     index = torch.arange(patches, device=grid.device)

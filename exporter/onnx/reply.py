@@ -1,10 +1,10 @@
-"""The gates and the place in the reply, carried from one forward to the next as one more layer of the cache.
+"""The reply state: the gates and the place in the reply, carried from pass to pass as one more layer of the cache.
 
-Every runtime hands ``present.N.key`` and ``.value`` back as ``past_key_values.N.key`` and ``.value``. So the state
-poses as one more layer N = L of the same shape (b, heads, columns, head_dim): in each column the ``key`` holds φ(g) of
-every gate and the ``value`` the number k of the reply position (0 on the prompt), in the first of heads × head_dim
-places. A decoding step reads the last column. Because each column has its own entry, a cache that is cut back,
-reordered or repeated along the batch stays right.
+Every runtime hands ``present.N.key`` and ``.value`` back as ``past_key_values.N.key`` and ``.value``. So the reply
+state poses as one more layer N = L of the same shape (b, heads, columns, head_dim). In each column the ``key`` holds
+φ(g) of every gate, and the ``value`` holds k, the number of the reply position (0 on the prompt). Both fill the first
+of the heads × head_dim places. A decoding step reads the last column. Each column has its own entry, so a cache that is
+cut back, reordered or repeated along the batch stays right.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mllmeraser.exporter.onnx.signature import Signature
 
 @dataclass(frozen=True)
 class ReplyState:
-    """What the last column of the cache says."""
+    """The reply state that the last column of the cache gives."""
 
     gates: ir.Value  # (b, G) fp32
     step: ir.Value  # (b, 1) int64: k of this column; 0 while the prompt is read
 
 
-# What counts small numbers exactly; the gates are rounded as the cache is.
+# These formats hold small whole numbers exactly. The gates are rounded to the cache's format.
 _EXACT = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def column_shape(signature: Signature, head_size: int | None) -> tuple[int, int] | None:
-    """(heads, head_dim) of the cache; null: they are not known, or the cache is quantised and would round the gates.
+    """(heads, head_dim) of the cache. None: they are not known, or the cache is quantised and would round the gates.
 
     Args:
-        head_size: what the settings beside the graph say, where the graph itself does not.
+        head_size: head_dim by the settings beside the graph, for a graph that leaves it open.
     """
     shape, dtype = signature.past_key.shape, signature.past_key.dtype
     if shape is None or len(shape) != 4 or dtype not in _EXACT:
@@ -45,7 +45,7 @@ def column_shape(signature: Signature, head_size: int | None) -> tuple[int, int]
 
 
 class ReplyLayer:
-    """The extra cache layer: :meth:`read` first, :meth:`write` once every gate is known."""
+    """The extra cache layer. Call :meth:`read` first, and :meth:`write` when every gate is known."""
 
     def __init__(
         self,
@@ -69,23 +69,23 @@ class ReplyLayer:
         self.outputs: list[ir.Value] = []
 
     def read(self) -> ReplyState:
-        """The state as the previous forward left it."""
+        """The state that the previous pass left."""
         build = self._build
         gates = build.op("Slice", self._last(self.inputs[0]), build.ints(0), build.ints(self._gates), build.ints(1))
         step = build.op("Slice", self._last(self.inputs[1]), build.ints(0), build.ints(1), build.ints(1))
         following = build.op("Add", build.to_int(step), build.ints(1))
-        following = build.op("Min", following, build.ints(self._steps))  # never beyond what fp16 counts exactly
+        following = build.op("Min", following, build.ints(self._steps))  # fp16 counts only so far exactly
         return ReplyState(gates, build.op("Where", self._prompt.reading, build.ints(0), following))
 
     def _last(self, past: ir.Value) -> ir.Value:
-        """The last column, flat (b, heads × head_dim) fp32; zeros if there is none (a sum over nothing)."""
+        """The last column, flat (b, heads × head_dim) fp32. Without a column it is zeros: a sum over nothing."""
         build = self._build
         column = build.op("Slice", past, build.ints(-1), build.ints(np.iinfo(np.int64).max), build.ints(2))
         column = build.sum(build.to_float(column), 2, keepdims=False)
         return build.op("Reshape", column, build.ints(-1, self._width))
 
     def write(self, gates: list[ir.Value], state: ReplyState) -> None:
-        """Append a column for every input column: φ(g) of every gate, each (b, 1), and k."""
+        """Append a column for every input column: φ(g) of every gate (b, 1), and k."""
         build = self._build
         held = gates[0] if len(gates) == 1 else build.op("Concat", *gates, axis=1)
         rows = [held, build.to_float(state.step)]
@@ -97,7 +97,7 @@ class ReplyLayer:
             self.outputs.append(present)
 
     def _columns(self, row: ir.Value) -> ir.Value:
-        """(b, n) -> (b, heads, s, head_dim), the same in every column."""
+        """From (b, n) to (b, heads, s, head_dim), with the same content in every column."""
         build = self._build
         size = build.op("Slice", build.op("Shape", row), build.ints(1), build.ints(2))
         missing = build.op("Sub", build.ints(self._width), size)

@@ -1,6 +1,6 @@
-"""Removal requests as a graph needs them: numpy arrays and plain numbers, read from steering bundles.
+"""Requests as a graph needs them: numpy arrays and plain numbers from bundles.
 
-The graph surgery below works on these and on graphs; it needs neither torch nor the base's weights.
+Steering a graph needs only these and the graph, neither torch nor the base's weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shape = Literal["identity", "clip", "dead-zone", "step"]
 
 @dataclass(frozen=True)
 class Gate:
-    """The tensors of one gate; ``landmarks`` is null for a linear gate, ``vector`` for a kernel gate."""
+    """The tensors of one gate. A linear gate has only ``vector``; a kernel gate has all others."""
 
     vector: Array | None = None  # u (d,)
     landmarks: Array | None = None  # c (J, d)
@@ -28,7 +28,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class GraphRequest:
-    """One removal request: λ, its gates by the layer they are read at, and its directions by the layer they move."""
+    """One request: λ, its gates by the layer that they are read at, and its directions by the layer that they move."""
 
     id: str
     strength: float  # λ
@@ -41,16 +41,16 @@ class GraphRequest:
 
     @property
     def steps(self) -> int:
-        """K: how many positions have a direction, the prompt's end included."""
+        """K, the number of positions with a direction; the end of the prompt is the first."""
         return max(direction.shape[0] for direction in self.directions.values())
 
     @property
     def layers(self) -> list[int]:
-        """Every layer that is read or moved, ascending."""
+        """Every layer that a gate reads or a direction moves, ascending."""
         return sorted({*self.gates, *self.directions})
 
     def prompt_only(self) -> GraphRequest:
-        """The same request with K = 1: only the directions that act on the prompt."""
+        """The request with K = 1: only the directions that act on the prompt."""
         directions = {layer: direction[:1] for layer, direction in self.directions.items()}
         return GraphRequest(
             self.id,

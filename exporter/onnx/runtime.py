@@ -1,4 +1,4 @@
-"""Running a decoder graph in ONNX Runtime: one forward at a time, its cache handed on by name."""
+"""Run a decoder graph in ONNX Runtime, one forward pass at a time. The cache is handed on by name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 class DecoderSession:
-    """A decoder graph; its cache is everything named ``past_key_values.…`` and ``present.…``, the reply state too."""
+    """A loaded decoder graph. Its cache is all that is named ``past_key_values.…`` or ``present.…``."""
 
     def __init__(self, graph: Path | bytes, head_size: int = 0, options: Any = None) -> None:
         """Load a graph.
 
         Args:
-            head_size: the cache's last dimension, for a graph that leaves it open.
+            graph: a path, or the bytes of a graph.
+            head_size: the last dimension of the cache, for a graph that leaves it open.
             options: ONNX Runtime's ``SessionOptions``.
         """
         options = options or ort.SessionOptions()
@@ -38,7 +39,7 @@ class DecoderSession:
         self.outputs = [value.name for value in self.session.get_outputs()]
 
     def empty_cache(self, batch: int) -> Cache:
-        """A cache of no columns for ``batch`` rows."""
+        """A cache without columns, for ``batch`` rows."""
         cache = {}
         for name, value in self.inputs.items():
             if name.startswith("past"):
@@ -48,11 +49,11 @@ class DecoderSession:
         return cache
 
     def forward(self, feeds: Mapping[str, npt.NDArray[Any]], cache: Cache) -> tuple[npt.NDArray[Any], Cache]:
-        """Logits (b, s, v) and the cache with these columns appended.
+        """Logits (b, s, v), and the cache with these columns appended.
 
         Args:
-            feeds: ``inputs_embeds`` or ``input_ids``, ``attention_mask``, and what else the graph asks for; what it
-                does not ask for is left out.
+            feeds: ``inputs_embeds`` or ``input_ids``, ``attention_mask``, and all other inputs of the graph. Names that
+                the graph does not have are left out.
         """
         given = {name: value for name, value in {**feeds, **cache}.items() if name in self.inputs}
         given = {name: value.astype(_DTYPES[self.inputs[name].type], copy=False) for name, value in given.items()}

@@ -1,8 +1,8 @@
-"""What the settings of a model directory must say so that its clients load the steered graph and carry the reply state.
+"""Change the settings of a model directory, so that clients load the steered graph and carry the reply state.
 
-The reply state poses as one more layer of the cache (:mod:`reply`), so clients are told of one layer more:
-transformers.js by ``num_hidden_layers`` in ``config.json``, onnxruntime-genai in ``genai_config.json`` (whose shared
-cache buffer is switched off too: it is longer than the columns it holds).
+The reply state poses as one more layer of the cache (:mod:`reply`), so the settings name one layer more:
+``num_hidden_layers`` in ``config.json`` for transformers.js, and in ``genai_config.json`` for onnxruntime-genai. The
+latter's shared cache buffer is switched off too, because it is longer than the columns that it holds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GENAI_CONFIG = "genai_config.json"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """The JSON object in a file.
 
     Raises:
         InputError: the file is damaged.
@@ -35,7 +35,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def head_size(settings: dict[str, Path]) -> int | None:
-    """The last dimension of the cache as onnxruntime-genai is told it; null without its settings."""
+    """The last dimension of the cache by the settings of onnxruntime-genai. None: there are none."""
     if GENAI_CONFIG not in settings:
         return None
     size = read_settings(settings[GENAI_CONFIG]).get("model", {}).get("decoder", {}).get("head_size")
@@ -43,11 +43,11 @@ def head_size(settings: dict[str, Path]) -> int | None:
 
 
 def changed_settings(settings: dict[str, Path], one_more_layer: bool, split: list[str]) -> dict[str, bytes]:
-    """New content of the settings files that must differ from the given ones, by name.
+    """The new content of every settings file that must change, by name.
 
     Args:
-        one_more_layer: the decoder carries the reply state.
-        split: file names of the graphs whose weights were moved into a data file.
+        one_more_layer: whether the decoder carries the reply state.
+        split: the file names of the graphs whose weights were moved into a data file.
     """
     changed: dict[str, bytes] = {}
     for name, path in settings.items():
@@ -67,7 +67,7 @@ def changed_settings(settings: dict[str, Path], one_more_layer: bool, split: lis
 
 
 def _may_hold_code(path: Path) -> bool:
-    # A tokenizer of many megabytes has no such key and need not be parsed.
+    # A tokenizer of many megabytes has no such key, so it need not be parsed.
     return path.name.endswith("config.json")
 
 

@@ -1,4 +1,4 @@
-"""What a decoder graph takes and gives, by its names and shapes; refuses one that is not understood."""
+"""The inputs and outputs of a decoder graph, by name and shape. A graph that is not understood is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mllmeraser.errors import InputError
 
-# Older ones give ReduceSum its axes as an attribute.
+# In older opsets the axes of ReduceSum are an attribute.
 MIN_OPSET = 13
 _PAST = re.compile(r"(past_key_values|past)\.(\d+)\.(key|value)")
 _PRESENT = re.compile(r"(present)\.(\d+)\.(key|value)")
@@ -17,7 +17,7 @@ _PRESENT = re.compile(r"(present)\.(\d+)\.(key|value)")
 
 @dataclass(frozen=True)
 class Signature:
-    """The parts of a decoder graph that the steering is tied to."""
+    """The parts of a decoder graph that the steering uses."""
 
     embeds: ir.Value  # inputs_embeds (b, s, d), or input_ids (b, s)
     mask: ir.Value  # attention_mask (b, past + s)
@@ -39,7 +39,7 @@ def read_signature(model: ir.Model, where: str) -> Signature:
         where: the graph's file name, for the messages.
 
     Raises:
-        InputError: it is steered already, has no logits, mask or cache by the usual names, or is too old.
+        InputError: the graph is steered already, has no logits, mask or cache by the usual names, or is too old.
     """
     graph = model.graph
     if any(key.startswith("mllmeraser.") for key in model.metadata_props):
@@ -49,16 +49,18 @@ def read_signature(model: ir.Model, where: str) -> Signature:
     embeds = inputs.get("inputs_embeds", inputs.get("input_ids"))
     if embeds is None or "attention_mask" not in inputs or "logits" not in outputs:
         raise InputError(
-            f"{where}: not a decoder as expected, with inputs_embeds (or input_ids), attention_mask and logits; "
+            f"{where}: not a decoder: it needs inputs_embeds (or input_ids), attention_mask and logits; "
             "give the decoder graph of a text-generating model"
         )
     mask = inputs["attention_mask"]
     if mask.shape is not None and len(mask.shape) != 2:
         raise InputError(
-            f"{where}: attention_mask has {len(mask.shape)} dimensions; only (batch, columns) is understood"
+            f"{where}: attention_mask has {len(mask.shape)} dimensions; export the graph with a mask (batch, columns)"
         )
     if "use_cache_branch" in inputs:
-        raise InputError(f"{where}: an If-merged decoder with use_cache_branch; export one graph with a cache instead")
+        raise InputError(
+            f"{where}: merges two decoders by If (use_cache_branch); export one graph with a cache instead"
+        )
     past = {
         int(match[2]): value for name, value in inputs.items() if (match := _PAST.fullmatch(name)) and match[3] == "key"
     }
@@ -80,7 +82,7 @@ def read_signature(model: ir.Model, where: str) -> Signature:
 
 
 def hidden_size(signature: Signature, residual: ir.Value) -> int | None:
-    """d, where the graph says it."""
+    """d, or None if the graph leaves it open."""
     for value in (residual, signature.embeds):
         if value.shape is not None and len(value.shape) == 3 and isinstance(value.shape[2], int):
             return value.shape[2]

@@ -1,11 +1,11 @@
-"""Finding the output of every decoder layer in a graph, without guessing names.
+"""Find the output of every decoder layer in a graph, without guessing names.
 
 In a pre-norm transformer everything that reaches the logits passes through the residual stream. So the states between
-sub-blocks are exactly the nodes that *dominate* ``logits`` seen from ``inputs_embeds``: every path goes through them
-(Cooper, Harvey & Kennedy, 2001). The keys of layer i are computed from its input and from nothing later on this spine;
-hence the input of layer i is the last dominator among the ancestors of ``present.{i}.key``, and the output of the layer
-before. The last layer has no successor: it must look like the others (an only layer ends with the last of the sums).
-Edges through Shape and Size carry no state and are cut.
+attention and MLP parts are exactly the nodes that *dominate* ``logits`` seen from ``inputs_embeds``: every path goes
+through them (Cooper, Harvey & Kennedy, 2001). These nodes, in order, are the spine. The keys of layer i are computed
+from its input and from nothing later on the spine. So the input of layer i is the last dominator among the ancestors of
+``present.{i}.key``. It is also the output of layer i − 1. The last layer has no successor: it must look like the
+others, and an only layer ends with the last of the sums. Edges through Shape and Size carry no state and are cut.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CARRIERS = ("Cast", "Identity", "Dropout")
 
 
 def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir.Node]:
-    """The node that gives the output of each decoder layer, in order.
+    """The nodes that give the outputs of the decoder layers, in order.
 
     Raises:
-        InputError: the graph branches, or is not a stack of like layers with one residual stream.
+        InputError: the graph holds control flow, or is not a stack of like layers along one residual stream.
     """
     spine, depth = _spine(graph, signature, where)
     starts: list[int] = []  # of each layer, the place of its input on the spine; -1 is inputs_embeds
@@ -52,7 +52,7 @@ def find_residuals(graph: ir.Graph, signature: Signature, where: str) -> list[ir
 
 
 def residual_value(node: ir.Node) -> ir.Value:
-    """The state itself among the outputs of a node of :func:`find_residuals`."""
+    """The output that is the state, of a node of :func:`find_residuals`."""
     if node.op_type not in FUSED_NORMS:
         return node.outputs[0]
     if len(node.outputs) <= _SUM_OUTPUT:
@@ -75,7 +75,7 @@ def _pattern(nodes: list[ir.Node]) -> list[str]:
 
 
 def _spine(graph: ir.Graph, signature: Signature, where: str) -> tuple[list[ir.Node], dict[ir.Node, int]]:
-    """The dominators of the logits in order, and for each node the index of the last one at or before it."""
+    """The dominators of the logits in order, and for each node the index of the last dominator at or before it."""
     nodes: list[ir.Node] = []
     index: dict[ir.Node, int] = {}
     predecessors: list[list[int]] = []
@@ -106,7 +106,7 @@ def _spine(graph: ir.Graph, signature: Signature, where: str) -> tuple[list[ir.N
     chain = [index[producer]]
     while dominator[chain[-1]] != 0:
         chain.append(dominator[chain[-1]])
-    # A state before its cast, not after it: ONNX Runtime drops a cast there and back, but not round the steering.
+    # Take a state before its cast. ONNX Runtime drops a cast and its reverse, but not with steering between them.
     chain = [at for at in reversed(chain) if nodes[at - 1].op_type not in _CARRIERS]
     place = {at: position for position, at in enumerate(chain)}
     depth: list[int] = [-1]

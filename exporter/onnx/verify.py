@@ -1,8 +1,8 @@
-"""Does a directory of steered graphs keep its promises?
+"""Check the promises of a directory of steered graphs.
 
-Files and hashes first; then every decoder is found steered or known as a twin; then each steered graph is run on a
-probe: at strength 0 it is the base graph bit for bit, and each request, its gates held open, changes the logits. The
-directory is not trusted: a damaged file gives a failed check, and nothing in it is executed but graph operators.
+First come files and hashes. Then every decoder must be steered, or known as a twin. Then each steered graph runs on a
+probe: at strength 0 it must be the base's graph bit for bit, and each request must change the logits when its gates are
+held open. The directory is not trusted: a damaged file gives a failed check, and only graph operators are executed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mllmeraser.exporter.onnx.probe import gates_of, run_probe, with_gates, with
 from mllmeraser.exporter.onnx.settings import head_size
 from mllmeraser.exporter.opened import Opened
 
-# What ONNX Runtime raises on a graph it cannot load or run.
+# ONNX Runtime raises these on a graph that it cannot load or run.
 _RUNTIME_ERRORS = (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidArgument, ort_errors.NoSuchFile)
 Logits = npt.NDArray[Any]
 
@@ -37,7 +37,7 @@ def graph_checks(opened: Opened, base: Path | None) -> list[Check]:
     """All checks that only read.
 
     Args:
-        base: the directory that was steered, or the checkpoint that was exported; its files are compared too.
+        base: the directory that was steered, or the checkpoint that was exported: also compare its files.
     """
     checks = [*shared_checks(opened), run("every decoder steered", lambda: _every_decoder(opened))]
     if base is not None:
@@ -49,7 +49,7 @@ def run_checks(opened: Opened, distrusted: str | None) -> list[Check]:
     """The checks that look into the graphs and run them.
 
     Args:
-        distrusted: the first check that failed, and without which nothing is run.
+        distrusted: the first check that failed; then nothing is run.
     """
     named: dict[str, Callable[[Opened], str]] = {
         "steering": _steering,
@@ -69,7 +69,7 @@ def _every_decoder(opened: Opened) -> str:
         if graph.decodes and not steered and graph.name not in twins:
             raise CheckFailed(f"{graph.name}: a decoder without steering")
         if steered != (graph.name in manifest["graphs"]):
-            raise CheckFailed(f"{graph.name}: steered or not, but the manifest says otherwise")
+            raise CheckFailed(f"{graph.name}: is {'' if steered else 'not '}steered, but the manifest says otherwise")
     count = len(manifest["graphs"])
     return f"{count} steered, {len(twins)} known twins of the base"
 
@@ -79,7 +79,7 @@ def _base(opened: Opened, base: Path) -> str:
     if not any(base.rglob("*.onnx")):
         found, wanted = sha256_of(base / "config.json"), manifest["base"]["config_sha256"]
         if found != wanted:
-            raise CheckFailed("its config.json is not that of the base this was exported from")
+            raise CheckFailed("config.json of this base is not that of the exported base")
         return "exported from this checkpoint's configuration; the graphs' weights cannot be compared with its shards"
     compared = 0
     twins = {entry["twin"]: name for name, entry in manifest["graphs"].items()}
@@ -94,7 +94,7 @@ def _base(opened: Opened, base: Path) -> str:
 
 
 def _steering(opened: Opened) -> str:
-    """Metadata, gates and finite tensors."""
+    """The metadata names the right requests, each request has a gate, and every tensor is finite."""
     wanted = [r["id"] for b in opened.manifest["bundles"] for r in b["requests"] if r["enabled"] and r["strength"] != 0]
     values = 0
     for name in opened.manifest["graphs"]:
@@ -157,7 +157,7 @@ def _acts(opened: Opened) -> str:
 
 
 def _fresh(opened: Opened, name: str) -> ir.Model:
-    """A graph, parsed anew: a probe changes the one that it is given."""
+    """A newly parsed graph, because a probe changes the graph that it gets."""
     return load_graph(opened.directory / name)
 
 

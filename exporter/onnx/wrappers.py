@@ -1,9 +1,9 @@
-"""The three modules a multimodal model is exported as, with plain tensors in and out.
+"""The three modules that a multimodal model is exported as. They take and give plain tensors.
 
-``vision_encoder``: pixels to image features in the space of the text embeddings. ``embed_tokens``: token ids to
-embeddings. ``decoder_model_merged``: embeddings, mask, positions and the cache of every layer to logits and the new
-cache. The cache is built inside the wrapper, because an exported graph takes tensors only. In half precision pixels,
-embeddings, features and logits stay fp32, as clients feed and expect them; the cache is half.
+``vision_encoder`` turns pixels into image features, in the space of the text embeddings. ``embed_tokens`` turns token
+ids into embeddings. ``decoder_model_merged`` turns embeddings, mask, positions and the cache of every layer into logits
+and the new cache. The wrapper builds the cache object, because an exported graph takes only tensors. In half precision
+the cache is half, but pixels, embeddings, features and logits stay fp32, as clients feed and expect them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Cache = list[tuple[Tensor, Tensor]]
 
 
 class LlavaVisionEncoder(nn.Module):
-    """Pixels (n, 3, height, width) to image features (n, tokens, d)."""
+    """From pixels (n, 3, height, width) to image features (n, tokens, d)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LlavaVisionEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """The features of every picture, after the projector."""
-        # get_image_features of the model itself makes a list with one entry a picture, which fixes their number.
+        # The model's own get_image_features makes a list with one entry for each picture, which fixes their number.
         states = self.tower(pixel_values.to(self.tower.dtype), output_hidden_states=True).hidden_states
         selected = torch.cat([states[layer][:, self.first :] for layer in self.layers], dim=-1)
         features: Tensor = self.projector(selected)
@@ -39,7 +39,7 @@ class LlavaVisionEncoder(nn.Module):
 
 
 class EmbedTokens(nn.Module):
-    """Token ids (b, s) to embeddings (b, s, d)."""
+    """From token ids (b, s) to embeddings (b, s, d)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class EmbedTokens(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embeddings (b, s, d) and the cache to logits (b, s, v) and the new cache."""
+    """From embeddings (b, s, d) and the cache to logits (b, s, v) and the new cache."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
     def forward(
         self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Cache
     ) -> tuple[Tensor, Cache]:
-        """One forward; ``attention_mask`` (b, past + s), ``position_ids`` (b, s), or (3, b, s) for Qwen2.5-VL."""
+        """One forward pass. ``attention_mask`` (b, past + s); ``position_ids`` (b, s), or (3, b, s) for Qwen2.5-VL."""
         cache = DynamicCache(past_key_values, config=self.config)
         outputs = self.decoder(
             inputs_embeds=inputs_embeds.to(self.decoder.dtype),

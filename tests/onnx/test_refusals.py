@@ -99,15 +99,15 @@ def steered_before(model: ir.Model) -> None:
 
 
 DAMAGE: dict[Callable[[ir.Model], None], str] = {
-    no_logits: "not a decoder as expected",
-    no_mask: "not a decoder as expected",
+    no_logits: "not a decoder: it needs",
+    no_mask: "not a decoder: it needs",
     mask_of_four_dimensions: "4 dimensions",
     no_cache: "not one per layer",
     old_opset: "opset 12",
     merged_branches: "use_cache_branch",
     control_flow: "control flow, a node If",
     residual_is_an_output: "an output of the graph",
-    a_scaled_block: "blocks are not alike",
+    a_scaled_block: "layers are not alike",
     steered_before: "already steered",
 }
 
@@ -171,7 +171,7 @@ def test_weights_outside_the_directory(tmp_path: Path, location: str, make: Call
     (tmp_path / "secret").write_bytes(bytes(16))
     (tmp_path / "model").mkdir()
     ir.save(make(location), tmp_path / "model" / "decoder.onnx")
-    with pytest.raises(InputError, match="it cannot be trusted"):
+    with pytest.raises(InputError, match="do not trust this graph"):
         read_folder(tmp_path / "model")
 
 
