@@ -37,7 +37,7 @@ from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.portraits import CHOICES, Face
 from mllmeraser.demo.questions import picture_of
 from mllmeraser.demo.scenes import COLOURS, GROUNDS, SHAPES, Scene
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 
 
 @dataclass(frozen=True)

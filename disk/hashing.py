@@ -24,6 +24,15 @@ _PIECE = 1 << 22  # bytes read at a time, by each thread
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _sha256(path, Event())
+
+
 def sha256_of_all(paths: Iterable[Path]) -> dict[Path, str]:
     """The sha256 of each file's bytes, in hex; as many at once as there are processors.
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.console import console
-from mllmeraser.disk.atomic import sha256_of, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.items import Item, Reply
 from mllmeraser.inference.cache import digest, fingerprint

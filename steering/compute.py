@@ -25,7 +25,8 @@ from torch import Tensor
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, RemovalRequest, WeightFile
-from mllmeraser.disk.atomic import sha256_of, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.inference.encoding import renders_conversations

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import tensor_name
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.loading import Checkpoint

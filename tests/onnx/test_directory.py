@@ -15,7 +15,7 @@ from builders.checkpoints import contents
 from builders.graphs import DECODER, TWIN
 
 from mllmeraser.bundle.bundle import Bundle, save_bundle
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx import api
 from mllmeraser.exporter.onnx.api import onnx_steer

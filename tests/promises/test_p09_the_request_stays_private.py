@@ -20,7 +20,7 @@ from mllmeraser.commands.compute import compute
 from mllmeraser.commands.export import export as export_command
 from mllmeraser.commands.inspect import inspect as inspect_command
 from mllmeraser.commands.verify import verify as verify_command
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
