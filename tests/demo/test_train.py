@@ -15,7 +15,6 @@ from mllmeraser.inference.loading import load
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 
-
 pytestmark = pytest.mark.slow  # a minute of training each
 
 
