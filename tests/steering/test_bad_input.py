@@ -220,7 +220,7 @@ def test_the_same_question_about_another_picture_is_another_prompt(people: tuple
 def test_a_retain_set_of_one_prompt_is_refused(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
     same = [retain[2].model_copy(update={"subject": f"s{i}"}) for i in range(7)]
-    expected = "the retain set is one prompt, 7 time(s), the prompt 'What does person four do?': give records"
+    expected = "all 7 retain records ask the same, the prompt 'What does person four do?': give records"
     assert message(check_records, forget, same).startswith(expected)
 
 
@@ -236,7 +236,7 @@ def test_retain_states_that_are_all_the_same_are_refused(in_file: bool, tmp_path
         for name, file in files.items():
             file.write(range(5000), states[name])
         states = files  # type: ignore[assignment]
-    expected = "layer 3: all 5000 retain states are the same, so a gate cannot leave alone what differs from them"
+    expected = "layer 3: all 5000 retain states are the same, so a gate would spare nothing else"
     assert message(refuse_constant, 3, states["same"]).startswith(expected)
     refuse_constant(3, states["other"])
 
