@@ -186,7 +186,7 @@ class Recipe(BaseModel):
     strength: Annotated[
         Auto | float,
         _parsed(_auto_or_number("strength", -math.inf)),
-        _choice("auto|1.0", "Strength λ; auto: calibrated."),
+        _choice("auto|1.0", "Strength λ, the same for all tasks; auto: calibrated."),
     ] = "auto"
     sequential: Annotated[
         bool,
