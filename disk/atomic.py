@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and naming their content by hash."""
+"""Write a file so that nobody ever sees half of it, and hash a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: to a temporary sibling first, fsynced, then renamed once.
+    """Write ``data`` to a temporary sibling of ``path``, fsync it, and rename it once.
 
     Raises:
         InputError: the folder of ``path`` does not exist.
