@@ -205,7 +205,7 @@ def _open(picture: AnyPicture, named: str) -> Image.Image:
         width, height = image.size
         raise InputError(
             f"{where}: a picture of {width:,} × {height:,} pixels; crop it, "
-            f"a side may be {LONGEST_SIDE} times the other at most"
+            f"so that no side is more than {LONGEST_SIDE} times the other"
         )
     return image
 

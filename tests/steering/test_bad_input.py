@@ -65,7 +65,7 @@ def test_a_picture_that_is_a_line_is_refused(checkpoint: Checkpoint, size: tuple
     """Resized by its shorter side, 1 × 8,000 pixels would become gigabytes."""
     Image.new("RGB", size).save(tmp_path / "line.png")
     width, height = (f"{side:,}" for side in size)
-    expected = f"a picture of {width} × {height} pixels; crop it, a side may be 200 times the other at most"
+    expected = f"a picture of {width} × {height} pixels; crop it, so that no side is more than 200 times the other"
     assert message(asked, checkpoint, Prompt("Who?", tmp_path / "line.png")) == f"{tmp_path / 'line.png'}: {expected}"
     in_memory = Prompt("Who?", Image.new("RGB", size))
     assert message(asked, checkpoint, in_memory) == f"the prompt 'Who?': {expected}"
