@@ -10,7 +10,7 @@ from mllmeraser.disk.target import require_folder
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: to a temporary sibling first, fsynced, then renamed once.
+    """Write ``data`` to a temporary sibling of ``path``, fsync it, and rename it once.
 
     Raises:
         InputError: the folder of ``path`` does not exist.

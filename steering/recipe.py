@@ -1,7 +1,7 @@
-"""What `compute` can be told: one typed model behind the command's options, their help, and `recipe.toml`.
+"""What ``compute`` can be told: one typed model behind the command's options, their help and ``recipe.toml``.
 
-A value given on the command line wins over one in the recipe file, that over the preset's, that over the default; and
-calibration chooses only what is left ``auto``.
+The command line wins over the recipe file, the file over the preset, and the preset over the defaults. Calibration
+chooses only what is left ``auto``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Parsed = TypeVar("Parsed")
 
 
 def _parsed(parse: Callable[[str], Parsed]) -> PlainValidator:
-    """Read a value as it is written on the command line or in the file; one that is already typed passes."""
+    """Read a value as the command line or the file writes it; a value that has its type already passes."""
 
     def read(value: object) -> object:
         if isinstance(value, list):
@@ -94,17 +94,17 @@ def _auto_or_count(text: str) -> Auto | int:
 
 
 def _choice(metavar: str, description: str) -> Any:
-    """What the help of the option says."""
+    """What the help says of an option."""
     return Field(description=description, json_schema_extra={"metavar": metavar})
 
 
 class Recipe(BaseModel):
-    """Every choice of a computation; the descriptions are the help of the options."""
+    """Every choice of a computation. The descriptions are the help of the options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     preset: Annotated[
-        Literal["paper"] | None, _choice("paper", "The authors' choices; whatever else is given still wins.")
+        Literal["paper"] | None, _choice("paper", "The authors' choices; every other option still wins over them.")
     ] = None
     layers: Annotated[
         Literal["auto", "all"] | tuple[int, ...],
@@ -116,94 +116,98 @@ class Recipe(BaseModel):
         _choice(
             "auto|matched|harmful",
             "Where recall and erasure prompts come from. matched: the forget questions, plain and under an instruction "
-            "to refuse; harmful: prompts that travel with the tool; auto: matched, unless the base refuses the others "
-            "more often.",
+            "to refuse; harmful: prompts that travel with the tool; auto: matched, unless the base refuses harmful "
+            "ones more often.",
         ),
     ] = "auto"
-    recall: Annotated[Path | None, _choice("FILE", "Own records that the base answers; needs --erasure.")] = None
-    erasure: Annotated[Path | None, _choice("FILE", "Own records that the base refuses; needs --recall.")] = None
+    recall: Annotated[Path | None, _choice("FILE", "Your own records that the base answers; needs --erasure.")] = None
+    erasure: Annotated[Path | None, _choice("FILE", "Your own records that the base refuses; needs --recall.")] = None
     refusal_instruction: Annotated[
         str | None,
-        _choice("TEXT", "The instruction of matched pairs; default: of ours, the one this base obeys best."),
+        _choice("TEXT", "Instruction to refuse, for matched; default: the built-in one that this base obeys best."),
     ] = None
     perturbation: Annotated[
         Perturbation,
         _parsed(Perturbation.parse),
-        _choice("KIND", "Of recall pictures: none, noise:8/255, or pgd:8/255,2/255,10 (ε, step, iterations)."),
+        _choice("KIND", "Change of recall pictures: none, noise:8/255, or pgd:8/255,2/255,10 (ε, step, iterations)."),
     ] = Perturbation()
     reply_steps: Annotated[
         Auto | int,
         _parsed(_auto_or_count),
         _choice(
-            "auto|N", "K, how many positions get a direction: 1: the prompt only; auto: a whole refusal, or fewer."
+            "auto|N", "How many positions get a direction (K). 1: the prompt only; auto: a whole refusal, or fewer."
         ),
     ] = "auto"
     prompt_positions: Annotated[
         Literal["auto", "all", "last"],
-        _choice("auto|all|last", "Which positions of the prompt are moved; auto: the last, unless all erase more."),
+        _choice("auto|all|last", "Prompt positions that are moved; auto: the last, unless all of them erase more."),
     ] = "auto"
-    gate: Annotated[Kind, _choice("linear|kernel", "What a gate looks at: the state, or likeness to landmarks.")] = (
-        "kernel"
-    )
+    gate: Annotated[
+        Kind, _choice("linear|kernel", "What a gate looks at: the state, or its likeness to landmarks.")
+    ] = "kernel"
     gate_scope: Annotated[
         Scope,
         _choice(
             "prompt|token",
-            "prompt: the gate is read once, at the last prompt token; token: every position is moved by its own gate, "
-            "for servers that prefill in chunks (vLLM).",
+            "prompt: the gate is read once, at the last prompt token; token: each position reads its own gate, for "
+            "servers that prefill in chunks (vLLM).",
         ),
     ] = "prompt"
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
-        _choice("auto|own|5", "own: each layer reads its own gate; 5: that layer's gate is shared; auto: calibrated."),
+        _choice(
+            "auto|own|5", "own: each layer reads its own gate; 5: all share the gate of layer 5; auto: calibrated."
+        ),
     ] = "auto"
     gate_shape: Annotated[
         Auto | GateShape,
         _parsed(_auto_or_shape),
-        _choice("auto|SHAPE", "identity, clip, dead-zone[:0.3] or step[:0.5]; auto or no threshold: calibrated."),
+        _choice("auto|SHAPE", "identity, clip, dead-zone[:0.3] or step[:0.5]; auto, or no threshold: calibrated."),
     ] = "auto"
     null_space: Annotated[
         Auto | NullSpace,
         _parsed(_auto_or_null_space),
         _choice(
             "auto|FORM:NUMBER",
-            "What is left alone: ratio:0.3 (as in the paper), energy:1e-3, soft:1; auto: calibrated.",
+            "How the retain set is left alone: ratio:0.3 (the paper's), energy:1e-3 or soft:1; auto: calibrated.",
         ),
     ] = "auto"
-    ridge: Annotated[float, Field(ge=0), _choice("γ", "The ridge of the gate's system.")] = 0.001
-    ridge_scale: Annotated[RidgeScale, _choice("absolute|relative", "γ itself, or γ times the mean diagonal.")] = (
-        "relative"
-    )
-    landmarks: Annotated[int, Field(ge=2), _choice("N", "At most this many landmarks of a kernel gate.")] = 512
+    ridge: Annotated[float, Field(ge=0), _choice("γ", "Ridge of the linear system that fits the gate.")] = 0.001
+    ridge_scale: Annotated[
+        RidgeScale, _choice("absolute|relative", "absolute: γ itself; relative: γ times the mean diagonal.")
+    ] = "relative"
+    landmarks: Annotated[int, Field(ge=2), _choice("N", "How many landmarks a kernel gate has at most.")] = 512
     bandwidth: Annotated[
         Auto | float,
         _parsed(_auto_or_number("share of the median squared distance", 0)),
-        _choice("auto|0.6", "m² of a kernel gate as a share of the median squared distance; auto: calibrated."),
+        _choice("auto|0.6", "m² of a kernel gate, as a share of the median squared distance; auto: calibrated."),
     ] = "auto"
     strength: Annotated[
         Auto | float,
         _parsed(_auto_or_number("strength", -math.inf)),
-        _choice("auto|1.0", "λ, one for all tasks; auto: calibrated."),
+        _choice("auto|1.0", "Strength λ, the same for all tasks; auto: calibrated."),
     ] = "auto"
     sequential: Annotated[
         bool,
-        _choice("", "Fit the gate of each later layer on states already steered at the layers before it."),
+        _choice("", "Fit the gate of each later layer on states that are steered at the layers before it."),
     ] = False
     augment: Annotated[
         bool,
         _choice(
-            "", "Fit on changed pictures, other words, begun replies and earlier turns as well: five times the passes."
+            "", "Fit also on changed pictures, other words, begun replies and earlier turns: five times the passes."
         ),
     ] = False
     calibration_share: Annotated[
-        float, Field(ge=0, le=0.5), _choice("0.3", "Share of the subjects held out in turn; 0 calibrates nothing.")
+        float,
+        Field(ge=0, le=0.5),
+        _choice("0.3", "Share of the subjects that is held out in turn; 0 calibrates nothing."),
     ] = 0.3
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.recall is None) != (self.erasure is None):
-            raise ValueError("recall and erasure records are given together or not at all")
+            raise ValueError("give recall and erasure records together, or neither")
         if self.gate_scope == "token" and (
             self.reply_steps not in ("auto", 1)
             or self.prompt_positions == "last"
@@ -221,7 +225,7 @@ class Recipe(BaseModel):
 
     @property
     def left_open(self) -> tuple[str, ...]:
-        """What only calibration can choose: for the rest there is a value to begin with."""
+        """What is open and only calibration can choose; the rest has a value to begin with."""
         undecided = {
             "layers": self.layers == "auto",
             "gate_shape": self.gate_shape == "auto" or self.gate_shape.needs_threshold,
@@ -230,7 +234,7 @@ class Recipe(BaseModel):
         return tuple(name for name, still in undecided.items() if still)
 
 
-# The authors' settings; where they differ by model, LLaVA-1.5's unless the family has a row below.
+# The authors' settings. Some differ by model: they are LLaVA-1.5's, unless the family has a row below.
 PAPER: Mapping[str, Any] = {
     "layers": "all",
     "direction": "harmful",
@@ -249,13 +253,13 @@ PAPER_SKIPPED_LAYERS = (0, 17)  # their code gives layer 0 strength 0 and never 
 
 
 def make_recipe(model_type: str, given: Mapping[str, Any], file: Path | None = None) -> Recipe:
-    """The recipe of explicit values over those of a ``recipe.toml`` over those of the preset.
+    """The recipe: given values win over a ``recipe.toml``, and the file wins over the preset.
 
     Args:
-        model_type: the family of the base, which the preset depends on.
+        model_type: the family of the base; the preset depends on it.
 
     Raises:
-        InputError: a key is unknown or its value is not understood; the message names the option or the file.
+        InputError: a key is unknown, or its value is not understood; the message names the option or the file.
     """
     written = {} if file is None else _read(file)
     values = {**written, **given}
@@ -279,7 +283,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: no such file; a recipe holds the options of compute, one a line") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{file}: not valid TOML ({error})") from None
-    for key in ("recall", "erasure"):  # as in every file of ours, a path is relative to the file
+    for key in ("recall", "erasure"):  # a path is relative to the file, as in every file of ours
         if isinstance(written.get(key), str):
             written[key] = file.parent / written[key]
     return written
