@@ -97,7 +97,7 @@ def test_the_plain_question_comes_first(plain: Attack) -> None:
 def test_sets_are_attacked_by_name() -> None:
     assert sets_to_attack([SET, OTHERS], []) == [SET, OTHERS]
     assert sets_to_attack([SET, OTHERS], ["retain"]) == [OTHERS]
-    with pytest.raises(InputError, match="--attack-set other: not one of the data's, forget, retain"):
+    with pytest.raises(InputError, match="--attack-set other: no such set; one of forget, retain"):
         sets_to_attack([SET, OTHERS], ["other"])
 
 
