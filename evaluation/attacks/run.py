@@ -91,7 +91,7 @@ def attack(
                 if each.if_base_follows and named_model is models[0]:
                     told, before = _share(readings[each.name][0]), _share(readings[PLAIN.name][0])
                     if told < before / 2:
-                        reason = f"the base itself gives {told:.0%} of the answers then, and {before:.0%} without it"
+                        reason = f"under this attack the base gives {told:.0%} of the answers, without it {before:.0%}"
                         left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=reason)
                         del readings[each.name]
             of_replies = {each.name for each in attacks if each.reads_replies}
