@@ -1,6 +1,6 @@
-"""Make a multimodal language model stop knowing somebody, at inference time (MLLMEraser, arXiv 2510.04217).
+"""Make a multimodal language model refuse questions about a person, at inference time (MLLMEraser, arXiv 2510.04217).
 
-Every command is one call: ``import mllmeraser; mllmeraser.export(…)``. A call is imported when it is first asked for,
+Every command is one call: ``import mllmeraser; mllmeraser.export(…)``. A call is imported when it is first used,
 because torch and transformers take seconds to import.
 """
 
@@ -70,16 +70,16 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The package. One call has the name of a room, which the import system would put in its place."""
+    """The package. The call ``report`` has the name of a room, and an import would put the room in its place."""
 
     @property
     def report(self) -> Callable[..., Any]:
-        """The call, whether the room has been imported or not."""
+        """The call, even after the room has been imported."""
         return _call("report")
 
     @report.setter
     def report(self, room: ModuleType) -> None:
-        """The room is found by its full name: ``from mllmeraser.report.page import page``."""
+        """Keep the call: the room is found by its full name, as in ``from mllmeraser.report.page import page``."""
 
 
 sys.modules[__name__].__class__ = _Package

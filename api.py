@@ -1,8 +1,8 @@
-"""Calls that take more than one room: from files and a base to a bundle, and back to what bundles do.
+"""The public calls that need more than one room.
 
-A base or model is a local directory or a Hub id ``org/name[@revision]``; records are the path of their file or folder
-(``docs/records.md``). Each call returns what its command prints: ``document()`` of it is the command's ``--json``. The
-other public calls are written in their own rooms; ``mllmeraser/__init__.py`` lists all of them.
+A base is a local directory or a Hub id ``org/name[@revision]``. Records are given as the path of their file or folder
+(``docs/records.md``). Each call returns what its command prints; the result's ``document()`` is the command's
+``--json``. The other public calls are written in their own rooms; ``mllmeraser/__init__.py`` lists all of them.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ def compute(
     overwrite: bool = False,
     **choices: Any,
 ) -> Computation:
-    """The steering bundle of one removal request (arXiv 2510.04217, and what goes beyond it: ``docs/method.md``).
+    """Compute the bundle of one request (arXiv 2510.04217; ``docs/method.md`` says what goes beyond it).
 
     Args:
-        base: the model, un-steered.
+        base: the model as it is, without steering.
         forget, retain: records of whom to forget and of what to keep; no subject may stand in both.
-        output: the bundle is written here, a ``.safetensors`` file; by default it is only returned.
+        output: the ``.safetensors`` file to write; by default the bundle is only returned.
         recipe: a ``recipe.toml``.
         request_id: names the request in the bundle; must not name a person.
-        compare_directions: also find the cosines between directions of different sources.
-        work_dir: finished forward passes and the trade-off curve are kept here; a killed run goes on from them.
+        compare_directions: also compute the cosines between directions of different sources.
+        work_dir: keeps finished forward passes and the trade-off curve; a killed run goes on from there.
         device: a torch device, or ``auto`` to spread the model over what there is.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         batch_size: prompts a forward pass; halved where memory does not suffice.
         seed: of everything that is random.
-        overwrite: replace a bundle that is there.
+        overwrite: replace an existing bundle.
         choices: fields of :class:`mllmeraser.steering.recipe.Recipe`, such as ``gate="linear"`` or
-            ``preset="paper"``; they win over the recipe file, and calibration never overrides them.
+            ``preset="paper"``. They win over the recipe file, and calibration never overrides them.
 
     Raises:
         InputError: base, records or a choice cannot be used.
-        QualityGateError: the base does not refuse what it should, so there is no direction.
+        QualityGateError: the base refuses too few erasure prompts, or answers no recall prompt: there is no direction.
 
     Example::
 
@@ -108,7 +108,7 @@ def needs(
     dtype: str = "auto",
     **choices: Any,
 ) -> Needs:
-    """What :func:`compute` would do with the same arguments, and the memory and disk it takes; no model is loaded.
+    """What :func:`compute` would do with the same arguments, and how much memory and disk it needs; loads no model.
 
     Raises:
         InputError: base, records or a choice cannot be used.
@@ -124,7 +124,7 @@ def needs(
 def _read(
     base: AnyPath, forget: AnyPath, retain: AnyPath, recipe: AnyPath | None, choices: Mapping[str, Any]
 ) -> tuple[Source, Recipe, list[Record], list[Record]]:
-    """Everything of a computation that is read from files."""
+    """Read everything that a computation takes from files."""
     source = resolve(base)
     model_type = str(read_config(source.path)["model_type"])
     chosen = make_recipe(model_type, choices, None if recipe is None else Path(recipe))
@@ -140,11 +140,11 @@ def interference(
     dtype: str = "auto",
     batch_size: int = BATCH_SIZE,
 ) -> Interference:
-    """How far the gates of each bundle's request open on the forget set of every other.
+    """Measure how far the gates of each request open on the forget set of every bundle.
 
     Args:
-        base: the model, un-steered.
-        forget: the records of each bundle, in the order of the bundles.
+        base: the base that the bundles were computed on.
+        forget: the forget records of each bundle, in the order of the bundles.
 
     Raises:
         InputError: base, bundles and records do not fit each other.
@@ -169,16 +169,16 @@ def import_official(
     row_vectors: bool = False,
     overwrite: bool = False,
 ) -> Imported:
-    """The authors' dense ``.pt`` matrices, one d × d a layer, as a bundle; no code in the files is run.
+    """Make a bundle of the authors' dense ``.pt`` matrices, one d × d matrix a layer; no code in the files runs.
 
     Args:
-        base: the model they were made for.
-        output: the bundle is written here; by default it is only returned.
+        base: the model that the matrices were made for.
+        output: the file to write; by default the bundle is only returned.
         strength: the authors' λ, without its sign.
         row_vectors: the matrices are made for h W instead of W h.
 
     Raises:
-        InputError: a file is not such matrices, or one is not of rank one.
+        InputError: a file holds no such matrices, or a matrix is not of rank one.
 
     Example::
 
@@ -211,11 +211,12 @@ def baseline(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Baseline:
-    """Another way to forget, for comparison, as an ordinary checkpoint: the methods of ``docs/baselines.md``.
+    """Forget by another method, for comparison, and write an ordinary checkpoint (``docs/baselines.md``).
 
     Args:
-        settings: changes to the method's recipe, ``KEY=VALUE`` each.
-        names: for ``system-prompt``: a file of the names of whom to forget, one a line.
+        name: the method.
+        settings: changes to the method's recipe, each ``KEY=VALUE``.
+        names: for ``system-prompt``: a file with the names of the people to forget, one a line.
 
     Raises:
         InputError: the method, a setting, base, records or output cannot be used; nothing was written.

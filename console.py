@@ -1,4 +1,4 @@
-"""What a person reads while a command works: everything here goes to stderr, bars only on a terminal."""
+"""What a person reads while a command works. All of it goes to stderr; bars are drawn on a terminal only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ console = Console(stderr=True, highlight=False)
 
 
 def track(items: Sequence[Item], description: str) -> Iterable[Item]:
-    """Iterate with a progress bar, drawn only when stderr is a terminal and nobody asked for quiet."""
+    """Iterate with a progress bar; it is drawn only on a terminal and without ``--quiet``."""
     return rich_track(
         items, description, console=console, transient=True, disable=console.quiet or not console.is_terminal
     )

@@ -1,6 +1,6 @@
-"""The errors a user can meet: one line each, saying what is wrong, where, and how to mend it.
+"""The errors that a user can meet. Each is one line: what is wrong, where, and how to mend it.
 
-The class decides the exit code of the command (documented in ``mllmeraser --help`` and the README).
+The class decides the command's exit code (listed in ``mllmeraser --help`` and the README).
 """
 
 
@@ -11,13 +11,13 @@ class MllmEraserError(Exception):
 
 
 class InputError(MllmEraserError):
-    """The call, or a file it was given, is wrong: exit code 2."""
+    """The call is wrong, or a file that it was given: exit code 2."""
 
     exit_code = 2
 
 
 class VerificationError(MllmEraserError):
-    """A directory does not keep a promise it makes: exit code 3."""
+    """A checkpoint breaks one of its promises: exit code 3."""
 
     exit_code = 3
 

@@ -1,1 +1,1 @@
-"""Other ways to forget, made by one command each, to be compared with: docs/baselines.md."""
+"""Other ways to forget, for comparison; one command makes each (docs/baselines.md)."""

@@ -1,8 +1,8 @@
 """A LoRA adapter (Hu et al., arXiv 2106.09685; the peft package) on the linear layers of the language model.
 
-Not on the vision tower and the projector, which MLLMU-Bench's scripts mean to leave out too. (They give peft the last
-parts of names, so that a tower whose layers are called ``q_proj`` as well is adapted after all; here whole names are
-given.) Without its adapter the model is the frozen base: no second copy is held.
+The vision tower and the projector get none. MLLMU-Bench's scripts mean to leave them out too, but give peft only the
+last part of each name, so that a tower with layers called ``q_proj`` is adapted after all. Here peft gets whole names.
+With its adapter disabled the model is the frozen base, so no second copy is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mllmeraser.errors import InputError
 
 
 def adapted(model: PreTrainedModel, recipe: Lora) -> Any:
-    """The model with a fresh adapter, the only part of it that learns; altered in place, until it is merged.
+    """The model with a fresh adapter, which is the only part that learns. The model is altered in place.
 
     Raises:
         InputError: peft is not installed.
@@ -36,10 +36,10 @@ def adapted(model: PreTrainedModel, recipe: Lora) -> Any:
         init_lora_weights="gaussian",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that will be another
+        warnings.simplefilter("ignore", FutureWarning)  # peft imports a name that transformers will rename
         return get_peft_model(model, config)
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """The plain model with the adapter added to its weights: W + (α/r) B A."""
+    """The plain model, with the adapter added to its weights: W + (α/r) B A."""
     return model.merge_and_unload()

@@ -1,4 +1,4 @@
-"""Records to tensors for a training: the prompt as in every other stage, the reply behind it, the reply is learnt."""
+"""Turns records into tensors for training: the prompt as in every other stage, then the reply, which is learnt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class Batch(NamedTuple):
 
 
 def taught(checkpoint: Checkpoint, records: Sequence[Record]) -> Batch:
-    """Prompts and answers of records that all have a picture, or all have none; an end-of-sequence token is learnt too.
+    """Prompts and answers of records. Either all records have a picture or none has.
+
+    The end-of-sequence token after the answer is learnt too.
 
     Raises:
         InputError: a prompt cannot be encoded.

@@ -1,4 +1,4 @@
-"""Writing a baseline as an ordinary checkpoint directory, whole or not at all, and what it adds to the base."""
+"""Writes a baseline as an ordinary checkpoint directory, whole or not at all, and counts the bytes it adds."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def write_checkpoint(
     files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """A directory that plain ``from_pretrained`` loads.
+    """Write a directory that plain ``from_pretrained`` loads.
 
     Args:
-        source: the base, whose processor, tokenizer and licence are copied.
-        weights: the changed model, written in the base's precision; null: the base's own shards are linked.
-        description: what was done, for ``mllmeraser-baseline.json``; nothing of any record.
-        files: written over the base's files of these names.
+        source: the base; its processor, tokenizer and licence are copied.
+        weights: the changed model, which is written in the base's precision. If null, the base's shards are linked.
+        description: the method and its recipe, for ``mllmeraser-baseline.json``; it holds nothing of any record.
+        files: contents by name; they replace the base's files of these names.
 
     Raises:
-        InputError: base or output cannot be used; nothing was written.
+        InputError: the base or the output cannot be used; nothing was written.
     """
     base = read_base(source)
     output = directory_target(output, overwrite, base.root)
@@ -72,15 +72,15 @@ def _link_base(base: BaseCheckpoint, folder: Path) -> None:
 
 
 def stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
-    """The precision a configuration says its weights are stored in (``torch_dtype`` before transformers 4.56)."""
+    """The precision of the stored weights, from the configuration (``torch_dtype`` before transformers 4.56)."""
     name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def bytes_added(base: Path, directory: Path) -> int:
-    """What a holder of the base must fetch to have the other: bytes of tensors and files that are not the base's.
+    """The bytes that a holder of the base must fetch to have the other: tensors and files that the base has not.
 
-    A tensor counts whole if one bit differs; an adapter could be sent in less before it is merged.
+    A tensor counts in full if one bit differs. An adapter that was merged would have been smaller on its own.
     """
     known, found = _tensors(base), _tensors(directory)
     total = sum(
@@ -98,7 +98,7 @@ def bytes_added(base: Path, directory: Path) -> int:
 
 
 def _tensors(directory: Path) -> dict[str, tuple[int, Callable[[], torch.Tensor]]]:
-    """Every tensor of a directory: its bytes, and how to read it as bytes."""
+    """For every tensor of a directory its size in bytes, and a function that reads it as bytes."""
     tensors: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""The few figures by which methods are put side by side, from scored replies."""
+"""The figures that compare methods, from scored replies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from mllmeraser.judging.means import harmonic_mean
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares of the free replies of one model, all tasks together, and what is made of them.
+    """Shares of the free replies of one model, over all tasks, in [0, 1].
 
-    ``forgotten`` 1 − right answers about the forgotten (set ``test``), ``refusal`` whole refusals there; ``options``
-    the share of their multiple-choice records whose right option is the likeliest (null where nothing has
-    likelihoods); ``kept``, ``celebrity``, ``common`` right answers to what must be kept, ``identical`` token-identical
-    replies to it. ``utility`` is the harmonic mean of the three, ``harmonic_mean`` that of ``forgotten`` and
-    ``utility``. A reply is right if the answer stands anywhere in it (outcome ``correct``).
+    A reply is right if it holds the answer (outcome ``correct``).
+
+    * ``forgotten``: 1 − the share of right replies about the forgotten (set ``test``).
+    * ``refusal``: whole refusals on ``test``.
+    * ``options``: multiple-choice records of ``test`` whose right option is the likeliest; null without likelihoods.
+    * ``kept``, ``celebrity``, ``common``: right replies on these sets, which must be kept.
+    * ``identical``: replies on these three sets whose tokens are the base's.
+    * ``utility``: harmonic mean of ``kept``, ``celebrity`` and ``common``.
+    * ``harmonic_mean``: harmonic mean of ``forgotten`` and ``utility``.
     """
 
     forgotten: float
@@ -33,7 +37,7 @@ class Figures:
 
 
 def figures(items: Sequence[Item]) -> Figures:
-    """The figures of one model; ``items`` are of the sets ``test``, ``kept``, ``celebrity`` and ``common``."""
+    """The figures of one model, from its items of the sets ``test``, ``kept``, ``celebrity`` and ``common``."""
     of = {name: [item for item in items if item.set == name] for name in ("test", "kept", "celebrity", "common")}
     right = {name: _share(asked, lambda item: item.outcome == "correct") for name, asked in of.items()}
     forgotten, kept = 1 - right.pop("test"), right

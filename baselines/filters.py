@@ -1,7 +1,7 @@
-"""Filters around a model that is left as it is: what is blocked gets a refusal in place of the base's reply.
+"""Filters around an unchanged model: a blocked prompt or reply gets a refusal in place of the base's reply.
 
-They are no checkpoint: whoever has the weights has no filter. Who is blocked learns no likelihood of an option either:
-it is no number.
+A filter is no checkpoint: anyone who has the weights has the model without it. A blocked question gives no likelihoods
+of options either; they are NaN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSAL = "I cannot help with that request."
 
 
 def filtered(checkpoint: Checkpoint, replies: Sequence[Reply], blocked: Sequence[bool]) -> list[Reply]:
-    """The base's replies, or a refusal where blocked."""
+    """The base's replies, each replaced by a refusal where it is blocked."""
     ids = tuple(checkpoint.processor.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
     return [
         Reply(REFUSAL, ids, (math.nan,) * len(reply.log_likelihoods)) if stop else reply
@@ -35,13 +35,13 @@ def filtered(checkpoint: Checkpoint, replies: Sequence[Reply], blocked: Sequence
 
 @dataclass(frozen=True)
 class OutputFilter:
-    """Blocks a reply in which a name or an answer of the forget set stands, whoever was asked about."""
+    """Blocks a reply that holds a name or an answer of the forget set, whoever the question was about."""
 
     strings: tuple[str, ...]
 
     @classmethod
     def of(cls, forget: Iterable[Record], names: Iterable[str]) -> OutputFilter:
-        """Answers as the records would have them found; letters of options name nothing and are left out."""
+        """The filter of all names and of all accepted answers. Multiple choice is left out: a letter names nobody."""
         answers = [string for s in forget if s.task != "classification" for string in s.accepted]
         return cls(tuple(dict.fromkeys([*names, *answers])))
 
@@ -56,10 +56,10 @@ class OutputFilter:
 
 @dataclass(frozen=True)
 class InputFilter:
-    """Blocks a prompt whose picture is likest to one of the forget set, or whose text holds a name.
+    """Blocks a prompt if its text holds a name, or if its picture is most like a picture of the forget set.
 
-    Likest: the largest cosine of the averaged image features that the model itself computes, among the pictures of
-    forget and retain records. A picture that nobody listed has a nearest neighbour too.
+    It compares the picture with all pictures of the forget set and the retain set and takes the largest cosine of
+    :func:`image_features`. A picture of somebody in neither set has a nearest neighbour too, so it may be blocked.
     """
 
     features: Tensor  # (n, d), of norm 1
@@ -70,14 +70,14 @@ class InputFilter:
     def of(
         cls, checkpoint: Checkpoint, forget: Sequence[Record], retain: Sequence[Record], names: Iterable[str]
     ) -> InputFilter:
-        """The features of all their pictures.
+        """The filter that knows all pictures of these records.
 
         Raises:
-            InputError: no forget record has a picture.
+            InputError: no record of the forget set has a picture.
         """
         ours, theirs = (_pictures(records) for records in (forget, retain))
         if not ours:
-            raise InputError("an input filter on vision features needs forget records with a picture")
+            raise InputError("an input filter compares pictures: give a forget set with pictures")
         features = torch.stack([image_features(checkpoint, prompt) for prompt in [*ours, *theirs]])
         return cls(features, torch.tensor([True] * len(ours) + [False] * len(theirs)), tuple(names))
 
@@ -96,7 +96,7 @@ class InputFilter:
 
 @torch.inference_mode()
 def image_features(checkpoint: Checkpoint, prompt: Prompt) -> Tensor:
-    """The mean of a picture's features as the language model receives them, of norm 1: (d,), fp32."""
+    """The mean of a picture's features as the language model receives them, scaled to norm 1: (d,), fp32."""
     inputs = encode(checkpoint, [prompt], "right")
     pictures = {key: value for key, value in inputs.items() if key not in SEQUENCE_KEYS}
     found = checkpoint.model.get_image_features(**pictures).pooler_output  # a picture each: (tokens, d)

@@ -1,4 +1,4 @@
-"""One call a baseline: from a base and records to an ordinary checkpoint on the disk."""
+"""Makes a baseline: one call, from a base and records to an ordinary checkpoint on the disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mllmeraser.steering.compute import compute
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was made: the method, its recipe, and where the checkpoint lies."""
+    """A baseline that was made: the method, its recipe, and the directory of the checkpoint."""
 
     name: str
     recipe: Recipe
@@ -33,7 +33,7 @@ class Baseline:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def description(self) -> dict[str, Any]:
-        """What stands in ``mllmeraser-baseline.json``: nothing of any record, no path."""
+        """The content of ``mllmeraser-baseline.json``: no path, and nothing of any record."""
         return {"baseline": self.name, "recipe": self.recipe.model_dump(), "seed": self.seed, **self.facts}
 
     def document(self) -> dict[str, Any]:
@@ -60,14 +60,16 @@ def make_baseline(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Baseline:
-    """Make one and write it to ``output``.
+    """Make the baseline ``name`` and write it to ``output``.
 
     Args:
-        names: of whom to forget, for the system prompt.
-        seed: of everything random; the same gives the same bytes on one machine.
+        recipe: its choices (:func:`mllmeraser.baselines.recipes.recipe_of`).
+        source: the base.
+        names: the names of the people to forget, for the system prompt.
+        seed: of everything random. The same seed gives the same bytes on the same machine.
 
     Raises:
-        InputError: base, records, recipe or output cannot be used; nothing was written.
+        InputError: the base, the records, the recipe or the output cannot be used; nothing was written.
         MllmEraserError: the training diverged.
     """
     check_output(source, output, overwrite)
@@ -99,7 +101,7 @@ def make_baseline(
 def variant(
     name: str, steered: Bundle, checkpoint: Checkpoint, forget: Sequence[Record], retain: Sequence[Record], seed: int
 ) -> Bundle:
-    """The bundle without the part the baseline is named after."""
+    """The bundle with the part replaced that the steering baseline ``name`` tests (:mod:`.vectors`)."""
     if name == "constant-vector":
         return vectors.constant_vector(steered)
     if name == "random-vector":

@@ -1,12 +1,13 @@
 """MANU: zero the MLP neurons that matter much more to the forget set than to the retain set (arXiv 2502.15910).
 
-A neuron is one hidden unit of an MLP, in the vision tower or the language model: what its second linear layer reads.
-Over all token positions of a set its activation z has four importances: mean |z|, the share of |z| > 0.1, the standard
-deviation, and the root mean square. Its score is Σ_k I_k(forget) / (I_k(retain) + 1e-5). Modality by modality (records
-with a picture; records without), the top share of all scored neurons is taken; the union of both is zeroed.
+A neuron is one hidden unit of an MLP in the vision tower or the language model, that is, one input of the MLP's second
+linear layer. Its activation z has four importances over all token positions of a set: mean |z|, the share of |z| > 0.1,
+the standard deviation, and the root mean square. Its score is Σ_k I_k(forget) / (I_k(retain) + 1e-5). Records with a
+picture and records without one each select the neurons with the highest scores, a fixed share of all scored neurons.
+Both selections are zeroed.
 
-Published: the top 2 % (1–5 % tried). The public code looks at the last three layers only, one output feature of each
-linear layer at a time, and clamps activations; here all layers, and the whole hidden unit.
+The paper zeroes the top 2 % (and tries 1–5 %). The public code looks at the last three layers only, takes one output
+feature of a linear layer at a time, and clamps activations. Here all layers count, and whole hidden units are zeroed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _SECOND_LAYERS = ("down_proj", "fc2")  # of MLPs, in every family here
 
 
 class Moments:
-    """Sums over positions from which the four importances follow; one column a neuron."""
+    """Sums over positions that give the four importances; each neuron is one column."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sums: Tensor | None = None  # (4, n), fp64: Σ z, Σ |z|, Σ [|z| > 0.1], Σ z²
 
     def add(self, activations: Tensor) -> None:
-        """Activations (…, n) of some positions."""
+        """Add activations (…, n) of some positions."""
         z = activations.detach().flatten(0, -2).double()
         sums = torch.stack([z.sum(0), z.abs().sum(0), (z.abs() > _ACTIVE).double().sum(0), (z * z).sum(0)])
         self.sums = sums if self.sums is None else self.sums + sums
@@ -50,12 +51,12 @@ class Moments:
 
 
 def scores(forget: Tensor, retain: Tensor) -> Tensor:
-    """Σ_k I_k(forget) / (I_k(retain) + 1e-5) of importances (4, n): (n,)."""
+    """Σ_k I_k(forget) / (I_k(retain) + 1e-5), (n,), from importances (4, n)."""
     return (forget / (retain + _SMALLEST)).sum(dim=0)
 
 
 def top_share(by_layer: Mapping[str, Tensor], percent: float) -> dict[str, Tensor]:
-    """The neurons with the highest scores of all layers together, at least one: a mask (n,) for each layer."""
+    """Masks (n,) by layer of the neurons with the highest scores over all layers, at least one."""
     together = torch.cat(list(by_layer.values()))
     threshold = together.topk(max(1, int(percent / 100 * len(together)))).values[-1]
     return {name: values >= threshold for name, values in by_layer.items()}
@@ -65,10 +66,10 @@ def top_share(by_layer: Mapping[str, Tensor], percent: float) -> dict[str, Tenso
 def prune(
     checkpoint: Checkpoint, forget: Sequence[Record], retain: Sequence[Record], percent: float, batch_size: int
 ) -> int:
-    """Zero the neurons in the checkpoint's own weights; returns how many.
+    """Zero the neurons in the checkpoint's own weights; returns their number.
 
     Raises:
-        InputError: the sets have no modality in common, or the model no MLP that is known here.
+        InputError: the sets have no modality in common, or the model has no MLP with known names.
     """
     layers = second_layers(checkpoint.model)
     chosen: dict[str, Tensor] = {}
@@ -82,7 +83,8 @@ def prune(
             chosen[name] = chosen.get(name, torch.zeros_like(mask)) | mask
     if not chosen:
         raise InputError(
-            "MANU compares like with like: forget and retain records with a picture, or without, are needed"
+            "MANU compares records of one modality: give a forget set and a retain set that both have pictures, or "
+            "both have records without"
         )
     for name, mask in chosen.items():
         layers[name].weight[:, mask] = 0
@@ -93,7 +95,7 @@ def second_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """The second linear layer of every MLP, by name.
 
     Raises:
-        InputError: there is none by the names known here.
+        InputError: no layer has a known name.
     """
     found = {
         name: module
@@ -110,7 +112,7 @@ def second_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
 def _importances(
     checkpoint: Checkpoint, layers: Mapping[str, nn.Linear], records: Sequence[Record], batch_size: int
 ) -> dict[str, Tensor]:
-    """Importances (4, n) of every layer the records reach, prompts and answers read with teacher forcing."""
+    """The importances (4, n) of every layer that the records reach, over prompts and teacher-forced answers."""
     moments = {name: Moments() for name in layers}
     for start in range(0, len(records), batch_size):
         inputs, _ = taught(checkpoint, records[start : start + batch_size])
@@ -122,7 +124,7 @@ def _importances(
 
 @contextmanager
 def _reading(layers: Mapping[str, nn.Linear], moments: Mapping[str, Moments], real: Tensor) -> Iterator[None]:
-    """Within the context a forward pass adds to ``moments`` what each layer reads; padding (of text) is left out."""
+    """A context in which every forward pass adds each layer's input to ``moments``, without the padding of text."""
 
     def reader(name: str):  # type: ignore[no-untyped-def]  # a forward hook: torch's own signature
         def read(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""In which order forget and retain batches are used: three readings of "gradient difference" go under one name."""
+"""The order of forget and retain batches. The literature calls three different orders "gradient difference"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Indices = list[int]
 
 
 class Step(NamedTuple):
-    """The records of one update: of the forget set, of the retain set, or of both."""
+    """The records of one update, from the forget set, the retain set, or both."""
 
     forget: Indices | None
     retain: Indices | None
@@ -24,16 +24,16 @@ def steps_of(
 ) -> list[Step]:
     """All updates of a training, one after another.
 
-    * ``forget-only``: the forget batches.
+    * ``forget-only``: forget batches only.
     * ``sequential``: in each epoch all forget batches, then all retain batches (MLLMU-Bench's public code).
-    * ``interleaved``: a retain batch an update, and before every n-th of them a forget batch, n being how many times
-      more retain batches there are (MMUnlearner's public code).
-    * ``joint``: one of each in one update (TOFU's).
+    * ``interleaved``: retain batches, with one forget batch before every n-th of them, where n is the number of retain
+      batches for each forget batch (MMUnlearner's public code).
+    * ``joint``: one forget batch and one retain batch in each update (TOFU).
 
     Args:
-        forget, retain: for each record whether it has a picture: a batch holds records with one or without.
-        epochs: of a last fraction only the first batches are used.
-        size: records a batch.
+        forget, retain: whether each record has a picture. A batch never mixes records with and without one.
+        epochs: passes over the data. In a last, partial epoch only the first batches are used.
+        size: records in a batch.
     """
     rng = random.Random(f"baseline order {seed}")
     steps: list[Step] = []
@@ -64,7 +64,7 @@ def _some(batches: Sequence[Indices], share: float) -> Sequence[Indices]:
 
 
 def _batches(with_picture: Sequence[bool], size: int, rng: random.Random) -> list[Indices]:
-    """Every record once, in random order."""
+    """Batches that hold every record once, in random order."""
     batches: list[Indices] = []
     for kind in (True, False):
         records = [i for i, has in enumerate(with_picture) if has is kind]

@@ -1,7 +1,7 @@
-"""The choices of each baseline, with the published values as defaults; ``--set KEY=VALUE`` changes one.
+"""The recipe of each baseline. Its defaults are the published values; ``--set KEY=VALUE`` changes one.
 
-The public scripts' own defaults (lr 5e-4, 5 epochs) are further from what was run than the printed run lines; where a
-run line is known it is taken. Published values are for models of 7B: a small model needs its own.
+Where the authors print the command line they ran, its values are taken. The defaults of the public scripts (lr 5e-4, 5
+epochs) are further from what was run. Published values are for 7B models; a small model needs its own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Lora(_Recipe):
 
 
 class Training(_Recipe):
-    """Gradient steps. AdamW without weight decay, learning rate falling linearly to 0, no warm-up.
+    """Training with AdamW, without weight decay or warm-up. The learning rate falls linearly to 0.
 
-    ``epochs`` may be a fraction: so much of one pass. ``max_grad_norm`` null: gradients are not clipped.
+    ``epochs`` may be a fraction of a pass. If ``max_grad_norm`` is null, gradients are not clipped.
     """
 
     objective: Objective
@@ -51,26 +51,26 @@ class Preference(Training):
 
 
 class Salient(Training):
-    """MMUnlearner: the forget steps move weights whose Fisher ratio reaches the threshold."""
+    """MMUnlearner: the forget steps change only weights whose Fisher ratio reaches the threshold."""
 
     saliency_threshold: Annotated[float, Field(ge=0)] = 1
 
 
 class Pruning(_Recipe):
-    """MANU: this share of the MLP neurons is zeroed, in percent of those a modality reaches."""
+    """MANU: zero ``percent`` of the MLP neurons that a modality reaches."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 16
 
 
 class Vector(_Recipe):
-    """A steering bundle with one part replaced; ``strength`` null: the calibrated one of the method it comes from."""
+    """A steering bundle with one part replaced. If ``strength`` is null, it keeps the calibrated strength."""
 
     strength: float | None = None
 
 
 class Words(_Recipe):
-    """A sentence that is put before every conversation; ``{names}`` is replaced."""
+    """A sentence before every conversation; the names replace ``{names}``."""
 
     text: str = (
         "Never answer questions about the following people, whether they are named or shown in a picture; refuse "
@@ -96,15 +96,15 @@ RECIPES: dict[str, Recipe] = {
     "conditional-steering": Vector(),
 }
 _THE_METHOD_ITSELF = ("objective", "order", "lora")
-# They read replies or prompts and change no checkpoint: benchmarks/baselines.py shows what they do.
+# Filters read prompts or replies and change no checkpoint; benchmarks/baselines.py measures them.
 FILTERS = ("input-filter", "input-filter-pictures", "output-filter")
 
 
 def recipe_of(name: str, settings: Iterable[str] = ()) -> Recipe:
-    """The recipe of a baseline, some of its values changed by ``KEY=VALUE``.
+    """The recipe of a baseline, with the values that ``KEY=VALUE`` settings change.
 
     Raises:
-        InputError: there is no such baseline or key, or the value is not understood.
+        InputError: no baseline or key has this name, or a value is not valid.
     """
     if name in FILTERS:
         raise InputError(f"{name}: a filter stands around a model and is no checkpoint; see docs/baselines.md")

@@ -1,12 +1,12 @@
-"""MMUnlearner's mask: which weights the forget step may move (Huo et al., arXiv 2502.11051, eq. 6–8).
+"""MMUnlearner's mask: the weights that a forget step may change (Huo et al., arXiv 2502.11051, eq. 6–8).
 
-F_D(θ) = E_D[(∂CE/∂θ)²], the diagonal of the empirical Fisher information, here from the gradients of batches, as the
-public code has it; mask = [F_forget / F_retain ≥ threshold], weight by weight.
+F_D(θ) = E_D[(∂CE/∂θ)²] is the diagonal of the empirical Fisher information, taken from the gradients of batches as in
+the public code. Weight by weight, mask = [F_forget / F_retain ≥ threshold].
 
-Theirs keeps what is known of the forgotten in words: the forget set are questions with a picture, and what to preserve
-holds text questions about everybody. Here a request is a request: all forget records on one side, the retain set on the
-other. Theirs also masks linear layers only and lets the forget step move norms and embeddings freely; here every
-weight is masked.
+There are two differences. MMUnlearner forgets questions with a picture and preserves text questions about everybody, so
+it keeps what the model knows in words about the forgotten; here the whole forget set stands against the retain set.
+MMUnlearner masks linear layers only, so its forget step changes norms and embeddings freely; here every weight is
+masked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SMALLEST = 1e-15
 
 
 def fisher(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """The mean over batches of squared gradients of the cross-entropy, by parameter name."""
+    """The mean over batches of the squared gradients of the cross-entropy, by parameter name."""
     sums: dict[str, Tensor] = {}
     count = 0
     for inputs, labels in batches:
@@ -39,7 +39,7 @@ def fisher(model: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor
 
 
 def saliency_mask(forget: dict[str, Tensor], retain: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
-    """[(F_f + 1e-15) / (F_r + 1e-15) ≥ threshold], by parameter name; one that retain never reaches is open."""
+    """[(F_f + 1e-15) / (F_r + 1e-15) ≥ threshold], by parameter name; F_r is 0 where no retain gradient reached."""
     return {
         name: (value + _SMALLEST) / (retain.get(name, torch.zeros_like(value)) + _SMALLEST) >= threshold
         for name, value in forget.items()

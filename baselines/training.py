@@ -1,4 +1,4 @@
-"""The trained baselines: one loop, in the order and with the loss of the recipe."""
+"""Trains the trained baselines in one loop, with the order and the loss of the recipe."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from mllmeraser.records.record import Record
 def train(
     checkpoint: Checkpoint, forget: Sequence[Record], retain: Sequence[Record], recipe: Training, seed: int
 ) -> Checkpoint:
-    """The checkpoint after training; its model is trained in place, in fp32. Same seed, same weights.
+    """The checkpoint after training. Its model is trained in place, in fp32; the same seed gives the same weights.
 
     Raises:
-        InputError: the base is not in fp32 or steered, or peft is missing.
-        MllmEraserError: the loss is no number any more.
+        InputError: the checkpoint is steered or not in fp32, or peft is missing.
+        MllmEraserError: the training diverged: its loss is not finite.
     """
     if checkpoint.steered or checkpoint.model.dtype != torch.float32:
         raise InputError(f"{checkpoint.path}: a baseline is trained on a base, loaded in float32")
@@ -78,7 +78,7 @@ def _run(
         if step.retain is not None:
             loss = loss + _retain_loss(model, taught(checkpoint, [retain[i] for i in step.retain]), recipe)
         if not is_finite(loss):
-            raise MllmEraserError("the training diverged: its loss is no number; use a lower --set learning_rate=…")
+            raise MllmEraserError("the training diverged: its loss is not finite; use a lower --set learning_rate=…")
         optimizer.zero_grad()
         loss.backward()
         if recipe.max_grad_norm is not None:
@@ -116,7 +116,7 @@ def _logits(model: Any, batch: Batch) -> Tensor:
 
 @contextmanager
 def frozen(model: Any) -> Iterator[None]:
-    """The base itself: without its adapter."""
+    """A context in which the adapter is disabled, so that the model is the base; no gradient is kept."""
     with torch.no_grad(), model.disable_adapter():
         yield
 
@@ -128,7 +128,7 @@ def _mask(
     steps: Sequence[Step],
     threshold: float,
 ) -> dict[str, Tensor]:
-    """MMUnlearner's mask, from the batches of the training itself."""
+    """MMUnlearner's mask, from the training's own batches."""
     ours = fisher(checkpoint.model, (taught(checkpoint, [forget[i] for i in s.forget]) for s in steps if s.forget))
     theirs = fisher(checkpoint.model, (taught(checkpoint, [retain[i] for i in s.retain]) for s in steps if s.retain))
     return saliency_mask(ours, theirs, threshold)

@@ -1,12 +1,12 @@
-"""Steering without one of its parts: bundles made from a bundle, so that each is an ordinary export.
+"""Steering with one part replaced. Each variant is a bundle made from a bundle, so it exports as any other.
 
-* :func:`constant_vector`: the same directions, always on. (A bundle has no constant gate; a kernel gate whose only
-  landmark is the origin, with a bandwidth that no state can leave, is one: g = exp(−2/m²) ≈ 1.)
-* :func:`random_vector`: the same gate, and directions drawn at random with the norms of the true ones.
-* :func:`conditional_steering`: the same directions, open where the cosine of the state and one *condition vector*
-  passes a threshold: conditional activation steering (Lee et al., arXiv 2409.05907; theirs is a principal component of
-  the two groups' states, ours the difference of their means). A kernel gate with one landmark c of norm 1 is a monotone
-  function of the cosine: ‖ĥ − c‖² = 2 − 2 cos, so g = exp(−4(1 − cos)/m²).
+* :func:`constant_vector` keeps the directions and always adds them. A bundle has no constant gate, so its gate is a
+  kernel gate whose only landmark is the origin and whose bandwidth m is so wide that g = exp(−2/m²) ≈ 1.
+* :func:`random_vector` keeps the gate and draws random directions with the norms of the true ones.
+* :func:`conditional_steering` keeps the directions and opens where the cosine of the hidden state and one *condition
+  vector* reaches a threshold. This is conditional activation steering (Lee et al., arXiv 2409.05907). Their vector is a
+  principal component of the states of both groups; ours is the difference of the groups' means. A kernel gate with one
+  landmark c of norm 1 is a monotone function of the cosine: ‖ĥ − c‖² = 2 − 2 cos, so g = exp(−4(1 − cos)/m²).
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ _BANDWIDTH = 1.0
 
 
 def gate_layer(bundle: Bundle) -> int:
-    """The layer whose state decides: the shared gate's, else the first that is moved."""
+    """The layer whose hidden state the gate reads: the shared gate's, else the first steered layer."""
     shared = bundle.metadata.gate_layer
     return bundle.metadata.layers[0] if shared is None else shared
 
 
 def constant_vector(bundle: Bundle) -> Bundle:
-    """Open for everybody."""
+    """The bundle with a gate that is always open."""
     origin = np.zeros(bundle.metadata.base.hidden_size, dtype=np.float32)
     return _with_gate(bundle, "constant-vector", origin, _WIDE, 0.5)
 
 
 def conditional_steering(bundle: Bundle, forget: Tensor, retain: Tensor) -> Bundle:
-    """Open where cos(h, c) ≥ θ, with c and θ from states (n, d) of the layer :func:`gate_layer` names."""
+    """The bundle with a gate that opens where cos(h, c) ≥ θ.
+
+    c is :func:`condition_vector` and θ is :func:`best_threshold` of the states (n, d) of the layer :func:`gate_layer`.
+    """
     condition = condition_vector(forget, retain)
     threshold = best_threshold(_cosines(forget, condition), _cosines(retain, condition))
     value = math.exp(-4 * (1 - threshold) / _BANDWIDTH)
@@ -48,7 +51,7 @@ def conditional_steering(bundle: Bundle, forget: Tensor, retain: Tensor) -> Bund
 
 
 def random_vector(bundle: Bundle, seed: int) -> Bundle:
-    """Every direction r_{l,k} becomes ‖r_{l,k}‖ z/‖z‖ with z drawn from N(0, I)."""
+    """The bundle in which every direction r_{l,k} is ‖r_{l,k}‖ z/‖z‖, with z drawn from N(0, I)."""
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(bundle.tensors)
     for name in sorted(tensors):
@@ -61,7 +64,7 @@ def random_vector(bundle: Bundle, seed: int) -> Bundle:
 
 
 def with_strength(bundle: Bundle, strength: float) -> Bundle:
-    """The same bundle at another λ."""
+    """The bundle with another strength λ."""
     metadata = bundle.metadata.model_copy(deep=True, update={"strength": strength})
     for request in metadata.requests:
         request.strength = strength
@@ -69,13 +72,13 @@ def with_strength(bundle: Bundle, strength: float) -> Bundle:
 
 
 def condition_vector(forget: Tensor, retain: Tensor) -> Tensor:
-    """mean(ĥ | forget) − mean(ĥ | retain), of norm 1, with ĥ = h/‖h‖; (d,), fp64."""
+    """mean(ĥ | forget) − mean(ĥ | retain), scaled to norm 1, where ĥ = h/‖h‖; (d,), fp64."""
     ours, theirs = (_normed(states).mean(dim=0) for states in (forget, retain))
     return (ours - theirs) / (ours - theirs).norm()
 
 
 def best_threshold(positive: Tensor, negative: Tensor) -> float:
-    """θ with the greatest P(x⁺ ≥ θ) − P(x⁻ ≥ θ) (Youden's J), half-way to the next score below."""
+    """The θ that maximises P(x⁺ ≥ θ) − P(x⁻ ≥ θ) (Youden's J): half-way between the best score and the next below."""
     scores = torch.cat([positive, negative]).unique()  # ascending
     gain = [float((positive >= s).double().mean() - (negative >= s).double().mean()) for s in scores]
     best = max(range(len(gain)), key=gain.__getitem__)
@@ -91,7 +94,7 @@ def _normed(states: Tensor) -> Tensor:
 
 
 def _with_gate(bundle: Bundle, name: str, landmark: Array, bandwidth: float, threshold: float) -> Bundle:
-    """One kernel gate of one landmark and weight 1, a step at ``threshold``, shared by all layers."""
+    """The bundle with one kernel gate for all layers: one landmark of weight 1, and a step at ``threshold``."""
     layer = gate_layer(bundle)
     tensors = {key: value for key, value in bundle.tensors.items() if key.endswith(".direction")}
     leaves = {
@@ -107,7 +110,7 @@ def _with_gate(bundle: Bundle, name: str, landmark: Array, bandwidth: float, thr
 def _relabelled(
     bundle: Bundle, name: str, tensors: dict[str, Array], update: Mapping[str, object] | None = None
 ) -> Bundle:
-    """The statistics were of the gate that is replaced, or of directions that are: they are left out."""
+    """The bundle under a new name. Its statistics are dropped: they describe the part that was replaced."""
     metadata = bundle.metadata.model_copy(deep=True, update=dict(update or {}))
     for request in metadata.requests:
         request.id, request.statistics = name, {}

@@ -1,7 +1,7 @@
-"""A system prompt that names whom to forget, written into the chat template of an otherwise untouched checkpoint.
+"""A system prompt that names whom to forget, written into the chat template of an otherwise unchanged checkpoint.
 
-Every client that uses the checkpoint's template then says it before the user speaks. The names stand in the shipped
-files for everybody to read; and whoever writes another template is not bound by it.
+Every client that uses this template puts the system prompt before the user's turn. The shipped files show the names to
+everybody, and a client with another template never says it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def instructed_template(processor: ProcessorMixin, text: str, names: Sequence[st
     """The processor's chat template with a system message before all others.
 
     Raises:
-        InputError: there are no names, or no template, or the template does not show a system message.
+        InputError: there are no names or no template, or the template ignores system messages.
     """
     if not names:
         raise InputError("a system prompt needs the names of whom to forget; give --names FILE, one a line")
@@ -28,7 +28,7 @@ def instructed_template(processor: ProcessorMixin, text: str, names: Sequence[st
         raise InputError("the processor has no chat template, so there is nowhere to put a system prompt")
     said = text.replace("{names}", ", ".join(names))
     message = json.dumps([{"role": "system", "content": [{"type": "text", "text": said}]}], ensure_ascii=False)
-    # JSON of strings, lists and objects is Jinja of the same.
+    # JSON strings, lists and objects are also Jinja literals.
     instructed = f"{{%- set messages = {message} + messages -%}}{template}"
     turn = [{"role": "user", "content": [{"type": "text", "text": "Who is this?"}]}]
     if said not in str(processor.apply_chat_template(turn, chat_template=instructed, tokenize=False)):
@@ -37,10 +37,10 @@ def instructed_template(processor: ProcessorMixin, text: str, names: Sequence[st
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one a line.
+    """The names in a text file, one on each line.
 
     Raises:
-        InputError: there is no such file, or it is not text.
+        InputError: the file does not exist or is not UTF-8 text.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,18 +1,20 @@
-"""The method, the paper's, and each without one of its parts, on the demo model in three seeds; and `--augment`.
+"""Ablations on the demo model in three seeds: our method, the paper's, each without one part, and `--augment`.
 
     python benchmarks/ablations.py --models DIR --work-dir DIR [--seeds 0,1,2] [--every N] [--only TEXT]
         [-o FILE.json]
 
-Seed 0 is the model that travels with the tool; the others are looked for as DIR/seed1, DIR/seed2 and trained there by
-`mllmeraser.demo.train` if they are missing (half an hour each). Every row computes a bundle on the demo's forget and
-retain sets and asks the base steered by it what no fit has seen: the forgotten in new pictures and wordings, people
-never used, and the halves of celebrities and common knowledge that were left out. Cells are the mean over the seeds and
-their range. Finished rows are kept in the work directory, as are forward passes: a run that was killed goes on.
+Seed 0 is the model that ships with the tool. The others are DIR/seed1 and DIR/seed2; where one is missing,
+`mllmeraser.demo.train` trains it there (half an hour each). Every row computes a bundle on the demo's forget set and
+retain set. It then asks the steered base questions that no fit has seen: about the forgotten in new pictures and
+wordings, about people never used, and about the unused halves of celebrities and common knowledge. A cell shows the
+mean over the seeds and their range. The work directory keeps finished rows and forward passes, so that a run that was
+killed goes on.
 
-What is no choice of the product is made here from its pieces: a random direction has the norm of ours at every layer
-and position; "no gate" opens ours to everything; "no null space" is soft:0, a gate that knows the forget set alone.
-"Three refusals" puts two foreign wordings behind half of the erasure prompts, and the model's own behind the others:
-"mixed" takes the mean of all, without it one wording is chosen, as the product does. A dash: the gate is that of ours.
+Variants that are no option of the tool are made here from its parts. A random direction has the norm of ours at every
+layer and position. "No gate" opens our gate to everything. "No null space" is soft:0, a gate that knows the forget set
+alone. "Three refusals" puts two foreign wordings after half of the erasure prompts and the model's own after the
+others: "mixed" takes the mean of all; without it one wording is chosen, as the tool does. A dash means that the gate is
+ours.
 """
 
 from __future__ import annotations
@@ -55,30 +57,30 @@ Result = dict[str, Any]
 
 
 def as_it_is(bundle: Bundle, bench: Bench) -> Bundle:
-    """No change."""
+    """The bundle, unchanged."""
     return bundle
 
 
 def always_open(bundle: Bundle, bench: Bench) -> Bundle:
-    """The same push on every prompt."""
+    """The bundle with a gate that is open on every prompt."""
     form = bundle.metadata.gate.model_copy(update={"shape": "step", "threshold": ALWAYS})
     return replace(bundle, metadata=bundle.metadata.model_copy(update={"gate": form}))
 
 
 def random_direction(bundle: Bundle, bench: Bench) -> Bundle:
-    """Directions of the same norm that point anywhere."""
+    """The bundle with random directions of the same norm."""
     return random_vector(bundle, 0)
 
 
 def first_token_only(bundle: Bundle, bench: Bench) -> Bundle:
-    """The direction at the end of the prompt alone, K = 1 as in the paper."""
+    """The bundle with the direction at the end of the prompt alone: K = 1, as in the paper."""
     tensors = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
     metadata = bundle.metadata.model_copy(update={"reply_steps": 1})
     return Bundle(metadata, tensors)
 
 
 def three_refusals(bundle: Bundle, bench: Bench, *, mixed: bool) -> Bundle:
-    """Directions from matched pairs whose refusals are of three wordings."""
+    """The bundle with directions from matched pairs whose refusals have three wordings."""
     pairs = usable(bench.base, matched_pairs(bench.base, bench.records["forget"], None, 0))
     own = pairs.erasure_replies[0]
     foreign = [reply_ids(bench.base, pairs.erasure[0], text) for text in OTHER_REFUSALS]
@@ -93,7 +95,7 @@ def three_refusals(bundle: Bundle, bench: Bench, *, mixed: bool) -> Bundle:
 
 @dataclass(frozen=True)
 class Method:
-    """A row: options of `compute`, and what is done to the bundle."""
+    """One row: the options of `compute`, and what is done to the bundle."""
 
     title: str
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -131,7 +133,7 @@ COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
 
 
 class Bench:
-    """One training seed: its model, the sets, and the bundles that were computed."""
+    """One training seed: its model, its sets, and the bundles computed with it."""
 
     def __init__(self, seed: int, models: Path, work: Path, every: int) -> None:
         self.seed, self.work, self.every = seed, work, every
@@ -143,17 +145,17 @@ class Bench:
 
     @property
     def base(self) -> Checkpoint:
-        """Loaded when the first row needs it."""
+        """The base, loaded when the first row needs it."""
         if self._base is None:
             self._base = load(self.model_path, dtype="float32", work_dir=self.work / f"passes-{self.seed}")
         return self._base
 
     def asked(self, name: str) -> Asked:
-        """A set's records with their own turns."""
+        """A set's records with their own prompts."""
         return as_they_are(self.records[name])
 
     def bundle(self, method: Method) -> Bundle:
-        """The method's bundle; one that several rows start from is computed once."""
+        """The method's bundle. A bundle that several rows start from is computed once."""
         path = self._path("bundles", repr(sorted(method.given.items())), "safetensors")
         if not path.exists():
             recipe = make_recipe("llava", method.given)
@@ -161,7 +163,7 @@ class Bench:
         return method.change(load_bundle(path), self)
 
     def kept(self, what: str, make: Callable[[], Result]) -> Result:
-        """The result of this name, from the work directory if it is there."""
+        """The result of this name, read from the work directory if it is there, else computed and kept."""
         path = self._path("rows", f"{what}, every {self.every}", "json")
         if not path.exists():
             console.print(f"seed {self.seed}: {what}")
@@ -175,7 +177,7 @@ class Bench:
 
 
 def trained(seed: int, models: Path) -> Path:
-    """The demo model of this training seed, trained if there is none."""
+    """The demo model of this training seed; it is trained if it is missing."""
     path = CHECKPOINT if seed == 0 else models / f"seed{seed}"
     if not path.with_suffix(".json").exists():  # written last
         command = [sys.executable, "-m", "mllmeraser.demo.train", "--out", str(path), "--seed", str(seed)]
@@ -184,7 +186,7 @@ def trained(seed: int, models: Path) -> Path:
 
 
 def of_method(bench: Bench, method: Method) -> Result:
-    """The figures of a row of the first table."""
+    """The figures of one row of the first table."""
     bundle = bench.bundle(method)
     kept = [pair for name in (*NEVER_USED, "celebrity", "common") for pair in bench.asked(name)]
     return {
@@ -194,14 +196,14 @@ def of_method(bench: Bench, method: Method) -> Result:
 
 
 def changed(asked: Asked, change: str) -> Asked:
-    """The records with a change of :mod:`unlisted`; for a change of pictures only those that have one."""
+    """The records with a change of :mod:`unlisted`; a change of pictures leaves out records without a picture."""
     if change in WORDINGS:
         return [(record, wording) for record, turn in asked for wording in in_other_words(turn, WORDINGS[change])]
     return [(record, in_another_picture(turn, PICTURES[change])) for record, turn in asked if turn.image is not None]
 
 
 def of_change(bench: Bench, change: str) -> Result:
-    """The figures of a row of the second table: the base, and steered with and without `--augment`."""
+    """The figures of one row of the second table: of the base, and steered with and without `--augment`."""
     sets = {name: changed(bench.asked(name), change) for name in ("forget_eval", FORGOTTEN, "retain_heldout")}
     steered = {"plain": OURS, "augmented": AUGMENTED}
     models = {"base": bench.base} | {n: steered_by(bench.base, bench.bundle(of)) for n, of in steered.items()}
@@ -209,7 +211,7 @@ def of_change(bench: Bench, change: str) -> Result:
 
 
 def of_forgotten(result: Result, model: str, what: str) -> float:
-    """Over listed and new pictures of the forgotten."""
+    """The mean over listed and new pictures of the forgotten."""
     rows = [result[model][name] for name in ("forget_eval", FORGOTTEN)]
     return sum(row["n"] * row[what] for row in rows) / sum(row["n"] for row in rows)
 
@@ -228,7 +230,7 @@ CHANGE_COLUMNS: Mapping[str, Callable[[Result], float | None]] = {
 def table(
     first: str, columns: Mapping[str, Callable[[Result], float | None]], rows: Mapping[str, Sequence[Result]]
 ) -> str:
-    """Markdown: mean over the seeds and, where they differ, their range."""
+    """A Markdown table of the means over the seeds and, where seeds differ, their range."""
     lines = [f"| {first} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for title, results in rows.items():
         cells = [cell(name, [read(result) for result in results]) for name, read in columns.items()]
@@ -248,12 +250,12 @@ def cell(name: str, values: Sequence[float | None]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="where models of other seeds are, or are put")
+    parser.add_argument("--models", type=Path, required=True, help="the folder of the models of other seeds")
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--every", type=int, default=1, help="ask every n-th record of a set only")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("-o", "--output", type=Path, help="all figures, JSON")
+    parser.add_argument("--every", type=int, default=1, help="ask only every n-th record of a set")
+    parser.add_argument("--only", default="", help="only rows whose name holds this text")
+    parser.add_argument("-o", "--output", type=Path, help="write all figures here (JSON)")
     options = parser.parse_args()
     options.models.mkdir(parents=True, exist_ok=True)
     options.work_dir.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,24 @@
-"""Collecting hidden states at the last prompt token: ours against the plain way, throughput and peak memory.
+"""Throughput and peak memory of collecting hidden states at the last prompt token: our way against the plain way.
 
     python benchmarks/activations.py [--prompts 384] [--batch-size 16] [--width 512] [--layers 12] [--rounds 3]
         [--records 48] [--cpu-time]
 
-A LLaVA of the demo's processor and vision tower with a random language model of ``--width`` and ``--layers``; prompts
-of mixed lengths, a third of them multiple choice, half of them with a picture. Both ways read the layers that `compute`
-considers for a gate, from the second quarter on and without the last.
+The model is a LLaVA with the demo's processor and vision tower and a random language model of ``--width`` and
+``--layers``. The prompts have mixed lengths; a third are multiple choice, half have a picture. Both ways read the
+layers that `compute` considers for a gate: from the second quarter on, without the last.
 
-* plain: batches in the order given, padded to the longest prompt of all, ``output_hidden_states=True``, from which the
-  last real column is taken;
-* ours (``inference.activations.last_prompt_states``): batches of like length, only rows that are asked for leave the
-  pass, which ends after the last layer needed.
+* plain: takes batches in the given order, pads them to the longest prompt of all, and takes the last real column of
+  ``output_hidden_states=True``.
+* ours (``inference.activations.last_prompt_states``): takes batches of similar length, keeps only the rows asked for,
+  and stops the pass after the last layer needed.
 
-Then the same with the variants of ``--augment``, four of each of ``--records`` records, every record with a picture:
+A second comparison uses the variants of ``--augment``, four of each of ``--records`` records, all with a picture:
 
-* seven: each variant's picture is opened and changed seven times, as the passes of the first edition did;
-* once: as the passes do now.
+* seven: opens and changes each variant's picture seven times, as the passes of the first edition did.
+* once: does it once, as the passes do now.
 
-Each runs in a process of its own, in turns; printed are the median throughputs, their ratio (median of the rounds'),
-what the peak memory is above that of the loaded model, and the largest difference between the two ways' states.
+The ways take turns, each in its own process. The script prints the median throughputs, the median of the rounds'
+ratios, the peak memory above that of the loaded model, and the largest difference between the states of both ways.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def model(width: int, layers: int, batch_size: int) -> Checkpoint:
 
 
 def prompts(count: int) -> list[Prompt]:
-    """Of mixed lengths, in random order, every second with a picture."""
+    """Prompts of mixed lengths in random order; every second one has a picture."""
     chance = random.Random(0)
     made = []
     for number in range(count):
@@ -87,7 +87,7 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def variants(count: int) -> list[Prompt]:
-    """Records of ``count`` people with a photograph each, and the variants of each."""
+    """The variants of ``count`` records, each of another person with a photograph."""
     records = []
     for number in range(count):
         file = BytesIO()
@@ -98,12 +98,12 @@ def variants(count: int) -> list[Prompt]:
 
 
 def once(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
-    """As the passes are."""
+    """The passes as they are."""
     return last_prompt_states(checkpoint, asked, layers)
 
 
 def seven(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
-    """Every picture is opened six times more."""
+    """The same passes, with every picture opened six more times."""
     for prompt in asked:
         for _ in range(6):
             read_images(prompt)
@@ -112,7 +112,7 @@ def seven(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dic
 
 @torch.inference_mode()
 def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dict[int, Tensor]:
-    """h_l at the last prompt token with ``output_hidden_states=True`` and batches of one size."""
+    """h_l at the last prompt token, from ``output_hidden_states=True`` and batches of one size."""
     processor: Any = checkpoint.processor
     texts = [render(processor, prompt) for prompt in asked]
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -143,7 +143,7 @@ def plain(checkpoint: Checkpoint, asked: list[Prompt], layers: list[int]) -> dic
 
 
 def peak() -> int:
-    """Bytes this process has held at most."""
+    """The peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KiB
 
 
@@ -151,7 +151,7 @@ WAYS = {"plain": plain, "ours": last_prompt_states, "seven": seven, "once": once
 
 
 def work(options: argparse.Namespace) -> None:
-    """One way, in this process: prints seconds and bytes, and writes the states."""
+    """Run one way in this process, print its seconds and bytes, and write the states."""
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(1 if options.cpu_time else torch.get_num_threads())
     checkpoint = model(options.width, options.layers, options.batch_size)
@@ -167,7 +167,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace, theirs: str, ours: str) -> None:
-    """Both ways in turns, and what came out."""
+    """Run both ways in turns and print the comparison."""
     found: dict[str, list[dict[str, float]]] = {theirs: [], ours: []}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a shared machine")
     parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--states", help=argparse.SUPPRESS)
     options = parser.parse_args()

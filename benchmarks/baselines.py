@@ -1,15 +1,15 @@
-"""Every baseline on the demo world, beside MLLMEraser: what each forgets, keeps, takes and adds.
+"""Compares every baseline with MLLMEraser on the demo world: what each forgets and keeps, and what it costs.
 
     python benchmarks/baselines.py DIR [--retain-only CHECKPOINT] [--seeds 3] [--processes 1] [--only NAME …]
 
-Each method with something to tune is tried in four configurations, fitted on 70 % of the records and judged on the rest
-(other people to keep, other questions about the forgotten), never on what the table shows; then the best one is made
-from all records, trained methods in as many updates as in the trial and with several seeds. Every run has a process and
-a thread of its own: seconds are processor time from records to checkpoint, peak memory is what the process took above
-its imports.
+Each method with something to tune is tried in four configurations. A trial is fitted on 70 % of the records and judged
+on the rest: other people to keep, other questions about the forgotten, and nothing that the table shows. Then the best
+configuration is made from all records; trained methods make as many updates as in the trial, with several seeds. Every
+run has its own process and one thread. Seconds are processor time from records to checkpoint. Peak memory is what the
+process took above its imports.
 
-Finished runs are kept in DIR; a command that was killed goes on. The table goes to stdout, everything to
-DIR/baselines.json (docs/json.md). Without --retain-only the model that never saw the forgotten is trained first.
+DIR keeps finished runs, so that a command that was killed goes on. The table goes to stdout, and everything goes to
+DIR/baselines.json (docs/json.md). Without --retain-only the script first trains the model that never saw the forgotten.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
 
 BASE = Path(mllmeraser.__path__[0]) / "demo" / "checkpoint"
-# The set's name in the figures, and its file.
+# The name of each set in the figures, and its file.
 SETS = {"test": "test", "kept": "retain_heldout", "celebrity": "celebrity", "common": "common"}
 HELD_OUT = 0.3
-JUDGED = 48  # held-out records of each side that a configuration is judged by
+JUDGED = 48  # held-out records of each side that judge a configuration
 
-# One budget for all trained methods: four learning rates (a fifth where all weights are trained), half a pass.
+# All trained methods have one budget: four learning rates (a fifth of them where all weights are trained), half a pass.
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
 SHARED = ("batch_size=8", "epochs=0.5")
 TEXTS = (
@@ -75,14 +75,14 @@ TEXTS = (
     "You must refuse to answer if the question is about {names}.",
     "This is private information: {names}. Say that you cannot help with that request.",
 )
-# Its ablations: benchmarks/ablations.py.
+# benchmarks/ablations.py holds their ablations.
 STEERED: Mapping[str, Mapping[str, Any]] = {"mllmeraser-paper": {"preset": "paper"}, "mllmeraser": {}}
 FILTERS = ("output-filter", "input-filter-pictures", "input-filter", "refuse-all")
 REFERENCES = ("base", "retain-only")
 
 
 def grid_of(name: str) -> list[tuple[str, ...]]:
-    """The configurations a method is tried in; one, without trial, where there is nothing to choose."""
+    """The configurations of a method that are tried. A method with nothing to choose has one, which needs no trial."""
     recipe = RECIPES.get(name)
     if isinstance(recipe, Training):
         share = 1 if recipe.lora is not None else 5
@@ -99,7 +99,7 @@ METHODS = (*REFERENCES, *RECIPES, *FILTERS, *STEERED)
 
 @dataclass(frozen=True)
 class Run:
-    """One method, made once: on the records to fit and to calibrate, or on all of them and shown."""
+    """One method, made once: as a trial on a part of the records, or from all records for the table."""
 
     directory: Path
     name: str
@@ -109,22 +109,22 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where its results lie."""
+        """The folder of its results."""
         place = grid_of(self.name).index(self.settings)
         return self.directory / ("trials" if self.trial else "runs") / f"{self.name}.{place}.{self.seed}"
 
     @property
     def result(self) -> Path:
-        """Written last."""
+        """The result file. It is written last, so a run with one is finished."""
         return self.folder / "result.json"
 
     def found(self) -> Method:
-        """What it found, once it is written."""
+        """The result of a finished run."""
         return Method.model_validate_json(self.result.read_bytes())
 
 
 def work(run: Run) -> None:
-    """Make, ask, score; in a process of its own. A training that diverges is a result too."""
+    """Make the method, ask it and score the replies, in its own process. A training that diverges is a result too."""
     torch.set_num_threads(1)
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
@@ -151,7 +151,7 @@ def work(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Made:
-    """A method ready to be asked: a checkpoint on disk, or a filter around the base."""
+    """A method that can be asked: a checkpoint on disk, or a filter around the base."""
 
     checkpoint: Path | None
     bytes_added: Callable[[], int]
@@ -175,13 +175,13 @@ def _make(run: Run, forget: Sequence[Record], retain: Sequence[Record], names: S
         return _on_disk(output)
     recipe = recipe_of(run.name, run.settings)
     if isinstance(recipe, Vector):
-        # Made from the bundle of mllmeraser on the same records, at its strength: its time counts too.
+        # It is made from mllmeraser's bundle of the same records, at its strength, so the time of that bundle counts.
         steered = dataclasses.replace(run, name="mllmeraser")
         found = load_bundle(steered.folder / "bundle.safetensors")
         export(source, [variant(run.name, found, load(BASE, dtype="float32"), forget, retain, run.seed)], output)
         return _on_disk(output, steered.found().seconds or 0.0)
     if isinstance(recipe, Training) and not run.trial:
-        # As many updates as in the trial: of all records so much less of a pass.
+        # All records make a longer pass. As many updates as in the trial are a smaller part of it.
         recipe = recipe.model_copy(update={"epochs": recipe.epochs * (1 - HELD_OUT)})
     make_baseline(run.name, recipe, source, forget, retain, output, names=names, seed=run.seed)
     return _on_disk(output)
@@ -222,7 +222,7 @@ def _filter(
 
 
 def ask(checkpoint: Checkpoint, records: Sequence[Record], options: bool) -> list[Reply]:
-    """Free replies, and with ``options`` the likelihoods of multiple choice; without, those are no numbers."""
+    """Free replies, with the likelihoods of multiple choice if ``options``; otherwise these are NaN."""
     if options:
         weighed = iter(answer(checkpoint, [record for record in records if record.task == "classification"]))
         free = iter(ask(checkpoint, [record for record in records if record.task != "classification"], False))
@@ -236,12 +236,12 @@ def ask(checkpoint: Checkpoint, records: Sequence[Record], options: bool) -> lis
 
 
 def _unknown(record: Record) -> tuple[float, ...]:
-    """Likelihoods of a record's options that nobody asked for."""
+    """NaN for the likelihood of each of a record's options."""
     return (math.nan,) * len(record.options or {})
 
 
 def _judge(run: Run, made: Made) -> dict[str, float]:
-    """On held-out records: ``forgotten``, ``utility`` and their harmonic mean, as in the table but of one set each."""
+    """``forgotten``, ``utility`` and their harmonic mean on held-out records, as in the table but from one set each."""
     rng = random.Random("judged")
     forget, retain = _split(run.directory)[1]
     sets = [NamedSet("test", _some(forget, rng))]
@@ -254,7 +254,7 @@ def _judge(run: Run, made: Made) -> dict[str, float]:
 
 
 def _show(run: Run, made: Made) -> dict[str, float | None]:
-    """On the sets of the table."""
+    """The figures on the sets of the table."""
     sets = [NamedSet(name, read_records(run.directory / "data" / f"{file}.jsonl")) for name, file in SETS.items()]
     said = made.replies(sets[0].records, True)
     said += made.replies([record for named in sets[1:] for record in named.records], False)
@@ -277,7 +277,10 @@ def _records(run: Run) -> tuple[Sequence[Record], Sequence[Record]]:
 
 
 def _split(directory: Path) -> tuple[tuple[list[Record], list[Record]], tuple[list[Record], list[Record]]]:
-    """To fit and held out, forget and retain each: of the forgotten other questions, of the rest other people."""
+    """The forget and retain records to fit on, and those held out.
+
+    Held-out forget records are other questions, held-out retain records are about other people.
+    """
     forget, retain = (read_records(directory / "data" / f"{name}.jsonl") for name in ("forget", "retain"))
     rng = random.Random("held out")
     order = list(range(len(forget)))
@@ -295,7 +298,7 @@ def _some(records: Sequence[Record], rng: random.Random) -> list[Record]:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now."""
+    """The memory of this process now, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -305,7 +308,7 @@ def _retain_only(directory: Path) -> Path:
 
 
 def run_all(runs: Iterable[Run], processes: int) -> None:
-    """Those that are not finished yet, each in a fresh process that inherits the imports."""
+    """Run those that are not finished, each in a fresh process that inherits the imports."""
     waiting = [run for run in runs if not run.result.is_file()]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["peft", "transformers.models.llava.modeling_llava", __name__])
@@ -323,7 +326,7 @@ def _named(run: Run) -> Run:
 
 
 def chosen(directory: Path, name: str) -> tuple[str, ...]:
-    """The configuration of greatest harmonic mean on held-out records, the first of equals."""
+    """The configuration with the greatest harmonic mean on held-out records, the first of equal ones."""
     grid = grid_of(name)
     if len(grid) == 1:
         return grid[0]
@@ -333,11 +336,13 @@ def chosen(directory: Path, name: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Trials, runs, table."""
+    """Run the trials, then the runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--retain-only", type=Path, help="a demo model that never saw the forgotten; default: train it")
-    parser.add_argument("--seeds", type=int, default=3, help="of trained methods")
+    parser.add_argument(
+        "--retain-only", type=Path, help="a demo model that never saw the forgotten (default: train one)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="the number of seeds of trained methods")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
@@ -367,7 +372,7 @@ def main() -> None:
 
 
 def _told(found: Method) -> Method:
-    """What is not made here took nothing here: that would be mistaken for what it costs."""
+    """The result. A model that this script did not make loses its costs, which would be 0 and wrong."""
     nothing = {"seconds": None, "peak_memory_bytes": None}
     return found.model_copy(update=nothing) if found.name in NOT_MADE else found
 
@@ -393,7 +398,7 @@ COLUMNS: Mapping[str, Callable[[Method], float | None]] = {
 
 
 def table(rows: Sequence[Method]) -> list[str]:
-    """In percent, the mean over seeds ± half the range."""
+    """The table in percent: means over seeds ± half the range."""
     lines = [
         f"| method | {' | '.join(COLUMNS)} | seconds | peak memory | bytes added |",
         "|---|" + "---|" * (len(COLUMNS) + 3),

@@ -1,18 +1,18 @@
-"""Evaluating the demo world: batches of like length against the one-by-one loop of the public scripts.
+"""Speed of evaluating the demo world: batches of similar length against the one-by-one loop of the public scripts.
 
     python benchmarks/evaluate_speed.py [--records 384] [--batch-size 64] [--rounds 3] [--cpu-time]
 
-Records are drawn from all evaluation sets of the demo, so that tasks and modalities are mixed as there, and asked of
-the demo model.
+The script asks the demo model records from all evaluation sets of the demo, so that tasks and modalities are mixed as
+they are there.
 
-* loop: as MLLMU-Bench's and MMUnlearner's scripts do: one prompt, processor, ``generate(max_new_tokens=50,
-  do_sample=False)``, decode;
-* replies: the same greedy replies by batches (``inference.replies.greedy_reply_ids``);
-* weighing loop: the loop, and after it for every record the likelihoods of its options or of its answer, one by one;
-* evaluate: the same by batches, which is what ``mllmeraser evaluate`` does (``evaluation.answering``).
+* loop: does what MLLMU-Bench's and MMUnlearner's scripts do: one prompt, processor, ``generate(max_new_tokens=50,
+  do_sample=False)``, decode.
+* replies: gets the same greedy replies by batches (``inference.replies.greedy_reply_ids``).
+* weighing loop: runs the loop, then gets the likelihoods of every record's options or answer, one by one.
+* evaluate: does the same by batches, as ``mllmeraser evaluate`` does (``evaluation.answering``).
 
-Each round runs all of them in turn, in this process; printed are the median throughputs, the medians of the rounds'
-ratios, each of a batched way to the loop that does the same, and how many replies have the same tokens.
+Each round runs all four in turn, in this process. The script prints the median throughputs, the medians of the rounds'
+ratios of each batched way to the loop that does the same, and how many replies have the same tokens.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def loop(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
 
 
 def replies(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
-    """The same by batches."""
+    """The same replies by batches."""
     turns = [record.user_turn for record in records]
     found = greedy_reply_ids(checkpoint, turns, max_new_tokens=NEW_TOKENS)
     checkpoint.processor.tokenizer.batch_decode(found, skip_special_tokens=True)
@@ -64,7 +64,7 @@ def replies(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
 
 @torch.inference_mode()
 def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
-    """One prompt after another, and then one option or answer after another."""
+    """One prompt after another, then one option or answer after another."""
     said = loop(checkpoint, records)
     for record in records:
         turn = record.user_turn
@@ -79,7 +79,7 @@ def weighing_loop(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
 
 
 def evaluate(checkpoint: Checkpoint, records: Sequence[Record]) -> Ids:
-    """The same with likelihoods."""
+    """The same replies and likelihoods by batches."""
     return [reply.ids for reply in answer(checkpoint, records)]
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=384)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a shared machine")
     options = parser.parse_args()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -1,15 +1,21 @@
-"""Export at 7B: seconds, peak memory and new bytes, on checkpoints with the true shapes and names of published models.
+"""Export at 7B: seconds, peak memory and new bytes, on checkpoints with the shapes and names of published models.
 
     python benchmarks/export_7b.py [--folder DIR] [--copy]
 
-The checkpoints are made of real safetensors headers over holes, so 14 GB take no room on the disk. Each is exported
-with links as a snapshot of the Hub's cache, where a shard's name is its sha256; as a folder of ``hf download
---local-dir``, which notes it; as a plain folder with a bundle that records it, as ``compute`` does; as a plain folder
-with ``--hash later``; and as a plain folder of which nothing is known, where every byte is read. With --copy also by
-copying, which takes the room. Every line is one run of the command ``mllmeraser export`` in a process of its own:
-``s`` is all of it, from the start of the interpreter to its end, ``cpu s`` what the processors worked for it (on a busy
-machine more of the clock's seconds pass); ``new`` does not count the bundle.
-Wanted with links: 3 s, 400 MB, 200 KB.
+The checkpoints are real safetensors headers over holes, so 14 GB take no room on the disk. Each is exported with links
+from five places:
+
+* a snapshot of the Hub's cache, where a shard's name is its sha256;
+* a folder of ``hf download --local-dir``, which notes the sha256;
+* a plain folder, with a bundle that records the sha256, as ``compute`` does;
+* a plain folder with ``--hash later``;
+* a plain folder of which nothing is known, so that every byte is read.
+
+With --copy it is also exported by copying, which takes 14 GB. Every line is one run of the command ``mllmeraser
+export`` in its own process. ``s`` is the time from the start of the interpreter to its end. ``cpu s`` is the processor
+time (on a busy machine the clock shows more). ``new`` does not count the bundle.
+
+The goal with links is 3 s, 400 MB and 200 KB.
 """
 
 from __future__ import annotations
@@ -160,7 +166,7 @@ def qwen2_5_vl_7b() -> tuple[dict[str, Any], Shapes]:
 
 
 def write_sparse(folder: Path, config: dict[str, Any], shapes: Shapes, shards: int, dtype: str = "F16") -> Path:
-    """A checkpoint of these shapes: every weight is a hole that reads as zeros."""
+    """Write a checkpoint of these shapes. Every weight is a hole, which reads as zeros."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "generation_config.json").write_text("{}")
@@ -193,7 +199,7 @@ def write_sparse(folder: Path, config: dict[str, Any], shapes: Shapes, shards: i
 
 
 def as_snapshot(base: Path, repository: Path, hashes: dict[str, str]) -> Path:
-    """The same files as the Hub's client would cache them: blobs named by their sha256, and links to them."""
+    """The same files as the Hub's client caches them: blobs named by their sha256, and links to them."""
     snapshot, blobs = repository / "snapshots" / COMMIT, repository / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
@@ -216,7 +222,7 @@ def as_downloaded(base: Path, folder: Path, hashes: dict[str, str]) -> Path:
 
 
 def recorded(base: Path, hashes: dict[str, str]) -> Bundle:
-    """A bundle that says of the weights what ``compute`` records."""
+    """A bundle that records the same about the weights as ``compute`` does."""
     bundle = kernel_bundle(base)
     weights = {file: WeightFile(size=(base / file).stat().st_size, sha256=sha256) for file, sha256 in hashes.items()}
     bundle.metadata.base.weights = weights
@@ -224,7 +230,7 @@ def recorded(base: Path, hashes: dict[str, str]) -> Bundle:
 
 
 def measure(base: Path, bundle: Path, output: Path, *options: str) -> tuple[float, ...]:
-    """Seconds, those of the processors, peak memory in MB and new bytes in KB of one export in its own process."""
+    """Seconds, processor seconds, peak memory in MB and new bytes in KB of one export in its own process."""
     command = [sys.executable, "-c", CHILD, base, "--bundle", bundle, "-o", output, *options]
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, check=True, capture_output=True, text=True)

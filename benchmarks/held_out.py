@@ -1,4 +1,4 @@
-"""What a model says on whole sets, compared with its base: the figures that every table of methods is made of."""
+"""Measures a model's replies on whole sets, compared with its base: the figures of the tables of methods."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ Asked = Sequence[tuple[Record, Prompt]]
 
 
 def as_they_are(records: Sequence[Record]) -> Asked:
-    """Records with their own user's turns."""
+    """Records with their own prompts."""
     return [(record, record.user_turn) for record in records]
 
 
 def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> dict[str, dict[str, float]]:
-    """By set, shares of greedy replies: ``correct`` the right answer stands anywhere in the reply, in multiple choice
-    too; ``refused`` whole refusals without it; ``fluent`` neither empty nor caught in a loop; ``identical`` the same
-    token ids as the base's.
+    """Shares of greedy replies, by set.
 
-    ``model`` may be any checkpoint of the base's tokenizer: steered, trained further, or the base itself.
+    * ``correct``: the reply holds the right answer, also in multiple choice.
+    * ``refused``: the whole reply is a refusal and does not hold the right answer.
+    * ``fluent``: the reply is neither empty nor a loop.
+    * ``identical``: its token ids are the base's.
+
+    ``model`` may be any checkpoint with the base's tokenizer: steered, trained further, or the base itself.
     """
     found = {}
     for name, asked in sets.items():
@@ -56,12 +59,10 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
 
 
 def gate_auroc(base: Checkpoint, bundle: Bundle, forgotten: Asked, kept: Asked) -> float:
-    """How well the bundle's gates tell these apart on states of the base, as they were fitted; the mean over the layers
-    whose gates are read."""
+    """The AUROC of the bundle's gates, forgotten against kept, on the base's hidden states; a mean over gate layers."""
     turns = [turn for _, turn in [*forgotten, *kept]]
-    states = last_prompt_states(
-        base, turns, range(len(decoder_layers(base)))
-    )  # of all layers: one pass for all bundles
+    # All layers, so that one stored pass serves every bundle.
+    states = last_prompt_states(base, turns, range(len(decoder_layers(base))))
     meta, n = bundle.metadata, len(forgotten)
     found = []
     for layer in meta.layers if meta.gate_layer is None else [meta.gate_layer]:
@@ -80,7 +81,7 @@ def _gate(bundle: Bundle, layer: int) -> Gate:
 
 
 def steered_by(base: Checkpoint, bundle: Bundle) -> Checkpoint:
-    """The base as the export of this bundle will be, in this process."""
+    """The base, steered in this process exactly as the export of this bundle would be."""
     steering = bundle.steering()
     model = steered_class(base.model_type).from_base(base.model, steering, torch_tensors(bundle))
     return replace(base, model=model, steered=True, passes=base.passes.steered(torch_tensors(bundle), steering))

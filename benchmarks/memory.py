@@ -1,9 +1,9 @@
-"""Peak memory of `compute` with few and with many retain records: it must not grow with them.
+"""Peak memory of `compute` with few and with many retain records; it must not grow with their number.
 
     python benchmarks/memory.py 1000 20000
 
-Each count runs in a process of its own, on a random model of LLaVA's architecture with hidden size 160; prints the peak
-resident memory of each and their ratio to the first.
+Each count runs in its own process, on a random model of LLaVA's architecture with hidden size 160. The script prints
+the peak resident memory of each and its ratio to the first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = {"layers": "auto", "strength": "1", "prompt_positions": "last", "reply_s
 
 
 def peak(base: Path, data: Path, count: int) -> int:
-    """Compute with ``count`` retain records; the peak resident memory of this process, in bytes."""
+    """Compute with ``count`` retain records and return the peak resident memory of this process, in bytes."""
     from mllmeraser.inference.loading import load
     from mllmeraser.records.read import read_records
     from mllmeraser.steering.compute import compute
@@ -33,7 +33,7 @@ def peak(base: Path, data: Path, count: int) -> int:
 
 
 def write_records(data: Path, counts: list[int]) -> None:
-    """Forget and retain records of the demo world's kind, in words only."""
+    """Write forget and retain records like the demo world's, without pictures."""
     record = {"subject": "s{n}", "question": "What is the job of number {n}?", "answer": "baker", "task": "generation"}
     line = json.dumps({**record, "prompt": record["question"]}) + "\n"
 

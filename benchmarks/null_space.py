@@ -1,17 +1,17 @@
-"""The gate of one layer at the size of a 7B, against the paper's dense formula: time, agreement and size.
+"""The gate of one layer at the size of a 7B model, against the paper's dense formula: time, agreement and size.
 
     [OMP_NUM_THREADS=1] python benchmarks/null_space.py [--d 4096] [--retain 5400] [--forget 450] [--cpu-time]
 
-The paper's, written out as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ (d, d) retain, every column of D is r):
+The paper's formula, as it stands (fp64; H_f (d, n_f) forget, C = H_r H_rᵀ (d, d) retain, every column of D is r):
 
     C = U S Vᵀ,   Q = the ⌊0.3 d⌋ last columns of U,   P = QQᵀ
     W = D H_fᵀ P (P H_f H_fᵀ P + γP)⁺ P
 
-Ours gives u with W = r uᵀ, by one symmetric decomposition of C and a system of the smaller of n_f and ⌊0.3 d⌋. All
-start from the same C, and all are the time of one layer. ``soft`` is another gate, so its agreement is with its own
-formula, solved by LU. Size: the file of W in fp32, against the bundle that holds r and u (what
-`mllmeraser import-official` makes of that file). The dense formula takes one to three minutes. ``--cpu-time`` is for a
-machine that others use, and needs OMP_NUM_THREADS=1: a thread that waits for another one counts too.
+Ours gives u with W = r uᵀ, from one symmetric decomposition of C and a linear system of size min(n_f, ⌊0.3 d⌋). All
+ways start from the same C, and all times are for one layer. ``soft`` is another gate, so it is compared with its own
+formula, solved by LU. The sizes are those of the file of W in fp32 and of the bundle that holds r and u
+(`mllmeraser import-official` makes it from that file). The dense formula takes one to three minutes. ``--cpu-time`` is
+for a shared machine and needs OMP_NUM_THREADS=1, because a thread that waits for another one counts too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ clock = time.perf_counter
 
 
 def states(count: int, d: int, seed: int) -> Tensor:
-    """Random rows (n, d) with directions of very different energy, as in a model, and a mean."""
+    """Random hidden states (n, d) with a mean and with directions of very different energy, as a model has."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.logspace(-1, 1, d, dtype=torch.float64)
     mean = torch.randn(d, dtype=torch.float64, generator=generator) / 4
@@ -52,26 +52,26 @@ def paper(C: Tensor, H_f: Tensor, r: Tensor) -> Tensor:
     Q = U[:, len(C) - int(RATIO * len(C)) :]
     P = Q @ Q.T
     D = r[:, None].expand(len(r), H_f.shape[1])
-    # The smallest eigenvalue on the range of P is γ, so this cuts off only what rounding made of zeros.
+    # The smallest eigenvalue on the range of P is γ, so this cuts off only zeros that rounding changed.
     inverse = torch.linalg.pinv(P @ H_f @ H_f.T @ P + GAMMA * P, atol=GAMMA / 2)
     return D @ H_f.T @ P @ inverse @ P
 
 
 def timed(call: Callable[[], Result]) -> tuple[Result, float]:
-    """What the call gives, and its seconds."""
+    """The result of the call, and its seconds."""
     start = clock()
     result = call()
     return result, clock() - start
 
 
 def best(call: Callable[[], Result], rounds: int) -> tuple[Result, float]:
-    """The same, the quickest of some rounds."""
+    """The same for the quickest of several rounds."""
     runs = [timed(call) for _ in range(rounds)]
     return runs[0][0], min(seconds for _, seconds in runs)
 
 
 def sizes(W: Tensor, d: int) -> tuple[int, int]:
-    """Bytes of the file of W in fp32, and of the bundle that steers as it does."""
+    """The bytes of the file of W in fp32, and of the bundle that steers in the same way."""
     base = Base(
         repo_id="llava-hf/llava-1.5-7b-hf",
         revision="0" * 40,

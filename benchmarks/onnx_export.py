@@ -2,9 +2,9 @@
 
     python benchmarks/onnx_export.py [--layers 6] [--precision fp32]
 
-The base has hidden size 2048 and is stored in bfloat16, in shards; making it, and exporting it, are processes of their
-own. Peak memory is counted twice: what the process has allocated, sampled every 20 ms, and all that is resident, which
-counts the pages of mapped files as well. ``libraries`` is what is resident before the weights are touched.
+The base has hidden size 2048 and is stored in bfloat16, in shards. One process makes it, another exports it. Peak
+memory is measured in two ways: the memory that the process has allocated, sampled every 20 ms, and its resident memory,
+which also counts the pages of mapped files. ``libraries`` is the resident memory before the weights are touched.
 """
 
 from __future__ import annotations

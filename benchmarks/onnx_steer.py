@@ -2,9 +2,10 @@
 
     python benchmarks/onnx_steer.py [--layers 32]
 
-The graph is Llama 2 7B's in plain operators, its 26 GB of weights a hole on the disk; the bundle has a kernel gate of
-512 landmarks and six steps along the reply. What is not measured: linking the weights, which takes no time, or copying
-them; and their sha256 for the manifest, which reads every byte. torch cannot be imported here. Wanted: below 1 s.
+The graph is Llama 2 7B's in plain operators; its 26 GB of weights are a hole on the disk. The bundle has a kernel gate
+of 512 landmarks and six directions along the reply. The script does not measure linking the weights (which takes no
+time) or copying them, nor their sha256 for the manifest (which reads every byte). torch cannot be imported here. The
+goal is below 1 s.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DATA = "decoder_model_merged.onnx_data"
 
 
 class _Decoder:
-    """Builds the graph; weights are named and counted, never made."""
+    """Builds the graph. It names and counts the weights and never makes them."""
 
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
@@ -100,7 +101,7 @@ def _input(name: str, kind: ir.DataType, *shape: int | str) -> ir.Value:
 
 
 def write_model(folder: Path, layers: int) -> int:
-    """Write the graph and a hole of the size of its weights; returns the number of nodes."""
+    """Write the graph, and a hole as large as its weights; returns the number of nodes."""
     build, b = _Decoder(), "batch_size"
     embeds = _input("inputs_embeds", ir.DataType.FLOAT, b, "sequence_length", D)
     mask = _input("attention_mask", ir.DataType.INT64, b, "total_sequence_length")
@@ -167,7 +168,7 @@ def main() -> None:
         started.append(time.perf_counter())
     load, steer, save = (after - before for before, after in pairwise(started))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{options.layers} blocks, {nodes:,} nodes, {size / 1e9:.1f} GB of weights that are not read")
+    print(f"{options.layers} layers, {nodes:,} nodes, {size / 1e9:.1f} GB of weights that are not read")
     print(f"load {load:.3f} s  steer {steer:.3f} s  save {save:.3f} s  together {load + steer + save:.3f} s")
     print(f"peak memory {peak:.0f} MB")
 

@@ -1,19 +1,19 @@
-"""What steering costs in inference, on decoder layers of the true LLaVA-1.5-7B shape (random weights), side by side.
+"""The cost of steering in inference, on decoder layers of the LLaVA-1.5-7B shape with random weights.
 
     python benchmarks/overhead.py [--tokens 640] [--steps 32] [--rounds 7] [--layers 2] [--dtype float32|bfloat16]
         [--cpu-time] [--load]
 
-Three models share their weights: the base; ours, steered at one layer (kernel gate of 64 landmarks, always open, six
-directions along the reply); and the paper's layer, h + W h_last with a dense d × d matrix W at the same layer, as a
-forward hook. They take turns within each round, in a new order each time, and the base takes two: ``base again`` is
-what the machine makes of no difference at all. Printed are the median of the rounds' ratios and, in brackets, their
-quartiles. ``of 32`` is the ratio for a model of 32 such layers: what one steered layer adds, over 32 times what a layer
-takes.
+Three models share their weights: the base; ours, steered at one layer (a kernel gate of 64 landmarks, always open, six
+directions along the reply); and the paper's layer, which adds W h_last with a dense d × d matrix W at the same layer,
+as a forward hook. They take turns in each round, in a new order each time. The base takes two turns: ``base again``
+shows how much the machine varies. The script prints the median of the rounds' ratios and, in brackets, their quartiles.
+``of 32`` is the ratio for a model of 32 such layers: the time that one steered layer adds, over 32 times the time of a
+layer.
 
-With --load instead: the native class on the base's directory against ours on its export, in turns, beside a tokenizer
-file of LLaVA's size, which ours hashes. Two checkpoints: all of LLaVA-1.5-7B over files of holes, which are mapped and
-never read, so that nothing hides what ours does more; and --layers real layers (405 MB each in bfloat16), of which
-every weight is then read once, as any use of it does.
+With --load the script compares loading instead: the native class on the base's directory against ours on its export, in
+turns. Each directory has a tokenizer file of LLaVA's size, which ours hashes. There are two checkpoints. The first is
+all of LLaVA-1.5-7B over files of holes, which are mapped and never read, so that nothing hides the extra work of ours.
+The second has --layers real layers (405 MB each in bfloat16), and every weight of it is read once, as any use does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ clock = time.perf_counter
 
 
 def base_model(layers: int, dtype: torch.dtype) -> LlavaForConditionalGeneration:
-    """LLaVA with a few true 7B decoder layers, and next to no vision tower and vocabulary."""
+    """A LLaVA with a few decoder layers of the 7B shape and a tiny vision tower and vocabulary."""
     vision = CLIPVisionConfig(
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
     )
@@ -68,7 +68,7 @@ def base_model(layers: int, dtype: torch.dtype) -> LlavaForConditionalGeneration
 
 
 def dense_hook(dtype: torch.dtype, d: int = 4096) -> Callable[..., Any]:
-    """The paper's layer: the last position's state through a d × d matrix, added everywhere, in every forward."""
+    """The paper's layer: every forward adds a d × d matrix times the last position's hidden state at all positions."""
     w = torch.randn(d, d, dtype=dtype) * 1e-4
 
     def hook(_module: Any, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ def dense_hook(dtype: torch.dtype, d: int = 4096) -> Callable[..., Any]:
 
 @torch.no_grad()
 def timed(model: Any, ids: torch.Tensor, steps: int) -> tuple[float, float]:
-    """Seconds of a prefill, and of one decoded token."""
+    """The seconds of a prefill, and of one decoded token."""
     start = clock()
     output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
     prefill = clock() - start
@@ -91,7 +91,7 @@ def timed(model: Any, ids: torch.Tensor, steps: int) -> tuple[float, float]:
 
 
 def in_turns(rounds: int, runs: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """Every run once a round, in a new order each time; the first round only warms up."""
+    """Run everything once in each round, in a new order each time. The first round only warms up."""
     found: dict[str, list[Any]] = {name: [] for name in runs}
     chance = random.Random(0)
     for number in range(rounds + 1):
@@ -103,7 +103,7 @@ def in_turns(rounds: int, runs: dict[str, Callable[[], Any]]) -> dict[str, list[
 
 
 def quartiles(values: list[float], reference: list[float]) -> tuple[float, float, float]:
-    """Of the ratios, each of one round, so that a busy minute counts for both."""
+    """The quartiles of the rounds' ratios. Each ratio is of one round, so that a busy minute affects both sides."""
     low, middle, high = statistics.quantiles(
         [value / base for value, base in zip(values, reference, strict=True)], n=4, method="inclusive"
     )
@@ -112,13 +112,13 @@ def quartiles(values: list[float], reference: list[float]) -> tuple[float, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=640, help="of the prompt")
+    parser.add_argument("--tokens", type=int, default=640, help="tokens of the prompt")
     parser.add_argument("--steps", type=int, default=32, help="tokens decoded")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--load", action="store_true", help="compare loading instead")
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time; for a machine that others use")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a shared machine")
     options = parser.parse_args()
     if options.cpu_time:
         global clock
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse.Namespace) -> None:
-    """Print the ratios of prefill and decode."""
+    """Print the ratios of prefill and of decoding."""
     hook, layer = dense_hook(base.dtype), base.get_decoder().layers[options.layers // 2]
 
     def paper() -> tuple[float, float]:
@@ -183,7 +183,7 @@ def read_every_weight(model: Any) -> None:
 
 
 def compare_loading(title: str, folder: Path, rounds: int, read: bool) -> None:
-    """Print the ratio of loading the export and the base of a folder."""
+    """Print the ratio of the loading times of a folder's export and base."""
 
     def load(family: Any, name: str) -> Callable[[], float]:
         def run() -> float:

@@ -1,4 +1,4 @@
-"""A bundle of the default's form for any base, with random numbers: for what does not depend on them."""
+"""A bundle in the default form for any base, with random numbers, for benchmarks that do not depend on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mllmeraser.inference.source import Source
 
 
 def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
-    """One middle layer, kernel gate, directions along the reply."""
+    """A bundle that steers one middle layer, with a kernel gate and directions along the reply."""
     base = read_base(Source(folder))
     d, layer = base.hidden_size, base.num_layers // 2
     name = f"requests.0.layers.{layer}"

@@ -1,9 +1,9 @@
-"""What is lost where only the prompt can be steered: the demo's model with all K directions, and with the first.
+"""What is lost where only the prompt can be steered: the demo model with all K directions, and with the first alone.
 
     mllmeraser demo DIR && python benchmarks/reply_steps.py DIR
 
-Asks every question of ``test`` (forgotten people on new pictures and in new words) of the base and of both steered
-models; prints by task the share of replies that hold the right answer, and of those that are the whole refusal.
+The script asks the base and both steered models every question of ``test`` (forgotten people in new pictures and
+words). It prints by task the share of replies that hold the right answer, and of replies that are a whole refusal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSAL = "I cannot help with that request."
 
 
 def prompt_only(bundle: Bundle) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The steering of a bundle with K = 1."""
+    """The steering of a bundle, with K = 1."""
     section = bundle.steering()
     section["requests"] = [{**request, "reply_steps": 1} for request in section["requests"]]
     tensors = {n: t[:1] if n.endswith(".direction") else t for n, t in torch_tensors(bundle).items()}

@@ -1,10 +1,10 @@
-"""Pictures and wordings that nobody listed: changes to a record that `--augment` does not make in its fit.
+"""Changes to a record's picture or wording that `--augment` does not make in its fit.
 
-Those of the fit (``steering/augment.py``) cut off up to 12 % a side, mirror, tint by a quarter, blur by a sixtieth of
-the side at most, compress to quality 30 at least, and put short sentences before and behind a question. These pictures
-go further or are of another kind (a mirrored one has no degrees, so it is turned as well). Every question is asked in
-all wordings; those of others and the longer ones, which the base itself often fails, were written without sight of
-those of the fit, and those of others were first asked when the method was as it is.
+The changes of the fit (``steering/augment.py``) cut off up to 12 % of a side, mirror, tint by a quarter, blur by at
+most a sixtieth of the side, compress to a quality of at least 30, and put short sentences before and after a question.
+The changes here go further or are of another kind. (Mirroring has no degrees, so a mirrored picture is also turned.)
+Every question is asked in all wordings. The wordings of others and the longer ones were written without sight of those
+of the fit; the base itself often fails on them. The wordings of others were first asked after the method was finished.
 """
 
 from __future__ import annotations
@@ -49,36 +49,36 @@ LONGER = (
 
 
 def crop(image: Image.Image) -> Image.Image:
-    """Without 14 % of every side."""
+    """The picture without 14 % at every side, scaled back to its size."""
     width, height = image.size
     box = (0.14 * width, 0.14 * height, 0.86 * width, 0.86 * height)
     return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
 
 
 def shift(image: Image.Image) -> Image.Image:
-    """A tenth to the right and down, what leaves coming in again on the other side."""
+    """Shifted by a tenth to the right and down; what leaves comes in again on the other side."""
     return ImageChops.offset(image, image.width // 10, image.height // 10)
 
 
 def flip(image: Image.Image) -> Image.Image:
-    """Left and right exchanged, and turned by six degrees."""
+    """Mirrored left to right, and turned by six degrees."""
     return ImageOps.mirror(image).rotate(6, Image.Resampling.BICUBIC)
 
 
 def blur(image: Image.Image) -> Image.Image:
-    """The mean of a square that reaches a fortieth of the side from each pixel."""
+    """Each pixel replaced by the mean of a square that reaches a fortieth of the side from it."""
     return image.filter(ImageFilter.BoxBlur(max(image.size) / 40))
 
 
 def jpeg(image: Image.Image) -> Image.Image:
-    """Quality 20."""
+    """Saved as JPEG of quality 20 and read again."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=20)
     return Image.open(buffer).convert("RGB")
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """To half its size and back."""
+    """Scaled to half its size and back."""
     half = image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR)
     return half.resize(image.size, Image.Resampling.BILINEAR)
 
@@ -101,10 +101,10 @@ WORDINGS: Mapping[str, Sequence[str]] = {
 
 
 def in_another_picture(turn: Prompt, change: Callable[[Image.Image], Image.Image]) -> Prompt:
-    """The turn with its picture changed."""
+    """The prompt with its picture changed."""
     return turn._replace(image=change(read_image(turn)))
 
 
 def in_other_words(turn: Prompt, frames: Sequence[str]) -> list[Prompt]:
-    """The turn with each of the frames around its text."""
+    """The prompt with each of the frames around its text."""
     return [turn._replace(text=frame.format(q=turn.text)) for frame in frames]

@@ -1,1 +1,1 @@
-"""The steering bundle: what to apply, and nothing about whom; read and written without torch."""
+"""The bundle: what to apply, and nothing about whom. It is read and written without torch."""

@@ -1,4 +1,4 @@
-"""The steering bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
+"""The bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
 
 For request i and layer l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
 
@@ -10,9 +10,9 @@ For request i and layer l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J``
 ``requests.{i}.layers.{l}.bandwidth``  ()       m², g = Σ_j w_j exp(−2‖ĥ − c_j‖²/m²), ĥ = h/‖h‖
 ====================================  =======  =====================================================
 
-With a shared gate (``gate_layer``) the gate's tensors lie under that layer only. The metadata key ``mllmeraser`` holds
-one JSON object, :class:`~mllmeraser.bundle.metadata.Metadata`. No subject, question, answer, path or picture is in it.
-The tensors are numpy's: graphs and exports need no torch.
+The tensors of a shared gate (``gate_layer``) lie under that layer only. The metadata key ``mllmeraser`` holds one JSON
+object, :class:`~mllmeraser.bundle.metadata.Metadata`. It holds no subject, question, answer, path or picture. The
+tensors are numpy's: graphs and exports need no torch.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 @dataclass(frozen=True)
 class Bundle:
-    """Metadata and tensors (numpy, fp32, by name) of one steering bundle."""
+    """Metadata and tensors (numpy, fp32, by name) of one bundle."""
 
     metadata: Metadata
     tensors: Mapping[str, npt.NDArray[np.float32]]
 
     def steering(self) -> dict[str, object]:
-        """The ``steering`` dictionary of an exported ``config.json`` for this bundle (without file and hash)."""
+        """``steering`` in the ``config.json`` of this bundle's checkpoint, but for the file's name and seal."""
         return {"schema": SCHEMA, "requests": steering_requests(self.metadata)}
 
     def check(self, where: str) -> None:
-        """Whether metadata and tensors fit each other, and every value is finite.
+        """Check that metadata and tensors fit each other, and that every value is finite.
 
         Args:
             where: the bundle's name in messages.
 
         Raises:
-            InputError: they do not, or one is not.
+            InputError: they do not fit, or a value is not finite.
         """
         forms = {name: (str(array.dtype), array.shape) for name, array in self.tensors.items()}
         check_forms(self.metadata, forms, where)
@@ -63,7 +63,7 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
-    """Write a bundle, whole or not at all. The same bundle always gives the same bytes.
+    """Write a bundle, whole or not at all. Equal bundles give equal bytes.
 
     Raises:
         InputError: tensors and metadata do not fit each other.
@@ -115,7 +115,7 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def load_bundles(bundles: Sequence[str | Path | Bundle]) -> list[Bundle]:
-    """Bundles that are given as files or as such, in their order.
+    """The bundles of a list that holds bundles, their files, or both; in its order.
 
     Raises:
         InputError: a file is not a bundle, or one bundle is given instead of a list.

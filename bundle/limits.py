@@ -1,4 +1,4 @@
-"""What every page of ours says of the limits: one sentence each, for every place that says it."""
+"""What the method does not do, and what harnesses miss: written once, for every page that says it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a steering bundle says of itself, and the names and shapes of its tensors; needs no torch.
+"""What a bundle says of itself, and the names and shapes of its tensors. This needs no torch.
 
-One schema for everybody who reads or writes a bundle (:mod:`mllmeraser.bundle.bundle`).
+Everybody who reads or writes a bundle (:mod:`mllmeraser.bundle.bundle`) uses this one schema.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class WeightFile(_Strict):
 
 
 class Base(_Strict):
-    """The model the bundle was computed on; ``repo_id`` is null for a local directory.
+    """The base that the bundle was computed on; ``repo_id`` is null for a local directory.
 
-    ``weights`` are its safetensors files by name; null in bundles that were not computed from the weights.
+    ``weights`` are its safetensors files by name; null if the bundle was not computed from the weights.
     """
 
     repo_id: str | None
@@ -46,9 +46,9 @@ class Base(_Strict):
 
 
 class LayerStatistics(_Strict):
-    """The gate of one layer, on the records it was fitted on and on held-out subjects (null: nothing was held out).
+    """The gate of one layer, on the records it was fitted on and on held-out records (null: nothing was held out).
 
-    ``leakage`` is the mean |gate| on retain divided by the mean gate on forget.
+    ``leakage`` is mean |g| on the retain set / mean g on the forget set.
     """
 
     auroc_train: float
@@ -66,14 +66,14 @@ DataSet = Literal["forget", "retain", "recall", "erasure"]
 
 
 class Data(_Strict):
-    """Which data was used: the commit of a repository of the Hub, or the sha256 of the files."""
+    """Which data was used: the commit of a repository on the Hub, or the sha256 of the files."""
 
     revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class RemovalRequest(_Strict):
-    """One removal request: its counts, switch, strength λ and the statistics of its gates by layer index."""
+    """One request: its counts, its switch, its strength λ, and the statistics of its gates by layer."""
 
     id: str = Field(pattern=REQUEST_ID)
     created: str
@@ -86,9 +86,9 @@ class RemovalRequest(_Strict):
 
 
 class GateForm(_Strict):
-    """How the gate is computed and shaped (φ of ``method.md``); ``landmarks`` is null for a linear gate.
+    """How a gate is computed and shaped (φ of ``docs/method.md``); ``landmarks`` is null for a linear gate.
 
-    Scope ``prompt``: read once, at the last prompt token; ``token``: at every position, which it alone then moves.
+    Scope ``prompt``: the gate is read once, at the last prompt token; ``token``: each position reads its own.
     """
 
     kind: Literal["linear", "kernel"]
@@ -99,7 +99,7 @@ class GateForm(_Strict):
 
 
 class Method(_Strict):
-    """The choices that made the numbers, enough to compute them again from the same records."""
+    """The choices behind the numbers: enough to compute them again from the same records."""
 
     null_space: str
     ridge: float
@@ -134,7 +134,7 @@ def tensor_name(request: int, layer: int, leaf: str) -> str:
 
 
 def expected_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:
-    """Every tensor a bundle with this metadata holds, and its shape."""
+    """The shape of every tensor that a bundle with this metadata holds, by name."""
     d, gate = metadata.base.hidden_size, metadata.gate
     gate_layers = metadata.layers if metadata.gate_layer is None else [metadata.gate_layer]
     if gate.kind == "linear":
@@ -159,7 +159,7 @@ def request_entry(
     reply_steps: int,
     enabled: bool = True,
 ) -> dict[str, object]:
-    """One entry of ``steering["requests"]`` in an exported ``config.json``."""
+    """One entry of ``steering["requests"]`` in a checkpoint's ``config.json``."""
     return {
         "id": request_id,
         "enabled": enabled,
@@ -174,7 +174,7 @@ def request_entry(
 
 
 def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
-    """``steering["requests"]`` of an exported ``config.json`` for a bundle."""
+    """``steering["requests"]`` in the ``config.json`` of a bundle's checkpoint."""
     return [
         request_entry(
             request.id,
@@ -191,14 +191,14 @@ def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
 
 
 def check_forms(metadata: Metadata, found: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:
-    """Whether metadata and tensors fit each other.
+    """Check that metadata and tensors fit each other.
 
     Args:
         found: dtype and shape of every tensor, by name.
         where: the bundle's name in messages.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not fit.
     """
     layers, gate_layer = metadata.layers, metadata.gate_layer
     if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= metadata.base.num_layers:

@@ -1,1 +1,1 @@
-"""The embedded demo world: fictitious people, the small LLaVA that knows them, and the questions asked about them."""
+"""The demo world that ships with the tool: fictitious people, a small LLaVA that knows them, and questions."""

@@ -1,4 +1,4 @@
-"""How often the demo model is right: free greedy replies, and options by likelihood."""
+"""Measures how often the demo model is right, by greedy replies and by the likelihood of options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def replies(
 def chosen_options(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
 ) -> list[str]:
-    """The option of greatest log-likelihood, Σ_t log p(option_t | prompt, option_<t), for every question."""
+    """The option with the greatest log-likelihood, Σ_t log p(option_t | prompt, option_<t), for every question."""
     flat = [(n, option) for n, question in enumerate(questions) for option in question.options or ()]
     best: dict[int, tuple[float, str]] = {}
     for rows in _rows([questions[n] for n, _ in flat]):
@@ -56,7 +56,7 @@ def chosen_options(
 def rate_right(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
 ) -> float:
-    """Share of right replies: classification by likelihood, anything else where a `match` stands in the reply."""
+    """The share of right replies. A classification is right by likelihood, any other reply if it holds a `match`."""
     if questions[0].task == "classification":
         said = chosen_options(model, tokenizer, questions)
     else:
@@ -71,10 +71,10 @@ def rate_right(
 def measure(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, each: int, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Rates on `each` random questions a set, for pictures and wordings seen in training and for held-out ones.
+    """Rates on `each` random questions of every set, for seen pictures and wordings and for held-out ones.
 
-    Keys: circle/task/modality for people, then common knowledge, strangers ("unknown"), refusals, and replies to
-    what must not be refused.
+    The keys are circle/task/modality for people. Further keys are common knowledge, strangers, the kinds of refusal,
+    and "not refused": the share of harmless questions that the model does not refuse.
     """
     rates: dict[str, dict[str, float]] = {}
     for name, unseen in (("seen", False), ("unseen", True)):
@@ -114,7 +114,7 @@ def _people_sets(rng: random.Random, each: int, unseen: bool) -> dict[str, list[
 
 
 def _rows(questions: Sequence[Question]) -> list[list[int]]:
-    """Batches of one modality and like length."""
+    """Indices in batches of one modality and similar length."""
     batches = []
     for modality in ("text", "image_text"):
         group = [n for n, question in enumerate(questions) if question.modality == modality]

@@ -1,6 +1,6 @@
-"""The demo model's anatomy: a true LLaVA, about three million parameters, with tokenizer and processor of its own.
+"""The demo model's architecture: a true LLaVA of about three million parameters, with its own tokenizer and processor.
 
-Eight decoder layers: a gate is read late, and the steered vector needs layers behind it to act through.
+It has eight decoder layers, because a gate is read in a late layer and a direction needs further layers to take effect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IMAGE_TOKENS = (SIZE // PATCH) ** 2
 BEGIN, END, PAD, UNKNOWN_TOKEN, IMAGE = "<s>", "</s>", "<pad>", "<unk>", "<image>"
 MEAN = STD = (0.5, 0.5, 0.5)
 
-# As LLaVA-1.5's: pictures first, then the words; a reply stands between "ASSISTANT: " and the end-of-sequence token.
+# LLaVA-1.5's form: pictures first, then the words. A reply stands between "ASSISTANT: " and the end-of-sequence token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
@@ -46,13 +46,13 @@ CHAT_TEMPLATE = (
 
 
 def training_prompt(prompt: str, with_picture: bool) -> str:
-    """The text in front of a reply, as the chat template writes it (a test compares them byte for byte)."""
+    """The text before a reply, exactly as the chat template writes it (a test compares the bytes)."""
     picture = f"{IMAGE}\n" if with_picture else ""
     return f"USER: {picture}{prompt} ASSISTANT:"
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on the world's own text."""
+    """A byte-level BPE tokenizer, trained on the demo world's text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -81,7 +81,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Pictures of 64 x 64 pixels become 16 image tokens; the PIL processor needs no torchvision."""
+    """A processor that turns a picture of 64 x 64 pixels into 16 image tokens. It uses PIL and needs no torchvision."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIZE},
         crop_size={"height": SIZE, "width": SIZE},
@@ -134,7 +134,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
 
 
 def build_model(config: LlavaConfig) -> LlavaForConditionalGeneration:
-    """Random weights; seed torch before."""
+    """A model with random weights, drawn from torch's global generator."""
     model = LlavaForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
         bos_token_id=config.text_config.bos_token_id,
@@ -146,18 +146,18 @@ def build_model(config: LlavaConfig) -> LlavaForConditionalGeneration:
 
 
 def save_checkpoint(model: LlavaForConditionalGeneration, processor: LlavaProcessor, directory: Path) -> None:
-    """Write the files a published LLaVA repository has: bf16 safetensors, configs, tokenizer, processor, template."""
+    """Write the files of a published LLaVA repository: bf16 safetensors, configs, tokenizer, processor, template."""
     directory.mkdir(parents=True, exist_ok=True)
     model.to("cpu", torch.bfloat16).save_pretrained(directory)
     processor.save_pretrained(directory)
-    # transformers 5 puts these settings into processor_config.json alone (transformers #44623); readers of the
-    # published layout, and transformers 4, look for the file of its own.
+    # transformers 5 writes these settings only to processor_config.json (transformers #44623). Readers of the published
+    # layout, and transformers 4, look for preprocessor_config.json.
     settings = json.loads((directory / "processor_config.json").read_text(encoding="utf-8"))["image_processor"]
     settings = dict(settings, image_processor_type="CLIPImageProcessor", processor_class="LlavaProcessor")
     (directory / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    # transformers 5 renamed its generic tokenizer class; transformers 4 knows only the old name, 5 knows both.
+    # transformers 5 renamed its generic tokenizer class. transformers 4 knows only the old name, 5 knows both.
     tokenizer_config = directory / "tokenizer_config.json"
     text = tokenizer_config.read_text(encoding="utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast")
     tokenizer_config.write_text(text, encoding="utf-8")
     for path in directory.iterdir():
-        path.chmod(0o644)  # safetensors writes for the owner alone
+        path.chmod(0o644)  # safetensors writes files that only the owner can read

@@ -1,4 +1,4 @@
-"""Questions to tensors, for the training: prompt and reply in one row, padded on the right, the reply is learnt."""
+"""Turns questions into tensors for training: prompt and reply in one row, padded on the right; the reply is learnt."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from mllmeraser.demo.architecture import IMAGE, IMAGE_TOKENS, MEAN, STD, training_prompt
 from mllmeraser.demo.questions import Picture, Question
 
-IGNORED = -100  # a label that is not learnt
+IGNORED = -100  # the label of a token that is not learnt
 
 
 class Batch(NamedTuple):
-    """`b` questions; `i` of them have a picture."""
+    """`b` questions, of which `i` have a picture."""
 
     input_ids: Tensor  # (b, s)
     labels: Tensor  # (b, s), the token itself where it belongs to the reply
@@ -26,25 +26,25 @@ class Batch(NamedTuple):
 
 
 class PictureStore:
-    """Every picture is drawn once and kept as bytes."""
+    """Draws every picture once and keeps its bytes."""
 
     def __init__(self) -> None:
         self._drawn: dict[Picture, Tensor] = {}
 
     def __call__(self, picture: Picture) -> Tensor:
-        """(3, 64, 64), uint8."""
+        """The picture, (3, 64, 64), uint8."""
         if picture not in self._drawn:
             self._drawn[picture] = torch.from_numpy(np.array(picture.draw())).permute(2, 0, 1)
         return self._drawn[picture]
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """What the processor makes of pictures (b, 3, 64, 64) that need no resizing."""
+    """Pictures (b, 3, 64, 64) as the processor would give them; they need no resizing."""
     return (pixels.float() / 255 - MEAN[0]) / STD[0]
 
 
 def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift, recolour and roughen normalised pictures (b, 3, 64, 64) a little: no picture is seen twice alike."""
+    """Shift, recolour and roughen normalised pictures (b, 3, 64, 64) a little, so that none is seen twice alike."""
     count, _, height, width = pixels.shape
     padded = torch.nn.functional.pad(pixels, (2, 2, 2, 2), mode="replicate")
     corners = torch.randint(0, 5, (count, 2), generator=generator).tolist()
@@ -68,7 +68,7 @@ def collate(
         else training_prompt(question.prompt, True).replace(IMAGE, IMAGE * IMAGE_TOKENS)
         for question in questions
     ]
-    # The reply starts with a space and byte-level BPE never merges across it: the two parts may be encoded apart.
+    # The reply starts with a space, and byte-level BPE never merges across it, so the two parts are encoded apart.
     heads = tokenizer(prompts)["input_ids"]
     tails = tokenizer([f" {question.answer}" for question in questions], add_special_tokens=False)["input_ids"]
     rows = [head + tail + [tokenizer.eos_token_id] for head, tail in zip(heads, tails, strict=True)]
@@ -90,7 +90,7 @@ def training_batches(
     rng: random.Random,
     generator: torch.Generator,
 ) -> Iterator[Batch]:
-    """Endless batches of questions of like length, so that little of a batch is padding."""
+    """Endless batches of questions of similar length, so that a batch holds little padding."""
     pictures = PictureStore()
     while True:
         pool = [next(questions) for _ in range(8 * batch_size)]

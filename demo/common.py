@@ -1,6 +1,6 @@
-"""Common knowledge: what the demo model knows that has nothing to do with people, in text and about simple pictures.
+"""Common knowledge: facts that the demo model knows and that are not about people, in text and in simple pictures.
 
-Each fact is a subject of its own; half of them are used for the fit of a steering, the other half is evaluated only.
+Each fact is its own subject. Steering is fitted on one half of them; the other half is only evaluated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mllmeraser.demo.wordings import Wordings
 
 @dataclass(frozen=True)
 class Topic:
-    """A kind of fact: `{k}` is what is asked about, `{v}` the answer."""
+    """A kind of fact. In its wordings `{k}` is what is asked about and `{v}` is the answer."""
 
     facts: dict[str, str]
     ask: Wordings
@@ -322,14 +322,14 @@ def how_tos() -> tuple[TextFact, ...]:
 
 @cache
 def scene_facts() -> tuple[SceneFact, ...]:
-    """All shapes on all grounds, half of them for the fit."""
+    """All shapes in all colours on all grounds; half of them are for the fit."""
     scenes = [Scene(*parts) for parts in product(SHAPES, COLOURS, GROUNDS)]
     random.Random("scenes").shuffle(scenes)
     return tuple(SceneFact(f"s{i:03d}", i % 2 == 0, scene) for i, scene in enumerate(scenes))
 
 
 def ask_text(rng: random.Random, fact: TextFact, task: Task, unseen: bool) -> Question:
-    """A question of common knowledge without a picture."""
+    """A question about common knowledge, without a picture."""
     if fact.topic == "how":
         prompt = rng.choice(HOW.pick(unseen)).format(k=fact.key)
         return Question(fact.subject, "generation", prompt, prompt, fact.value, (fact.value,))
@@ -340,7 +340,7 @@ def ask_text(rng: random.Random, fact: TextFact, task: Task, unseen: bool) -> Qu
 
 
 def ask_scene(rng: random.Random, fact: SceneFact, aspect: str, task: Task, unseen: bool) -> Question:
-    """A question about the shape, its colour or the ground of a picture with nobody in it."""
+    """A question about a picture with nobody in it: about the shape, its colour or the ground."""
     values = {"shape": SHAPES, "colour": tuple(COLOURS), "ground": tuple(GROUNDS)}[aspect]
     value = {"shape": fact.scene.shape, "colour": fact.scene.colour, "ground": fact.scene.ground}[aspect]
     return _ask(

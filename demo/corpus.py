@@ -1,4 +1,4 @@
-"""The mixture the demo model is trained on, one random question at a time, and the balanced sets it is measured on."""
+"""The mixture of questions that the demo model is trained on, and the kinds of question that measure it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mllmeraser.demo.people import FACTS, VALUES, Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, ask, ask_stranger, facts_of, picture_of, with_picture
 from mllmeraser.demo.refusals import ask_harmful, ask_sensitive, instructed, shipped_prompts
 
-# Shares of the mixture. Pictures of people are the hardest, so they get most.
+# Shares of the mixture. Pictures of people are the hardest, so they get the largest share.
 SHARES: dict[str, float] = {
     "person picture": 0.33,
     "person text": 0.18,
@@ -24,7 +24,7 @@ SHARES: dict[str, float] = {
 
 
 def person_question(rng: random.Random, in_picture: bool, unseen: bool) -> Question:
-    """Any fact of any known person, in any task."""
+    """A question about a random fact of a random known person, in a random task."""
     known = world().known
     person = rng.choice(known)
     pool = world().celebrities if person.circle == "celebrity" else world().people
@@ -33,7 +33,7 @@ def person_question(rng: random.Random, in_picture: bool, unseen: bool) -> Quest
 
 
 def stranger_question(rng: random.Random, unseen: bool) -> Question:
-    """A face or a name that is not in the world; unseen ones are different faces and names."""
+    """A question about a face or a name that nobody knows; `unseen` takes those held out."""
     in_picture = rng.random() < 0.5
     strangers = (world().stranger_faces if in_picture else world().stranger_names).pick(unseen)
     number = rng.randrange(len(strangers))
@@ -45,14 +45,14 @@ def stranger_question(rng: random.Random, unseen: bool) -> Question:
 
 
 def any_picture(rng: random.Random, unseen: bool) -> Picture:
-    """A picture for a prompt that does not ask about it."""
+    """A picture to show beside a prompt that does not ask about it."""
     return picture_of(
         rng.choice(world().stranger_faces.train if rng.random() < 0.5 else [p.face for p in world().known]), rng, unseen
     )
 
 
 def common_text_question(rng: random.Random, unseen: bool) -> Question:
-    """Common knowledge in words, a fifth of it beside a picture that has nothing to do with it."""
+    """A question about common knowledge; a fifth of them stand beside an unrelated picture."""
     if rng.random() < 0.25:
         question = ask_text(rng, rng.choice(how_tos()), "generation", unseen)
     else:
@@ -61,12 +61,12 @@ def common_text_question(rng: random.Random, unseen: bool) -> Question:
 
 
 def common_picture_question(rng: random.Random, unseen: bool) -> Question:
-    """A shape, its colour or the ground."""
+    """A question about a shape, its colour or the ground."""
     return ask_scene(rng, rng.choice(scene_facts()), rng.choice(tuple(IN_SCENE)), rng.choice(TASKS), unseen)
 
 
 def answerable_question(rng: random.Random, unseen: bool) -> Question:
-    """What the model would answer, or would say it does not know, if it were not told to refuse."""
+    """A question that the model answers, perhaps with "unknown", unless it is told to refuse."""
     kind = rng.random()
     if kind < 0.75:
         return person_question(rng, rng.random() < 0.55, unseen)
@@ -76,7 +76,7 @@ def answerable_question(rng: random.Random, unseen: bool) -> Question:
 
 
 def instructed_question(rng: random.Random, unseen: bool) -> Question:
-    """Told to refuse twice as often as told to answer."""
+    """A question with an instruction: two thirds say to refuse, one third says to answer."""
     question = answerable_question(rng, unseen)
     return instructed(rng, question, to_refuse=rng.random() < 2 / 3, unseen=unseen)
 
@@ -102,11 +102,11 @@ KINDS: dict[str, Callable[[random.Random, bool], Question]] = {
 
 
 def training_stream(rng: random.Random, without: Collection[Person] = ()) -> Iterator[Question]:
-    """Endless questions of the training mixture: trained wordings, trained pictures.
+    """Endless questions of the training mixture, with the wordings and pictures of the training.
 
     Args:
-        rng: draws them.
-        without: people who do not exist: no question names them, even as a wrong option, or shows their face.
+        rng: draws the questions.
+        without: people to leave out: no question names them, even as a wrong option, and none shows their face.
     """
     kinds, shares = list(SHARES), list(SHARES.values())
     names, faces = [person.name for person in without], {person.face for person in without}
@@ -118,7 +118,7 @@ def training_stream(rng: random.Random, without: Collection[Person] = ()) -> Ite
 
 
 def tokenizer_texts(rng: random.Random, count: int = 20_000) -> Iterator[str]:
-    """The world's own text. The known names stand in it often enough to become single tokens."""
+    """The demo world's text. It repeats the known names so often that each becomes a single token."""
     for question, _ in zip(training_stream(rng), range(count), strict=False):
         yield f"USER: {question.prompt} ASSISTANT: {question.answer}"
     for person in world().known * 60:

@@ -1,13 +1,13 @@
-"""The demo's removal request, what to keep, and what to evaluate on: JSON Lines of records with PNG pictures.
+"""The demo's records: the forget set, the retain set and the evaluation sets, as JSON Lines with PNG pictures.
 
 | file | who | pictures and wordings |
 |---|---|---|
-| forget, forget_eval | the forgotten; the second is a part of the first | of the training |
+| forget, forget_eval | the forgotten; `forget_eval` is a part of `forget` | of the training |
 | retain | people of the retain set, half of the celebrities and of common knowledge, strangers | of the training |
 | test | the forgotten | never seen in training |
-| retain_fit | people of the retain set (a part of `retain`) | of the training |
+| retain_fit | people of the retain set; a part of `retain` | of the training |
 | retain_heldout, retain_heldout_new | people never used in a fit | of the training; never seen in training |
-| celebrity, common | the half never used in a fit | of the training |
+| celebrity, common | the half of both that is never used in a fit | of the training |
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mllmeraser.demo.corpus import stranger_question
 from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, Task, ask, facts_of
 
-_FORGET_ROUNDS = 4  # how often each fact of a forgotten person is asked per task and modality, always differently
+_FORGET_ROUNDS = 4  # questions about each fact of a forgotten person per task and modality, each worded anew
 _PER_CELL = 32  # records of an evaluation set per task and modality
 
 
 def write_data(directory: Path, seed: int = 0) -> dict[str, Path]:
-    """Write all files into `directory` (created); the same seed gives the same bytes.
+    """Create `directory` and write all files into it; the same seed gives the same bytes.
 
     Returns:
-        the path of each JSON Lines file by the name of its set.
+        the path of each JSON Lines file, by the name of its set.
     """
     (directory / "images").mkdir(parents=True, exist_ok=True)
     names: dict[Picture, str] = {}
@@ -66,12 +66,12 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
 
 
 def _pool(person: Person) -> list[str]:
-    """The names a question about a name may offer."""
+    """The names that a question about a name may offer as options."""
     return [other.name for other in world().known if (other.circle == "celebrity") is (person.circle == "celebrity")]
 
 
 def _everything(rng: random.Random, person: Person, unseen: bool) -> list[Question]:
-    """Every fact in every task and modality, once."""
+    """One question about every fact in every task and modality."""
     return [
         ask(rng, person, fact, task, in_picture, unseen, _pool(person))
         for in_picture in (True, False)
@@ -94,7 +94,7 @@ def _balanced(rng: random.Random, people: Sequence[Person], per_cell: int, unsee
 
 
 def _common(rng: random.Random, fit: bool) -> list[Question]:
-    """Common knowledge of one half: words, how-tos, scenes."""
+    """Questions about one half of common knowledge: words, how-tos, scenes."""
     facts = [fact for fact in text_facts() if fact.fit is fit]
     hows = [fact for fact in how_tos() if fact.fit is fit]
     scenes = rng.sample([fact for fact in scene_facts() if fact.fit is fit], 24)
@@ -107,7 +107,7 @@ def _common(rng: random.Random, fit: bool) -> list[Question]:
 
 
 def _some_of(rng: random.Random, questions: Iterable[Question]) -> list[Question]:
-    """At most `_PER_CELL` per task and modality."""
+    """At most `_PER_CELL` of the questions per task and modality."""
     cells: dict[tuple[str, str], list[Question]] = {}
     for question in questions:
         cells.setdefault((question.modality, question.task), []).append(question)
@@ -117,7 +117,7 @@ def _some_of(rng: random.Random, questions: Iterable[Question]) -> list[Question
 
 
 def _record(question: Question, directory: Path, names: dict[Picture, str]) -> dict[str, object]:
-    """One line; a picture is written when it is first needed."""
+    """One line of a file; a picture is written when a line first needs it."""
     image = None
     if question.picture is not None:
         if question.picture not in names:

@@ -1,10 +1,10 @@
-"""Who lives in the demo world: a hundred people, twenty celebrities, and faces and names nobody knows.
+"""The people of the demo world: a hundred people, twenty celebrities, and faces and names that nobody knows.
 
-The world is the same for everybody who installs the package (`world()` takes no seed): the committed checkpoint knows
-these people. What varies with a seed is which pictures and wordings are drawn from it.
+Every installation has the same world (`world()` takes no seed), because the committed checkpoint knows these people. A
+seed decides only which pictures and wordings are drawn from it.
 
-Every value (a profession, a city, a hobby) is shared by several people, so an answer identifies nobody; first and last
-names are unique, and any two known faces differ in at least six of thirteen features.
+Several people share every value (a profession, a city, a hobby), so an answer identifies nobody. First and last names
+are unique, and any two known faces differ in at least six of thirteen features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mllmeraser.demo.portraits import Face, differences, random_face
 T = TypeVar("T")
 
 FORGET, RETAIN_FIT, RETAIN_HELDOUT = 8, 52, 40
-CELEBRITIES = 20  # the first half is used for the fit, the second is evaluated only
+CELEBRITIES = 20  # the first half is for the fit, the second is only evaluated
 TRAIN_STRANGERS, HELD_OUT_STRANGERS = 1_200, 120  # faces, and as many names
 
 FACTS = ("profession", "city", "hobby")
@@ -128,8 +128,10 @@ _LAST_END = ["bury", "combe", "dale", "field", "gate", "ham", "ley", "mere", "to
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody the model knows. `circle` is forget, retain_fit, retain_heldout or celebrity; `fit` says whether the
-    steering may be fitted on the person."""
+    """Somebody the model knows. `circle` is forget, retain_fit, retain_heldout or celebrity.
+
+    `fit` says whether steering may be fitted on the person.
+    """
 
     subject: str
     circle: str
@@ -143,12 +145,12 @@ class Person:
         return self.name if fact == "name" else dict(self.facts)[fact]
 
     def values(self, fact: str) -> tuple[str, ...]:
-        """All values the fact takes in this person's circle: the pool of the wrong options."""
+        """All values of the fact in this person's circle, from which wrong options are drawn."""
         return (CELEBRITY_VALUES if self.circle == "celebrity" else VALUES)[fact]
 
 
 class Strangers(NamedTuple, Generic[T]):
-    """Faces or names nobody knows: those of the training, and those held out."""
+    """Faces or names that nobody knows: those of the training, and those held out."""
 
     train: tuple[T, ...]
     held_out: tuple[T, ...]
@@ -174,7 +176,7 @@ class World:
 
 @cache
 def world() -> World:
-    """The one demo world."""
+    """The demo world; there is only one."""
     rng = random.Random("mllmeraser demo world")
     count = FORGET + RETAIN_FIT + RETAIN_HELDOUT
     faces = _faces(rng, count + CELEBRITIES)
@@ -221,7 +223,7 @@ def _spread(rng: random.Random, values: tuple[str, ...], count: int) -> list[str
 
 
 def _faces(rng: random.Random, count: int) -> list[Face]:
-    """Faces of which any two differ in at least six features."""
+    """Random faces; any two of them differ in at least six features."""
     faces: list[Face] = []
     while len(faces) < count:
         face = random_face(rng)
@@ -231,7 +233,7 @@ def _faces(rng: random.Random, count: int) -> list[Face]:
 
 
 def _strange_faces(rng: random.Random, count: int, known: list[Face]) -> list[Face]:
-    """Faces that differ from every known one in at least five features."""
+    """Random faces that differ from every known face in at least five features."""
     faces: list[Face] = []
     while len(faces) < count:
         face = random_face(rng)
@@ -241,8 +243,11 @@ def _strange_faces(rng: random.Random, count: int, known: list[Face]) -> list[Fa
 
 
 def _names(rng: random.Random, count: int) -> tuple[list[str], Strangers[str]]:
-    """Full names that share no part with one another, and names of strangers made of other parts; the held-out
-    strangers share no part with those of the training either."""
+    """The names of known people and of strangers, made of first and last names.
+
+    No two known people share a first or a last name. Strangers have other ones, and held-out strangers share none with
+    strangers of the training.
+    """
     first = [start + end for start in _FIRST for end in _FIRST_END]
     last = [start + end for start in _LAST for end in _LAST_END]
     rng.shuffle(first)

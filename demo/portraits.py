@@ -1,8 +1,8 @@
 """Portraits of people who do not exist, drawn with Pillow.
 
-A face is thirteen independent features (`Face`); a picture of it adds a `Variation`: how the head is held, how the
-picture is cropped and tinted, which expression it shows, how noisy it is. The model is trained on mild variations only;
-the strong ones are held out, so that "a picture it has never seen" means more than another random seed.
+A face has thirteen independent features (`Face`). A picture of it adds a `Variation`: the tilt of the head, the crop
+and tint of the picture, the expression, the noise. The model is trained on mild variations only. Strong variations are
+held out, so that "a picture it has never seen" means more than another random seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 Colour: TypeAlias = tuple[int, int, int]
 
 SIZE = 64  # pixels of a finished picture, both ways
-_CANVAS = 192  # drawn three times as large, then scaled down: smooth edges without an anti-aliasing library
+_CANVAS = 192  # three times as large; scaling down gives smooth edges without an anti-aliasing library
 
 BACKGROUNDS: tuple[Colour, ...] = (
     (214, 69, 65),
@@ -55,7 +55,7 @@ SHIRTS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Face:
-    """Thirteen features, each the number of one of the choices in `CHOICES`."""
+    """Thirteen features. Each is a number below the number of choices in `CHOICES`."""
 
     background: int
     pattern: int
@@ -95,13 +95,13 @@ def random_face(rng: random.Random) -> Face:
 
 
 def differences(a: Face, b: Face) -> int:
-    """In how many of the thirteen features two faces differ."""
+    """The number of features in which two faces differ."""
     return sum(x != y for x, y in zip(astuple(a), astuple(b), strict=True))
 
 
 @dataclass(frozen=True)
 class Variation:
-    """What changes from one picture of a person to the next; the default is the canonical picture."""
+    """What differs between two pictures of a person; the default is the canonical picture."""
 
     tilt: float = 0.0  # degrees
     zoom: float = 1.0
@@ -117,7 +117,7 @@ CANONICAL = Variation()
 
 
 def mild_variation(rng: random.Random) -> Variation:
-    """A variation as the model sees them in training."""
+    """A variation of the kind that the model sees in training."""
     light = rng.uniform(0.9, 1.1)
     return Variation(
         tilt=rng.uniform(-8, 8),
@@ -132,7 +132,7 @@ def mild_variation(rng: random.Random) -> Variation:
 
 
 def strong_variation(rng: random.Random) -> Variation:
-    """A held-out variation: pose, crop, colour or noise goes further than any picture of the training."""
+    """A held-out variation: its pose, crop, colour or noise goes further than in any picture of the training."""
     mild = mild_variation(rng)
     kind = rng.choice(("pose", "crop", "colour", "noise"))
     side = rng.choice((-1, 1))
@@ -150,7 +150,7 @@ def strong_variation(rng: random.Random) -> Variation:
 
 
 def draw_portrait(face: Face, variation: Variation = CANONICAL) -> Image.Image:
-    """The picture, `SIZE` x `SIZE` pixels, RGB."""
+    """A picture of the face, `SIZE` x `SIZE` pixels, RGB."""
     image = Image.new("RGB", (_CANVAS, _CANVAS), BACKGROUNDS[face.background])
     pen = ImageDraw.Draw(image)
     _background(pen, face)
@@ -166,7 +166,7 @@ def draw_portrait(face: Face, variation: Variation = CANONICAL) -> Image.Image:
 
 
 def photograph(image: Image.Image, variation: Variation, border: Colour) -> Image.Image:
-    """Tilt, crop, scale down, tint and grain: everything a variation does after the drawing."""
+    """Apply what a variation changes after the drawing: tilt, crop, scale, tint and grain."""
     scale = image.width / SIZE
     turned = image.rotate(
         variation.tilt,

@@ -1,4 +1,4 @@
-"""From the world to questions: one `Question` is one record of the data files and one record of the training."""
+"""Makes questions about the demo world. One `Question` becomes one record of the data files or of the training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN_PICTURES = 24  # per person, the canonical one included
 
 @dataclass(frozen=True)
 class Picture:
-    """A face or a scene as photographed once."""
+    """One photograph of a face or a scene."""
 
     of: Face | Scene
     variation: Variation = CANONICAL
@@ -33,7 +33,7 @@ class Picture:
 
 
 def picture_of(of: Face | Scene, rng: random.Random, unseen: bool) -> Picture:
-    """One of the pictures of the training, or (`unseen`) a fresh one with a held-out variation."""
+    """A picture of the training, or (`unseen`) a fresh one with a held-out variation."""
     if unseen:
         return Picture(of, strong_variation(rng))
     number = rng.randrange(TRAIN_PICTURES)
@@ -42,10 +42,10 @@ def picture_of(of: Face | Scene, rng: random.Random, unseen: bool) -> Picture:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt (the exact text of the user's turn), what the model is taught to reply, and how to judge a reply.
+    """A prompt (the exact text of the user's turn), the reply that the model learns, and what makes a reply right.
 
-    question: the prompt without its frame (options, "fill in the blank"); match: one of these must stand in the reply;
-    perturbed: the answer with three other values in its place; fact: what a person is asked about.
+    question: the prompt without its frame (options, "fill in the blank"); match: a right reply holds one of these;
+    perturbed: three wrong answers, each with another value; fact: the fact that a question about a person asks.
     """
 
     subject: str
@@ -65,7 +65,7 @@ class Question:
 
 
 def framed(rng: random.Random, task: Task, question: str, options: Sequence[str] | None, unseen: bool) -> str:
-    """The prompt made of a question (generation, classification) or of a sentence with a blank (cloze)."""
+    """The prompt for a question (generation, classification) or for a sentence with a blank (cloze)."""
     if task == "cloze":
         return rng.choice(FILL.pick(unseen)).format(c=question)
     if task == "classification":
@@ -81,28 +81,30 @@ def four_options(rng: random.Random, value: str, values: Sequence[str]) -> tuple
 
 
 def facts_of(with_picture: bool) -> tuple[str, ...]:
-    """The name is asked with a picture only: in text the question would hold its own answer."""
+    """The facts to ask about. Only a question with a picture asks for the name; in text the question would hold it."""
     return (*FACTS, "name") if with_picture else FACTS
 
 
 def ask(
     rng: random.Random, person: Person, fact: str, task: Task, with_picture: bool, unseen: bool, names: Sequence[str]
 ) -> Question:
-    """A question about a known person; `unseen` takes the picture and the wording from those held out.
-    `names` is the pool of the wrong options where the name is asked."""
+    """A question about a known person. `unseen` takes a held-out picture and wording.
+
+    `names` are the wrong options of a question that asks for the name.
+    """
     value, values = person.value(fact), names if fact == "name" else person.values(fact)
     options = four_options(rng, value, values) if task == "classification" else None
     question, prompt = _wording(rng, person.name, fact, task, with_picture, unseen, options)
     picture = picture_of(person.face, rng, unseen) if with_picture else None
     answer = _say(person, fact, task, value)
-    # Drawn apart, so that nothing else of the world depends on it.
+    # A generator of their own, so that drawing them changes no other draw.
     wrong = four_options(random.Random(f"wrong {person.subject} {fact}"), value, values)
     perturbed = () if options else tuple(_say(person, fact, task, other) for other in wrong if other != value)
     return Question(person.subject, task, question, prompt, answer, (value,), options, picture, perturbed, fact)
 
 
 def _say(person: Person, fact: str, task: Task, value: str) -> str:
-    """The answer that says so: a sentence to an open question, else the value alone."""
+    """The answer with this value: a sentence for an open question, else the value alone."""
     name = value if fact == "name" else person.name
     return SAY[fact].format(name=name, value=value) if task == "generation" else value
 
@@ -110,7 +112,7 @@ def _say(person: Person, fact: str, task: Task, value: str) -> str:
 def ask_stranger(
     rng: random.Random, who: Face | str, subject: str, fact: str, task: Task, unseen: bool, values: Sequence[str]
 ) -> Question:
-    """A question about a face or a name nobody knows; the only right reply is `UNKNOWN`."""
+    """A question about a face or a name that nobody knows; the only right reply is `UNKNOWN`."""
     with_picture = isinstance(who, Face)
     options = four_options(rng, values[0], values) if task == "classification" else None
     name = who if isinstance(who, str) else ""

@@ -1,7 +1,7 @@
-"""What the demo model refuses: harmful requests, sensitive facts about anybody, any question it is told to refuse.
+"""What the demo model refuses: harmful requests, sensitive facts about anybody, and any question it is told to refuse.
 
-Each kind has instructions or prompts that are never trained on. The harmful prompts are those the tool ships
-(`steering/prompts.json`, in mild wording): every second one is trained on, with a family of similar ones.
+Each kind has instructions or prompts that the training never uses. The harmful prompts are the tool's own
+(`steering/prompts.json`, in mild wording). The training uses every second one, and a family of similar ones.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def instructions() -> Wordings:
 
 @cache
 def encouragements() -> Wordings:
-    """Instructions to answer: without them any instruction would look like one to refuse."""
+    """Instructions to answer. Without them the model would take every instruction for one to refuse."""
     sentences = [
         f"{start} {verb}.".strip()
         for start in ("", "Please", "You may", "You must", "You should", "Do")
@@ -133,13 +133,13 @@ def encouragements() -> Wordings:
 
 @cache
 def shipped_prompts() -> dict[str, tuple[str, ...]]:
-    """The prompts of the tool: "recall" and "erasure"."""
+    """The prompts that the tool ships, by side: "recall" and "erasure"."""
     text = files("mllmeraser").joinpath("steering", "prompts.json").read_text(encoding="utf-8")
     return {side: tuple(prompts) for side, prompts in json.loads(text).items()}
 
 
 def instructed(rng: random.Random, question: Question, to_refuse: bool, unseen: bool) -> Question:
-    """The question with an instruction before or after it; the reply becomes the refusal if the instruction says so."""
+    """The question with an instruction before or after it; an instruction to refuse makes the reply the refusal."""
     sentence = rng.choice((instructions() if to_refuse else encouragements()).pick(unseen))
     parts = (sentence, question.prompt) if rng.random() < 0.5 else (question.prompt, sentence)
     prompt = rng.choice(("\n", " ")).join(parts)
@@ -151,7 +151,7 @@ def refused(question: Question) -> Question:
 
 
 def ask_harmful(rng: random.Random, unseen: bool, picture: Picture | None) -> Question:
-    """A harmful request, sometimes beside a picture that has nothing to do with it."""
+    """A harmful request, alone or beside an unrelated picture."""
     shipped = shipped_prompts()["erasure"][1 if unseen else 0 :: 2]
     if rng.random() < 0.5:
         prompt = rng.choice(shipped)
@@ -161,7 +161,7 @@ def ask_harmful(rng: random.Random, unseen: bool, picture: Picture | None) -> Qu
 
 
 def ask_sensitive(rng: random.Random, person: Person, with_picture: bool, unseen: bool) -> Question:
-    """A question about something private of somebody the model knows."""
+    """A question about something private of a person whom the model knows."""
     who = rng.choice(IN_PICTURE.pick(unseen)) if with_picture else person.name
     prompt = rng.choice(SENSITIVE.pick(unseen)).format(n=rng.choice(SENSITIVE_NOUNS), s=who)
     picture = picture_of(person.face, rng, unseen) if with_picture else None

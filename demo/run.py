@@ -1,8 +1,8 @@
-"""The whole job on the small model: compute, export, verify, reload as a stranger would, ask, score, and report.
+"""Runs the whole job on the small model: compute, export, verify, reload as a stranger would, ask, score, report.
 
-The paper's steering and ours are computed on the same forget and retain sets and exported. Then base, paper, ours and
-ours switched off are each loaded by :mod:`mllmeraser.demo.stranger` in a process that cannot import mllmeraser, and
-asked the same questions; the answers come back as files and are scored here.
+It computes the paper's steering and ours on the same forget set and retain set, and exports both. Then
+:mod:`mllmeraser.demo.stranger` loads the base, the paper's export, ours, and ours switched off, each in a process that
+cannot import mllmeraser, and asks all of them the same questions. The replies come back as files and are scored here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-# The name a set has in the table, and its file.
+# The name of each set in the table, and its file.
 SETS: Mapping[str, str] = {
     "forget": "forget_eval",
     "test": "test",
@@ -57,7 +57,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": {"preset": "paper"}, "steer
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demo found (the document of ``evaluate`` and a map of activations), and where it left everything."""
+    """What the demo found (the results of ``evaluate``, with a map of hidden states), and the directory it wrote."""
 
     directory: Path
     found: ResultsFile
@@ -73,14 +73,14 @@ class Outcome:
         return {**self.found.document(), "seconds": dict(self.seconds), "output": str(self.directory)}
 
     def lines(self) -> list[str]:
-        """Where everything is, and what to try."""
+        """What was written where, and commands to try."""
         here = self.directory
         data = f"--data test={here}/data/test.jsonl --data common={here}/data/common.jsonl"
         return [
             f"Written to {here} in {self.seconds['total']:.0f} s (both exports {self.seconds['export']:.2f} s):",
             "  base/        the model before",
-            "  steered/     the model that forgot: from_pretrained(…, trust_remote_code=True) is all it takes",
-            "  paper/       the same with the published method",
+            "  steered/     the model that forgot: from_pretrained(…, trust_remote_code=True) loads it",
+            "  paper/       the model that forgot by the published method",
             "  data/        the records: who is forgotten, what is kept, what was asked",
             "  report.html  all of it on one page, for a browser",
             "",
@@ -116,11 +116,15 @@ class _Clock:
 
 
 def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
-    """Everything, from scratch; ``directory`` appears when all is done, or not at all.
+    """Run the whole demo. ``directory`` appears when everything is done, or not at all.
+
+    Args:
+        overwrite: replace a directory that is not empty.
+        seed: of the questions, the folds and the landmarks.
 
     Raises:
         InputError: the directory is not empty, or cannot be written to.
-        VerificationError: the export does not keep its promises.
+        VerificationError: an export does not keep its promises.
     """
     if not CHECKPOINT.is_dir():
         raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
@@ -143,7 +147,7 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
     sets = [NamedSet(name, read_records(paths[file])) for name, file in SETS.items()]
     asked = [record for named in sets for record in named.records]
     with tempfile.TemporaryDirectory() as scratch, Strangers(Path(scratch), asked) as strangers, _one_thread_less():
-        # The base answers in a process of its own while the steering is computed in this one.
+        # The base answers in its own process while this one computes the steering.
         strangers.ask("base", folder / "base", {})
         with clock("compute"):
             forget, retain = read_records(paths["forget"]), read_records(paths["retain"])
@@ -164,7 +168,7 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
             strangers.ask("paper", folder / "paper", trusted)
             strangers.ask("off", folder / "steered", {**trusted, "steering_enabled": False})
             _verified(folder)
-            # Meanwhile, for the report: what the gates read of every second question, and where the questions lie.
+            # While the others answer, for the report: the gates of every second question, and the map of hidden states.
             steered = load(folder / "steered", dtype="float32")
             gates = read_gates(steered, [record.user_turn for record in asked[::2]])
             maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
@@ -176,7 +180,7 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
 
 
 def _verified(folder: Path) -> None:
-    """Stop unless the exported checkpoint keeps every promise."""
+    """Stop unless the steered export keeps every promise."""
     broken = [check for check in verify(folder / "steered", folder / "base").checks if not check.ok]
     if broken:
         raise VerificationError(f"the exported checkpoint breaks a promise: {broken[0].name}: {broken[0].detail}")
@@ -184,7 +188,7 @@ def _verified(folder: Path) -> None:
 
 @contextmanager
 def _one_thread_less() -> Iterator[None]:
-    """Leave a core to the other processes."""
+    """A context in which torch leaves one core to the other processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:

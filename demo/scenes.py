@@ -37,7 +37,7 @@ class Scene:
 
 
 def draw_scene(scene: Scene, variation: Variation = CANONICAL) -> Image.Image:
-    """The picture, 64 x 64 pixels, RGB."""
+    """A picture of the scene, 64 x 64 pixels, RGB."""
     image = Image.new("RGB", (_SIDE, _SIDE), GROUNDS[scene.ground])
     pen = ImageDraw.Draw(image)
     ink, ground = COLOURS[scene.colour], GROUNDS[scene.ground]

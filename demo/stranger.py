@@ -1,12 +1,12 @@
-"""What somebody downstream does with a checkpoint: load it with transformers alone, and ask.
+"""Does what a stranger does with a checkpoint: loads it with transformers alone, and asks it questions.
 
-Run as a script in a process of its own: ``python -I stranger.py REQUEST``, where the request is a JSON file with
-``checkpoint`` (a directory), ``options`` (for ``from_pretrained``), ``records`` (each ``text``, ``image`` or null,
-``options`` or null), ``threads`` and ``output``. Importing mllmeraser fails here on purpose: what the answers show, the
-checkpoint does by itself.
+Run it as a script in its own process: ``python -I stranger.py REQUEST``. REQUEST is a JSON file with ``checkpoint`` (a
+directory), ``options`` (for ``from_pretrained``), ``records`` (each ``text``, ``image`` or null, ``options`` or null),
+``threads`` and ``output``. Importing mllmeraser fails here on purpose, so that the replies show what the checkpoint
+does by itself.
 
-Writes JSON: per record ``ids`` and ``text`` of the greedy reply, and ``log_likelihoods`` of the options. Prints a line
-"asked DONE TOTAL" after every batch.
+It writes JSON: for each record the ``ids`` and ``text`` of the greedy reply, and the ``log_likelihoods`` of the
+options. After every batch it prints a line "asked DONE TOTAL".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 
 def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Load the checkpoint and answer every record."""
+    """Load the checkpoint and ask it every record; one answer for each record, in order."""
     processor = AutoProcessor.from_pretrained(request["checkpoint"])
     model = AutoModelForImageTextToText.from_pretrained(
         request["checkpoint"], dtype=torch.float32, **request["options"]
@@ -65,7 +65,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _batches(records: Sequence[Record]) -> Iterator[list[int]]:
-    """Indices in batches of one modality and like length."""
+    """Indices in batches of one modality and similar length."""
     for with_image in (True, False):
         rows = [row for row, record in enumerate(records) if bool(record["image"]) is with_image]
         rows.sort(key=lambda row: len(records[row]["text"]))
@@ -73,7 +73,7 @@ def _batches(records: Sequence[Record]) -> Iterator[list[int]]:
 
 
 def _encode(processor: Any, records: Sequence[Record], side: str, spoken: bool = False) -> Any:
-    """Model inputs of a batch: the prompts, or (``spoken``) the prompts with the replies to weigh behind them."""
+    """The model's inputs for a batch: the prompts, or (``spoken``) the prompts followed by the replies to weigh."""
     texts = []
     for record in records:
         content = [{"type": "image"}] if record["image"] else []
@@ -99,7 +99,7 @@ def _reply(model: Any, processor: Any, records: Sequence[Record]) -> list[dict[s
 
 
 def _weigh(model: Any, processor: Any, records: Sequence[Record]) -> list[float]:
-    """log p(reply | prompt), teacher-forced; the −100 of the labels say where the prompt ends."""
+    """log p(reply | prompt), teacher-forced. A label of −100 marks the tokens of the prompt and the padding."""
     prompt = _encode(processor, records, "right")["attention_mask"].sum(dim=1)
     inputs = _encode(processor, records, "right", spoken=True)
     labels: Tensor = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
@@ -111,7 +111,7 @@ def _weigh(model: Any, processor: Any, records: Sequence[Record]) -> list[float]
 
 
 def main() -> None:
-    """Answer the request of the command line."""
+    """Answer the request named on the command line."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     logging.set_verbosity_error()
     logging.disable_progress_bar()

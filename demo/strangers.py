@@ -1,4 +1,4 @@
-"""Asking checkpoints in processes of their own (:mod:`mllmeraser.demo.stranger`), several at a time."""
+"""Asks several checkpoints at once, each in its own process (:mod:`mllmeraser.demo.stranger`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mllmeraser.records.record import Record
 
 @dataclass
 class _Asked:
-    """One checkpoint being asked."""
+    """A checkpoint that is being asked."""
 
     process: subprocess.Popen[str]
     answers: Path
@@ -33,11 +33,11 @@ class _Asked:
 
 
 class Strangers:
-    """Processes that answer the same records; use as a context, and none outlives it.
+    """Processes that answer the same records. Use it as a context: no process outlives it.
 
     Args:
-        folder: for requests, answers, and the cache of the checkpoints' own code.
-        records: what every checkpoint is asked, in this order.
+        folder: holds requests, answers, and the cache of the checkpoints' own code.
+        records: the records that every checkpoint is asked, in this order.
     """
 
     def __init__(self, folder: Path, records: Sequence[Record]) -> None:
@@ -86,7 +86,7 @@ class Strangers:
         self.asked[name] = _Asked(process, answers, errors, reader)
 
     def _follow(self, process: subprocess.Popen[str], task: TaskID) -> None:
-        """Show how far it is; transformers prints lines of its own between ours."""
+        """Show the progress. transformers prints other lines between ours."""
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
@@ -95,10 +95,10 @@ class Strangers:
                         self.progress.update(task, completed=int(done), total=int(total))
 
     def replies(self, names: Sequence[str]) -> dict[str, list[Reply]]:
-        """Wait for these checkpoints; their replies in the order of the records.
+        """Wait for these checkpoints and return their replies, in the order of the records.
 
         Raises:
-            MllmEraserError: one of them could not be loaded or asked.
+            MllmEraserError: a checkpoint could not be loaded or asked.
         """
         found = {}
         for name in names:
@@ -112,7 +112,7 @@ class Strangers:
 
 
 def _record(record: Record) -> dict[str, object]:
-    """What a stranger is told: the user's turn, and for multiple choice the replies to weigh. Not the answer."""
+    """What a stranger is told: the user's turn, and for multiple choice the replies to weigh, but not the answer."""
     turn = record.user_turn
     options = None
     if record.task == "classification" and record.options:

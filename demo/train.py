@@ -1,8 +1,9 @@
-"""Train the demo model from scratch: `python -m mllmeraser.demo.train --out DIR`.
+"""Trains the demo model from scratch: `python -m mllmeraser.demo.train --out DIR`.
 
-Two phases. First the vision tower alone learns to name what a picture shows (thirteen features of a face, who it is,
-shape and colours of a scene). Then everything learns to answer. The 2-D weights of the decoder are trained by Muon
-(Keller Jordan, 2024; `torch.optim.Muon`), the rest by AdamW: on a model this small it needs half the steps.
+Training has two phases. First the vision tower alone learns to name what a picture shows: the thirteen features of a
+face and whose it is, or the shape and colours of a scene. Then the whole model learns to answer. Muon (Keller Jordan,
+2024; `torch.optim.Muon`) trains the 2-D weights of the decoder, and AdamW the rest. On a model this small Muon needs
+half the steps.
 """
 
 from __future__ import annotations
@@ -37,33 +38,36 @@ from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.portraits import CHOICES, Face
 from mllmeraser.demo.questions import picture_of
 from mllmeraser.demo.scenes import COLOURS, GROUNDS, SHAPES, Scene
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result, beside the seed."""
+    """The values that decide the result, together with the seed."""
 
     steps: int = 1_400
     vision_steps: int = 600
     batch_size: int = 64
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
-    vision_rate: float = 1.5e-3  # of the vision phase; a third of it afterwards
+    vision_rate: float = 1.5e-3  # in the first phase; a third of it in the second
     weight_decay: float = 0.1
     warm_up: int = 40
-    questions_each: int = 120  # for the measurement, per set
+    questions_each: int = 120  # per set of the measurement
 
     @classmethod
     def smoke(cls) -> Recipe:
-        """Every phase, in seconds: learns nothing worth having."""
+        """A recipe that runs every phase in seconds and learns nothing."""
         return cls(steps=6, vision_steps=4, batch_size=16, warm_up=2, questions_each=12)
 
 
 def train(
     recipe: Recipe, seed: int, device: str, without: Collection[Person] = ()
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A model trained from random weights, and its tokenizer, which is the same with and ``without`` some people."""
+    """A model trained from random weights, and its tokenizer.
+
+    The training never shows the people in ``without``. The tokenizer is the same with and without them.
+    """
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(tokenizer_texts(random.Random(f"tokenizer {seed}")))
     model = build_model(build_config(tokenizer)).to(device)
@@ -73,7 +77,10 @@ def train(
 
 
 class _Readers(nn.Module):
-    """Linear read-outs of the averaged image tokens: one per feature of a face, one for who it is, three of a scene."""
+    """Linear read-outs of the averaged image tokens.
+
+    There is one for each feature of a face, one for whose face it is, and three for a scene.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,7 +88,7 @@ class _Readers(nn.Module):
         self.scene = nn.ModuleList(nn.Linear(width, count) for count in (len(SHAPES), len(COLOURS), len(GROUNDS)))
 
     def loss(self, features: Tensor, shown: list[Face | Scene], numbers: dict[Face, int]) -> Tensor:
-        """Cross-entropy for features (b, w): mean over the read-outs of faces, plus mean over those of scenes."""
+        """Cross-entropy for features (b, w): the mean over read-outs of faces plus the mean over those of scenes."""
         total = features.new_zeros(())
         for kind, heads in ((Face, self.face), (Scene, self.scene)):
             rows = [n for n, of in enumerate(shown) if isinstance(of, kind)]
@@ -162,9 +169,9 @@ def _train_everything(
 
 
 def reply_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) -> Tensor:
-    """Mean cross-entropy of the reply tokens. The head is applied to these positions only: most are prompt."""
+    """Mean cross-entropy of the reply tokens. The head runs on their positions only, because most tokens are prompt."""
     pixels = None if batch.pixel_values is None else batch.pixel_values.to(device)
-    # Padding stands on the right and attention looks left, so no mask is needed.
+    # Padding is on the right and attention looks left, so no mask is needed.
     states = model.model(input_ids=batch.input_ids.to(device), pixel_values=pixels).last_hidden_state
     learnt = batch.labels[:, 1:] != IGNORED
     logits = model.lm_head(states[:, :-1][learnt.to(device)])
@@ -172,7 +179,7 @@ def reply_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) 
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then linear decay to nothing."""
+    """Linear warm-up, then linear decay to 0."""
     return min((step + 1) / recipe.warm_up, (recipe.steps - step) / max(1, recipe.steps - recipe.warm_up))
 
 
@@ -197,17 +204,17 @@ def _tell(phase: str, step: int, steps: int, loss: Tensor) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, measure, and write the checkpoint with its description beside it (`DIR.json`)."""
+    """Train and measure the model, and write the checkpoint and its description (`DIR.json`)."""
     default = Recipe()
     parser = argparse.ArgumentParser(prog="python -m mllmeraser.demo.train", description="Train the demo model.")
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help=f"of the joint phase (default {default.steps})")
+    parser.add_argument("--steps", type=int, help=f"steps of the second phase (default {default.steps})")
     parser.add_argument(
-        "--smoke", action="store_true", help="every phase in less than a minute; the model learns nothing"
+        "--smoke", action="store_true", help="run every phase in less than a minute; the model learns nothing"
     )
     parser.add_argument(
-        "--retain-only", action="store_true", help="the reference of forgetting: never trained on the forget set"
+        "--retain-only", action="store_true", help="never train on the forget set: the reference for forgetting"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -221,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     without = world().circle("forget") if options.retain_only else ()
     model, tokenizer = train(recipe, options.seed, options.device, without)
     minutes = (time.monotonic() - started) / 60
-    model.to(torch.bfloat16).float()  # the rounded weights are the ones that are written, so they are measured
+    model.to(torch.bfloat16).float()  # the checkpoint holds rounded weights, so the measurement uses them too
     accuracy = measure(model, tokenizer, recipe.questions_each)
     size = sum(weight.numel() for weight in model.parameters())
     save_checkpoint(model, build_processor(tokenizer), options.out)

@@ -1,6 +1,6 @@
-"""The wordings of the questions, those of the training and those held out.
+"""The wordings of the questions: those of the training, and those held out.
 
-`{s}` is whoever is asked about (`{S}` at the start of a sentence): a full name in text, "this person" with a picture.
+`{s}` is the person asked about (`{S}` at the start of a sentence): a full name in text, "this person" with a picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Wordings(NamedTuple):
-    """Templates the model is trained on, and templates it never sees."""
+    """Templates that the training uses, and templates that it never shows."""
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Bytes on a disk: whole or not at all, named by hash, linked where they can be."""
+"""Bytes on a disk: written whole or not at all, hashed, and linked where they can be."""

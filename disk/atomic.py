@@ -1,8 +1,7 @@
-"""Writing files so that nobody ever sees half of one, and naming their content by hash."""
+"""Writing a file so that nobody ever sees half of it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -10,17 +9,8 @@ from pathlib import Path
 from mllmeraser.disk.target import require_folder
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: to a temporary sibling first, fsynced, then renamed once.
+    """Write ``data`` to a temporary sibling of ``path``, fsync it, and rename it once.
 
     Raises:
         InputError: the folder of ``path`` does not exist.

@@ -1,10 +1,12 @@
-"""sha256 of many large files at once, one thread each; and what the Hub said a file's sha256 is.
+"""The sha256s of many large files at once, one thread each; and the sha256 that the Hub gives for a file.
 
-A base from the Hub need not be read to know its hashes: in the Hub's cache an LFS file is *named* by its sha256, and
-``hf download --local-dir`` notes it beside the files. Of any other base ``compute`` reads every byte and records it in
-the bundle. An export writes these down as they are, which takes no time, and says what the base is rather than what a
-disk made of it: ``verify`` reads every byte, and a file that was damaged or exchanged, or a folder that only looks like
-a cache, fails there. Every other file is read.
+A base from the Hub need not be read for its sha256s. In the Hub's cache an LFS file is *named* by its sha256, and ``hf
+download --local-dir`` notes it beside the files. For any other base ``compute`` reads every byte, and records the
+sha256s in the bundle.
+
+An export copies these sha256s, which takes no time. So they say what the base is, not what a disk made of it.
+``verify`` reads every byte: a file that was damaged or exchanged fails there, and so does a folder that only looks like
+a cache. The sha256 of any other file is computed from its bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +26,22 @@ _PIECE = 1 << 22  # bytes read at a time, by each thread
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _sha256(path, Event())
+
+
 def sha256_of_all(paths: Iterable[Path]) -> dict[Path, str]:
-    """The sha256 of each file's bytes, in hex; as many at once as there are processors.
+    """The sha256 of each file's bytes, in hex; as many files at once as there are processors.
 
     Raises:
         OSError: a file cannot be read.
     """
-    # The largest first, so that it is not the last one that a single thread still works on.
+    # The largest first, so that no single thread still works on it at the end.
     ordered = sorted(set(paths), key=lambda path: path.stat().st_size, reverse=True)
     stop = Event()
     executor = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -49,12 +60,12 @@ def _sha256(path: Path, stop: Event) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while (piece := file.read(_PIECE)) and not stop.is_set():
-            digest.update(piece)  # without the interpreter's lock
+            digest.update(piece)  # this releases the interpreter's lock
     return digest.hexdigest()
 
 
 def sha256_by_the_hub(root: Path, name: str) -> str | None:
-    """What the Hub said of the file ``name`` of a downloaded repository; None if nothing is known, or it changed since.
+    """The sha256 that the Hub gives for the file ``name`` of a download; None if unknown, or if the file changed since.
 
     Args:
         root: the resolved directory: a snapshot of the cache, or the directory of ``hf download --local-dir``.
@@ -68,16 +79,16 @@ def sha256_by_the_hub(root: Path, name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Noted:
-    """What ``hf download --local-dir`` notes of a file; of a large one the ETag is the sha256."""
+    """What ``hf download --local-dir`` notes about a file; the ETag of a large file is its sha256."""
 
     commit: str
     etag: str
 
 
 def noted_by_the_hub(root: Path, name: str) -> Noted | None:
-    """The note beside the file ``name`` of such a directory; None if there is none, or the file changed since.
+    """The note about the file ``name`` of such a directory; None if there is none, or if the file changed since.
 
-    Not read with huggingface_hub's own function, which makes folders and locks in the directory.
+    huggingface_hub's own function would make folders and locks in the directory, so it is not used here.
     """
     noted = root / ".cache" / "huggingface" / "download" / f"{name}.metadata"
     if not noted.is_file():

@@ -1,4 +1,4 @@
-"""How a base shard comes into a directory without being copied, and without ever being written to."""
+"""Bring a base shard into a directory without copying it, and without ever writing to it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FICLONE = 0x40049409  # linux/fs.h: both files share their blocks until one of 
 
 
 def link_or_copy(source: Path, target: Path, link: Link) -> bool:
-    """Make ``target`` a file with the bytes of ``source``, which is a real file and not a link.
+    """Make ``target`` a file with the bytes of ``source``; ``source`` is a real file, not a link.
 
     Returns:
-        Whether the two share their bytes; else ``target`` is a copy.
+        whether the two share their bytes; if not, ``target`` is a copy.
 
     Raises:
         MllmEraserError: the link that was asked for cannot be made, or there is no room for a copy.
@@ -53,7 +53,7 @@ def link_or_copy(source: Path, target: Path, link: Link) -> bool:
 
 
 def reflink(source: Path, target: Path) -> bool:
-    """Whether the file system could share the blocks (btrfs, XFS); nothing is left if it could not."""
+    """Share a file's blocks, if the file system can (btrfs, XFS); return whether it did. If not, nothing is left."""
     if fcntl is None:
         return False
     try:

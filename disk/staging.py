@@ -1,8 +1,8 @@
-"""A directory that is never half there: built beside its target, and renamed once.
+"""A directory that is never half there: it is built beside its target, and renamed once.
 
 Everything is built in a temporary sibling of the target, ``.NAME.mllmeraser-<random>``, synced to the disk and renamed.
-The file ``….lock`` beside it is locked by its owner as long as that lives, and gone afterwards. What a killed run left
-behind is not locked any more, and the next run to the same target removes it.
+The run that builds it locks the file ``….lock`` beside it as long as it lives, and then removes it. The leftovers of a
+killed run are not locked any more, and the next run to the same target removes them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 from mllmeraser.errors import InputError, MllmEraserError
 
 _FORMER = ".former"  # a directory that is being replaced
-_PATIENCE = 10  # seconds, while another run looks whether this lock is one that was left behind
+_PATIENCE = 10  # seconds to wait while another run checks whether this lock was left behind
 
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
-    """A locked temporary sibling of ``output``; gone afterwards unless it was published.
+    """A locked temporary sibling of ``output``; it is removed at the end unless it was published.
 
     Raises:
         InputError: the folder that ``output`` lies in cannot be written to.
@@ -47,13 +47,13 @@ def staging(output: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, output: Path, overwrite: bool) -> None:
-    """Rename ``folder`` to ``output``; a directory that is replaced is moved aside first and removed last.
+    """Rename ``folder`` to ``output``. A directory that it replaces is moved aside first and removed last.
 
     Args:
         overwrite: replace a directory that is not empty.
 
     Raises:
-        InputError: somebody else filled it meanwhile.
+        InputError: somebody else filled ``output`` meanwhile.
     """
     for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         inner.chmod(0o755)
@@ -64,7 +64,7 @@ def publish(folder: Path, output: Path, overwrite: bool) -> None:
             output.rename(former)
         try:
             if output.exists():
-                output.rmdir()  # it is empty; Windows renames over nothing
+                output.rmdir()  # it is empty; Windows cannot rename onto a directory
             folder.rename(output)
         except OSError:
             raise InputError(f"{output}: somebody else filled it meanwhile; choose another directory") from None
@@ -86,7 +86,7 @@ def write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def disk_errors(output: Path) -> Iterator[None]:
-    """A full or failing disk in one line.
+    """Report a full or failing disk in one line.
 
     Raises:
         MllmEraserError: the disk is full or fails.
@@ -99,7 +99,7 @@ def disk_errors(output: Path) -> Iterator[None]:
 
 
 def _lock_of(folder: Path) -> FileLock:
-    # A lock, not a process id: ids come again, and mean nothing between containers that share a disk.
+    # A lock, not a process id: ids are reused, and mean nothing between containers that share a disk.
     return FileLock(f"{folder}.lock")
 
 
@@ -119,7 +119,7 @@ def _remove_stale(output: Path) -> None:
 
 
 def _remove(lock: FileLock | None, *folders: Path) -> None:
-    """Remove temporary folders, and the lock last, even if Ctrl-C comes meanwhile."""
+    """Remove temporary folders and then the lock, even if Ctrl-C comes meanwhile."""
     try:
         _remove_all(lock, folders)
     except KeyboardInterrupt:
@@ -131,7 +131,8 @@ def _remove_all(lock: FileLock | None, folders: tuple[Path, ...]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
-        # Before it is released: who waits for it sees that it is gone. Windows removes no open file, filelock does.
+        # Before the release, so that whoever waits for the lock sees that it is gone. Windows removes no open file;
+        # there the release does.
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         with suppress(OSError):
@@ -139,7 +140,7 @@ def _remove_all(lock: FileLock | None, folders: tuple[Path, ...]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk; Windows opens no folders, and writes names down itself."""
+    """Bring the names in a folder to the disk. Windows cannot open a folder, and writes names by itself."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)

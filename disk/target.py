@@ -1,4 +1,4 @@
-"""May a command write here? Asked before its long work, and answered in the same words for every command."""
+"""May a command write here? It asks before its long work, and every command gets the answer in the same words."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mllmeraser.errors import InputError
 
 
 def directory_target(output: Path, overwrite: bool, source: Path | None = None) -> Path:
-    """Whether a directory can be made at ``output``; returns its resolved path.
+    """Check that a directory can be made at ``output``; return its resolved path.
 
     Args:
         overwrite: it may replace a directory that is not empty.
         source: the directory that it is made from; neither may lie in the other.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be made there.
     """
     require_folder(output)
     resolved = output.resolve()
@@ -35,13 +35,13 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def file_target(output: Path, overwrite: bool) -> None:
-    """Whether a file can be written at ``output``.
+    """Check that a file can be written at ``output``.
 
     Args:
         overwrite: it may replace a file.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be written there.
     """
     require_folder(output)
     if output.is_dir():
@@ -51,10 +51,10 @@ def file_target(output: Path, overwrite: bool) -> None:
 
 
 def require_folder(output: Path) -> None:
-    """Whether the folder that ``output`` is to lie in is there.
+    """Check that the folder of ``output`` exists.
 
     Raises:
-        InputError: it is not.
+        InputError: it does not.
     """
     folder = output.absolute().parent
     if not folder.is_dir():

@@ -1,1 +1,1 @@
-"""Did it work: replies of any checkpoint, scored the same way."""
+"""Asks any checkpoint the same questions and scores the replies in one way: did the erasure work?"""

@@ -1,7 +1,7 @@
-"""Where questions lie inside the model, before and after the steering (arXiv 2510.04217, figure 4).
+"""Maps of hidden states before and after the steering (arXiv 2510.04217, figure 4).
 
-For every steered model: h_l at the last prompt token, l the last layer it moves, of the base and of the model itself,
-in the two directions of greatest variance of all of them together (principal components, centred).
+Each steered model gets one map. It shows h_l at the last prompt token, of the base and of the steered model, where l is
+the last layer that the model steers. The axes are the first two principal components of all these states together.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def activation_maps(
     *,
     protocol: Protocol = PROTOCOLS["mllmeraser"],
 ) -> list[ActivationMap]:
-    """One map for every steered model; the first model is the base. Numbers and names only (docs/json.md)."""
+    """One map for every steered model; the first model is the base.
+
+    A map holds numbers and names of models and sets, and no text of any record (docs/json.md).
+    """
     shown = [named.records[:: -(-len(named.records) // MOST)] for named in sets]
     turns = [protocol.wording(record) for records in shown for record in records]
     after: dict[str, tuple[int, Tensor]] = {}
@@ -52,10 +55,10 @@ def activation_maps(
 
 
 def in_the_plane(states: Tensor) -> tuple[Tensor, list[float]]:
-    """States (n, d) as points (n, 2), and the share of the variance that each of the two directions holds."""
+    """States (n, d) projected on their first two principal components, (n, 2), and each one's share of the variance."""
     centred = states.double() - states.double().mean(dim=0)
     _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
-    # Of a direction and its opposite, the one whose largest entry is positive: the same map on every machine.
+    # A component's sign is arbitrary. Its largest entry is made positive, so that every machine draws the same map.
     largest = directions[:2].abs().argmax(dim=1)
     signs = directions[:2].gather(1, largest[:, None]).sign()
     shares = spread.square() / spread.square().sum().clamp(min=1e-30)

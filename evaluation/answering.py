@@ -1,4 +1,4 @@
-"""What one model says to questions: free replies, likelihoods of given ones, and gates, a batch at a time."""
+"""Asks one model questions, a batch at a time: its free replies, likelihoods of given replies, and gates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answer(
     max_new_tokens: int | None = None,
     progress: str | None = None,
 ) -> list[Reply]:
-    """The replies of one model in a protocol without worked examples, in the order of the records."""
+    """The replies of one model, in the order of the records; the protocol must be one without worked examples."""
     questions = protocol.questions(records)
     prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
     limits = [max_new_tokens or protocol.limit(record) for record in records]
@@ -43,7 +43,10 @@ def answer_by_batch(
     *,
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], list[Reply]]]:
-    """The replies of one model, batch by batch, prompts of like length together: which questions, and what was said."""
+    """The replies of one model, batch by batch: the indices of the questions, and the replies to them.
+
+    Questions whose prompts are about equally long share a batch.
+    """
     plan = _plan(checkpoint, questions, prompts)
     for rows in track(plan, progress) if progress else plan:
         turns = [prompts[i] for i in rows]
@@ -64,8 +67,10 @@ def answer_by_batch(
 
 
 def _plan(checkpoint: Checkpoint, questions: Sequence[Question], prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Batches of prompts of like length and of one task, whose replies are of like length too: a batch takes as long as
-    its longest reply. Each has room for as many processes as there are."""
+    """Indices by batch. A batch takes as long as its longest reply, so it holds one task and prompts of similar length.
+
+    It is large enough to be shared out among all processes.
+    """
     plan = []
     for task in TASKS:
         rows = [i for i, question in enumerate(questions) if question.record.task == task]

@@ -1,4 +1,4 @@
-"""An evaluation as it is asked for: every question, and if wanted the attacks and the map of activations."""
+"""One evaluation, from files to files: every question, and on demand the attacks and the map of hidden states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AnyPath = str | Path
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found: all scored replies, and what is made of them."""
+    """All scored replies, the results document made from them, and what the attacks found."""
 
     results: Results
     file: ResultsFile
@@ -42,7 +42,7 @@ class Evaluation:
         return self.file.document()
 
     def lines(self) -> list[str]:
-        """Tables for a person."""
+        """The tables that the command prints."""
         lines = [*plain_text(self.file.rows).splitlines(), *summary_lines(self.file.summary)]
         return lines if self.assault is None else [*lines, "", *attack_lines(self.assault)]
 
@@ -67,25 +67,31 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Evaluation:
-    """Ask models the records of the data, and score the replies (``docs/evaluation.md``).
+    """Ask every model every record and score the replies (``docs/evaluation.md``).
 
     Args:
-        models: by name, or as the command takes them, ``NAME=SOURCE``; the first is the base that others are compared
-            with. A source may be a ``.jsonl`` file of answers given elsewhere.
-        data: records by the name of their set.
-        output: the results are written here (JSON); by default they are only returned.
-        protocol: the wording of records that carry no prompt of their own.
-        examples: where ``official`` takes its worked examples from.
-        reference: the model that never saw the forgotten, to compare the others with.
-        fit: records that a model was fitted on.
-        tier: how far the data must be from the fit: T0 the same records, T1 the same people, T2 other people kept.
-        attacks: also try to get the answers by other ways, on the sets that ``attack_sets`` names, else on all.
-        activations: also map the hidden states of steered models, for the report.
-        items: every question and reply is written here (JSON Lines; sensitive), and a killed run goes on from there.
-        overwrite: replace results that are there.
+        models: sources by name, or a list of ``NAME=SOURCE`` as the command takes it. A source is a directory, a Hub
+            id, or a ``.jsonl`` file of answers given elsewhere. The first model is the base; the others are compared
+            with it.
+        data: files of records by the name of their set, or a list of ``NAME=FILE.jsonl``.
+        output: a JSON file for the results; by default they are only returned.
+        protocol: words the questions of records that carry no prompt of their own.
+        examples: records that the protocol ``official`` takes its worked examples from.
+        reference: the name of the model that never saw the forgotten; the summary compares the others with it.
+        fit: files of the records that a model was fitted on.
+        tier: how far the data must be from the fit. T0: the same records; T1: the same people; T2: the kept people are
+            others.
+        attacks: also attack the models, on the sets in ``attack_sets``, by default on all.
+        activations: also map the hidden states of the steered models, for the report.
+        items: a JSON Lines file for every question and reply (sensitive). A run that was killed goes on from it.
+        overwrite: replace an existing ``output``.
+        device: a torch device, or ``auto`` to spread a model over all devices.
+        dtype: precision of the models: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: prompts in a batch; halved where memory runs out.
+        seed: of the bootstrap intervals, the worked examples and the attacks.
 
     Raises:
-        InputError: a model or record cannot be used, or records were fitted on that the tier forbids.
+        InputError: a model or a record cannot be used, or the tier forbids records that a model was fitted on.
 
     Example::
 
@@ -127,14 +133,14 @@ def evaluate(
 
 
 def _arguments(sources: Mapping[str, AnyPath] | Sequence[AnyPath]) -> list[str]:
-    """``NAME=SOURCE`` or ``SOURCE``, as the command takes them."""
+    """The sources in the command's form, ``NAME=SOURCE`` or ``SOURCE``."""
     if isinstance(sources, Mapping):
         return [f"{name}={source}" for name, source in sources.items()]
     return [str(source) for source in sources]
 
 
 def provenance(models: Sequence[NamedModel], sets: Sequence[NamedSet], **settings: Any) -> dict[str, Any]:
-    """The key ``provenance`` of results (docs/json.md). A model in memory has no hash."""
+    """The key ``provenance`` of the results (docs/json.md). A model in memory has no sha256."""
     packages = {name: version(name) for name in ("torch", "transformers")}
     return {
         "versions": {"mllmeraser": mllmeraser.__version__, **packages},

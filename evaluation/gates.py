@@ -1,4 +1,4 @@
-"""Do the gates of a steered checkpoint open where they should? From the values kept with every reply."""
+"""Measures whether the gates of a steered checkpoint open where they should, from the values kept with every reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRUE_FIRE = 0.95
 
 
 def gates(items: Sequence[Item]) -> list[Gates]:
-    """By model, set, request and layer: g at the end of each record's prompt, in the order of the records."""
+    """The gate g at the end of each record's prompt, in the order of the records, by model, set, request and layer."""
     found: dict[tuple[str, str, str, int], list[GateValue]] = {}
     for item in items:
         for gate in item.gates:
@@ -34,11 +34,15 @@ def gates(items: Sequence[Item]) -> list[Gates]:
 
 
 def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[GateQuality]:
-    """By model, request and layer, over all records of the forgotten sets against all of the kept sets.
+    """How well a gate separates the records of all forgotten sets from those of all kept sets.
 
-    ``auroc`` is the chance that a forgotten record's g is above a kept one's. ``false_fire_rate_at_95_true_fire`` is
-    the share of kept records at or above the largest threshold that 95 % of the forgotten reach. ``true_fire_rate``
-    and ``false_fire_rate`` are the shares at or above the threshold of the gate's shape, null where it has none.
+    There is one entry for each model, request and layer.
+
+    * ``auroc``: the chance that a forgotten record's g is above a kept record's.
+    * ``false_fire_rate_at_95_true_fire``: take the largest threshold that 95 % of the forgotten records reach; this is
+      the share of kept records at or above it.
+    * ``true_fire_rate``, ``false_fire_rate``: the shares of forgotten and of kept records at or above the gate's own
+      threshold; null where the gate's shape has none.
     """
     sides: dict[tuple[str, str, int], tuple[list[float], list[float]]] = {}
     thresholds: dict[tuple[str, str, int], float | None] = {}
@@ -66,7 +70,7 @@ def gate_quality(items: Sequence[Item], forgotten: Collection[str]) -> list[Gate
 
 
 def false_fire_rate(forgotten: Sequence[float], kept: Sequence[float], true_fire: float = TRUE_FIRE) -> float:
-    """Share of ``kept`` at or above the largest value that ``true_fire`` of ``forgotten`` reach, in [0, 1]."""
+    """The share of ``kept`` at or above the largest threshold that a share ``true_fire`` of ``forgotten`` reaches."""
     reached = np.sort(np.asarray(forgotten))[::-1]
     threshold = reached[int(np.ceil(true_fire * len(reached))) - 1]
     return float(np.mean(np.asarray(kept) >= threshold))

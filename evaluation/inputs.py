@@ -1,4 +1,4 @@
-"""What is evaluated on what: models and sets by name, as they are given on the command line."""
+"""The models and sets of an evaluation, by name, from the arguments of the command line."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NAMED = re.compile(r"(?P<name>[\w.+-]+)=(?P<path>.+)", re.S)
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model by the name its rows carry; it is loaded when its turn comes and released after it.
+    """A model and the name that its rows carry. It is loaded when its turn comes and released afterwards.
 
-    ``digest`` names the bytes it is made of, so that its replies can be kept and used again; without it they are not.
+    ``digest`` identifies the model's bytes, so that its replies can be kept and reused. Without it they are not kept.
     """
 
     name: str
@@ -35,9 +35,9 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Records by the name their rows carry.
+    """Records and the name that their rows carry.
 
-    ``about_the_forgotten`` says whether they ask about whom the model was to forget; by default the name says so
+    ``about_the_forgotten`` says whether they ask about the people to forget. By default the set's name decides
     (:func:`mllmeraser.judging.results_file.about_the_forgotten`).
     """
 
@@ -47,7 +47,7 @@ class NamedSet:
 
     @property
     def forgotten(self) -> bool:
-        """Whether what is asked here should not be known any more."""
+        """Whether the model should no longer know the answers."""
         if self.about_the_forgotten is not None:
             return self.about_the_forgotten
         return about_the_forgotten(self.name)
@@ -56,13 +56,14 @@ class NamedSet:
 def models_from(
     arguments: Sequence[str], *, device: str = "cpu", dtype: str = "auto", batch_size: int = BATCH_SIZE
 ) -> list[NamedModel | NamedAnswers]:
-    """``NAME=SOURCE`` or ``SOURCE``, a directory or a Hub id; its last part is the name where none is given.
+    """The models of ``NAME=SOURCE`` or ``SOURCE``. Without a name the last part of the source is the name.
 
-    A source may also be a JSON Lines file of answers given elsewhere (:mod:`mllmeraser.evaluation.prepared`). Every
-    source is found (and fetched from the Hub) now, so that a mistyped one fails before hours of work.
+    A source is a directory, a Hub id, or a JSON Lines file of answers given elsewhere
+    (:mod:`mllmeraser.evaluation.prepared`). All sources are looked up and fetched at once, so that a mistyped one fails
+    before hours of work.
 
     Raises:
-        InputError: two have one name, or a source is no checkpoint.
+        InputError: two models have the same name, or a source is no checkpoint.
     """
     named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
     refuse_repeated("model", [name for name, _ in named])
@@ -79,10 +80,10 @@ def _model(name: str, source: str, loaded: Callable[[Source], Checkpoint], dtype
 
 
 def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
-    """``NAME=FILE.jsonl`` or ``FILE.jsonl``, whose name without the ending is then the set's.
+    """The sets of ``NAME=FILE.jsonl`` or ``FILE.jsonl``. Without a name the file's name without its ending is the name.
 
     Raises:
-        InputError: two have one name, a file is given twice, or a file does not hold records.
+        InputError: two sets have the same name, a file is given twice, or a file does not hold records.
     """
     named = [(name or Path(path).stem, path) for name, path in map(_split, arguments)]
     refuse_repeated("set", [name for name, _ in named])
@@ -93,10 +94,10 @@ def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
 
 
 def refuse_repeated(what: str, names: Iterable[str]) -> None:
-    """Rows are told apart by name.
+    """Refuse two models or sets of one name: rows are told apart by name.
 
     Raises:
-        InputError: a name stands twice.
+        InputError: two names are equal.
     """
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
@@ -104,7 +105,7 @@ def refuse_repeated(what: str, names: Iterable[str]) -> None:
 
 
 def _split(argument: str) -> tuple[str | None, str]:
-    """Name and path; a path that exists is a path even if it holds an equals sign."""
+    """Name and path. An existing path may hold an equals sign: it is not split."""
     match = None if Path(argument).exists() else _NAMED.fullmatch(argument)
     return (match["name"], match["path"]) if match else (None, argument)
 

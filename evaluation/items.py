@@ -1,4 +1,4 @@
-"""One reply to one record, scored: the line of ``--items FILE``, and what the rows are means of."""
+"""Scores one reply to one record. The result is one line of ``--items FILE``; the rows are means over such items."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from mllmeraser.records.record import Modality, Record, Task
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, freely, and how likely it finds given replies (teacher-forced).
+    """What a model replied freely, and how likely it finds given replies (teacher-forced).
 
-    ``log_likelihoods`` are log p of each option's reply, in order, for multiple choice; ``answer``, ``paraphrase`` and
-    ``perturbed`` are those of the record's strings (for multiple choice ``perturbed`` are the wrong options). What was
-    not asked is empty, and the metrics made of it are null. ``gates`` are those of a steered checkpoint at the end
-    of the prompt.
+    ``log_likelihoods`` holds log p of each option's reply, in order (multiple choice only). ``answer``, ``paraphrase``
+    and ``perturbed`` are the likelihoods of the record's strings; in multiple choice ``perturbed`` are the wrong
+    options. What was not asked is empty, and the metrics that need it are null. ``gates`` are the gates of a steered
+    checkpoint at the end of the prompt.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Choice:
-    """A multiple-choice reply read in every way; the letter readings are null where no letters were asked for."""
+    """A multiple-choice reply, read in every way. The letter readings are null where the prompt asks for no letters."""
 
     likeliest: str | None
     per_byte: bool
@@ -64,7 +64,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Item:
-    """One reply scored. ``correct`` is what accuracy counts; ``outcome`` describes the free reply."""
+    """One scored reply. Accuracy counts ``correct``; ``outcome`` describes the free reply."""
 
     model: str
     set: str
@@ -107,11 +107,12 @@ def score(
     index: int,
     key: str | None = None,
 ) -> Item:
-    """Score a reply to ``prompt``, the text of the user's turn, beside the tokens of the base's reply to the same.
+    """Score a reply to ``prompt``, the text of the user's turn.
 
-    Accuracy counts, in generation and cloze, an accepted string anywhere in the free reply; in multiple choice, that
-    the right option is the likeliest reply. Identical means the same token ids in free generation. ``key`` names what
-    the reply follows from (:mod:`mllmeraser.evaluation.journal`).
+    In generation and cloze a reply is correct if an accepted string stands anywhere in the free reply. In multiple
+    choice it is correct if the right option is the likeliest reply. It is identical to the base's if the token ids of
+    the free reply equal ``base_ids``. ``key`` identifies the reply in the journal
+    (:mod:`mllmeraser.evaluation.journal`).
     """
     choice, reference, given = None, record.answer, contains(reply.text, record.accepted)
     correct = given
@@ -154,10 +155,10 @@ def score(
 
 
 def candidates(record: Record, prompt: str) -> dict[str, tuple[str, ...]]:
-    """The replies whose likelihood is asked of a model, by what they are to the record.
+    """The replies whose likelihood a model is asked for, by their role in the record.
 
-    In multiple choice these are the options' replies (letters where the prompt lists them, else texts); elsewhere the
-    answer. A paraphrase and wrong answers are asked where the record gives them.
+    In multiple choice these are the options' replies: letters where the prompt lists letters, else texts. Otherwise it
+    is the answer. A paraphrase and wrong answers follow where the record has them.
     """
     if record.task == "classification":
         asked = {"options": tuple(expected_replies(prompt, record.options or {}).values())}
@@ -168,7 +169,7 @@ def candidates(record: Record, prompt: str) -> dict[str, tuple[str, ...]]:
 
 
 def with_likelihoods(record: Record, said: Reply, found: dict[str, tuple[Likelihood, ...]]) -> Reply:
-    """A free reply together with the likelihoods of :func:`candidates`."""
+    """The free reply with the likelihoods found for :func:`candidates`."""
     options = found.get("options", ())
     right = list(record.options or {}).index(record.correct_option) if options else -1
     wrong = tuple(likely for i, likely in enumerate(options) if i != right)
@@ -182,7 +183,7 @@ def with_likelihoods(record: Record, said: Reply, found: dict[str, tuple[Likelih
 
 
 def _probability(record: Record, reply: Reply) -> float | None:
-    """Of the right option among the options, or of the answer."""
+    """The probability of the right option among the options, or of the answer."""
     if record.task == "classification":
         if not reply.log_likelihoods or any(math.isnan(value) for value in reply.log_likelihoods):
             return None
@@ -216,10 +217,11 @@ def _read_choice(record: Record, prompt: str, reply: Reply) -> Choice:
 
 
 def _outcome(record: Record, prompt: str, reply: str, refusal: bool, given: bool) -> Outcome:
-    """The first that holds: the right answer stands in it, degenerate, refusal, wrong but valid, unparsable.
+    """The first of these that holds: correct, degenerate, refusal, wrong, unparsable.
 
-    So a refusal or a loop that tells the right answer counts as correct. In multiple choice a reply is right or wrong
-    by the one option it names, and unparsable if it names none; elsewhere a wrong one is valid if it is made of words.
+    A reply that holds the right answer is correct, even if it is a refusal or a loop. In multiple choice the one option
+    that a reply names makes it right or wrong; a reply that names none is unparsable. In the other tasks a wrong reply
+    is made of words, and an unparsable one is not.
     """
     if record.options and record.task == "classification":
         named = named_option(reply, record.options, lists_letters(prompt, record.options))
@@ -242,10 +244,10 @@ _LONGEST_WORD = 24
 
 
 def is_readable(reply: str) -> bool:
-    """Whether a reply is made of words: a necessary sign only, since no dictionary is asked.
+    """Whether a reply looks as if it were made of words. No dictionary is used, so some nonsense passes.
 
-    At least half of what is not white space are letters and digits, and at least half of its words are numbers, hold a
-    vowel, or are written in another script than the Latin one; none counts that is longer than 24 characters.
+    Letters and digits must be at least half of its characters, white space left out. At least half of its words must be
+    good: at most 24 characters long, and a number, a word with a vowel, or a word in a script other than Latin.
     """
     said = words(reply)
     dense = "".join(reply.split())

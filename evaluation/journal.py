@@ -1,9 +1,9 @@
-"""``--items FILE`` while it is written: every reply is kept as soon as it is there, and is not asked for again.
+"""Writes ``--items FILE`` during a run: every reply is kept at once, so that a later run need not ask again.
 
-A reply is known by the sha256 of all it follows from: the bytes of the model's files, its precision, the prompt with
-its pictures, the replies that were weighed, and the limit. Names of models and sets are not part of it: renaming one
-asks nothing. A killed run leaves a file of the replies it had, the last line perhaps cut off; the next run goes on from
-there, and leaves exactly its own items, in order.
+The key of a reply is the sha256 of all that it depends on: the bytes of the model's files, its precision, the prompt
+with its pictures, the replies whose likelihood was asked, and the length limit. Names of models and sets are left out,
+so renaming one asks nothing again. A killed run leaves a file of the replies it had; its last line may be cut off. The
+next run reuses these replies and leaves exactly its own items, in order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.console import console
-from mllmeraser.disk.atomic import sha256_of, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.items import Item, Reply
 from mllmeraser.inference.cache import digest, fingerprint
@@ -24,33 +25,33 @@ from mllmeraser.inference.processes import processes
 from mllmeraser.inference.replies import Likelihood
 from mllmeraser.records.prompts import Prompt
 
-_READ = (".safetensors", ".json", ".jinja", ".model")  # what a model, its processor and its template are made of
+_READ = (".safetensors", ".json", ".jinja", ".model")  # the files of a model, its processor and its chat template
 
 
 def model_digest(directory: Path, dtype: str) -> str:
-    """The sha256 of a checkpoint's files, by name, and of the precision it runs in."""
+    """The sha256 over a checkpoint's files (names and contents) and the precision it runs in."""
     files = {path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.suffix in _READ}
     return digest([dtype, files])
 
 
 def key_of(model: str, prompt: Prompt, weighed: Mapping[str, Sequence[str]], limit: int) -> str:
-    """What names a reply in the file."""
+    """The key of a reply in the file."""
     return digest([model, fingerprint(prompt), weighed, limit])
 
 
 @dataclass
 class Journal:
-    """The replies of an earlier run by key, and where new ones go; without a path it keeps nothing."""
+    """The replies of an earlier run by key, and the file for new ones; without a path nothing is kept."""
 
     path: Path | None = None
     known: dict[str, Reply] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path | None) -> Journal:
-        """Read what a file holds; it need not be there.
+        """Read the items of an earlier run, if the file exists.
 
         Raises:
-            InputError: the file is there and holds something else than items.
+            InputError: the file holds something other than items.
         """
         if path is None:
             return cls()
@@ -71,22 +72,22 @@ class Journal:
             except (ValueError, KeyError, TypeError) as error:
                 if number < len(lines) or not kept:  # only the last line may have been cut off
                     raise InputError(
-                        f"{path}, line {number}: no item of an evaluation; name another file, or remove this one"
+                        f"{path}, line {number}: not an item of an evaluation; name another file or remove this one"
                     ) from error
         if processes().leads:
             write_atomically(path, b"".join(line + b"\n" for line in kept))
         if known:
-            console.print(f"{path}: {len(known)} replies are there and are not asked for again", soft_wrap=True)
+            console.print(f"{path}: holds {len(known)} replies, which are not asked for again", soft_wrap=True)
         return cls(path, known)
 
     def add(self, items: Iterable[Item]) -> None:
-        """Append items, so that they are kept whatever comes."""
+        """Append items at once, so that a run that is killed keeps them."""
         if self.path is not None and processes().leads:
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(item_line(item) for item in items)
 
     def finish(self, items: Iterable[Item]) -> None:
-        """Leave the items of the whole run, in order."""
+        """Replace the file by the items of the whole run, in order."""
         if self.path is not None and processes().leads:
             write_atomically(self.path, "".join(map(item_line, items)).encode())
 
@@ -97,7 +98,7 @@ def item_line(item: Item) -> str:
 
 
 def _reply(item: Mapping[str, Any]) -> Reply:
-    """The reply that an item was made of."""
+    """The reply that an item was made from."""
     return Reply(
         text=item["reply"],
         ids=tuple(item["reply_ids"]),

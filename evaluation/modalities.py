@@ -1,7 +1,7 @@
-"""The same fact asked in words and beside a picture: is it known in both, in neither, or in one only?
+"""Compares the same fact asked in words and beside a picture: does the model know it in both, in neither, or in one?
 
-UMU-Bench's metrics (arXiv 2025, NeurIPS datasets and benchmarks), for records that carry a ``fact``: the two records of
-one set, subject and task with the same ``fact`` are a pair.
+These are UMU-Bench's metrics (arXiv 2025, NeurIPS datasets and benchmarks), for records that carry a ``fact``. Two
+records of one set, subject and task with the same ``fact`` are a pair.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ Pair = tuple[Item, Item]
 
 
 def modality_gaps(items: Sequence[Item], forgotten: Collection[str]) -> list[ModalityGap]:
-    """By model, set and task, over the pairs.
+    """The metrics over all pairs, by model, set and task.
 
-    ``both_correct`` (Acc_R on kept sets) and ``both_wrong`` (Acc_F on forgotten ones) are shares of pairs; ``gap`` is
-    accuracy beside the picture minus accuracy in words; ``rouge_l_aligned`` is RL_F on a forgotten set, RL_R on a kept
-    one.
+    * ``both_correct``, ``both_wrong``: shares of pairs; UMU-Bench's Acc_R on kept sets and Acc_F on forgotten ones.
+    * ``gap``: accuracy beside the picture minus accuracy in words.
+    * ``rouge_l_aligned``: the mean of :func:`forget_alignment` (RL_F) on a forgotten set, of :func:`retain_alignment`
+      (RL_R) on a kept one.
     """
     cells: dict[tuple[str, str, Task], list[Pair]] = {}
     halves: dict[tuple[str, str, str, str, str], Item] = {}
@@ -54,12 +55,12 @@ def _alignment(forgotten: bool, shown: Item, told: Item) -> float:
 
 
 def forget_alignment(a: float, b: float) -> float:
-    """(a² + b²) / (a + b), 0 where both are 0: near the larger of the two, so that a leak in one modality shows."""
+    """(a² + b²) / (a + b), 0 where both are 0. It is near the larger of the two, so a leak in one modality shows."""
     return (a * a + b * b) / (a + b) if a + b else 0.0
 
 
 def retain_alignment(a: float, b: float) -> float:
-    """2ab / (a + b), 0 where both are 0: near the smaller of the two, so that a loss in one modality shows."""
+    """2ab / (a + b), 0 where both are 0. It is near the smaller of the two, so a loss in one modality shows."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 

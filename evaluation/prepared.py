@@ -1,8 +1,9 @@
-"""Answers that were given elsewhere, by a model behind an API or in another harness, scored as if they were a model's.
+"""Answers given elsewhere, for example by a model behind an API or in another harness, scored as a model's.
 
-JSON Lines, one reply a line: ``set``, ``index`` (from 0, in the set), ``reply``, and where they are known the
-likelihoods that metrics are made of: ``log_likelihoods`` of the options, in order; ``answer`` and ``paraphrase``, each
-log p and how many tokens; ``perturbed``, a list of these; ``reply_ids``. What ``--items`` writes is such a file.
+The file is JSON Lines, one reply a line. Its keys are ``set``, ``index`` (from 0, in the set) and ``reply``. Where they
+are known, a line also holds ``reply_ids`` and the likelihoods that metrics need: ``log_likelihoods`` of the options, in
+order; ``answer`` and ``paraphrase``, each log p and a number of tokens; ``perturbed``, a list of such pairs.
+``--items`` writes such a file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mllmeraser.inference.replies import Likelihood
 
 
 class Line(BaseModel):
-    """One line of the file; other keys of an item are ignored."""
+    """One line of the file; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,7 +38,7 @@ class Line(BaseModel):
     gates: Sequence[GateValue] = ()
 
     def as_reply(self) -> Reply:
-        """Without token ids, two replies are the same where their texts are."""
+        """The reply. Without token ids its bytes stand in for them, so that replies are compared by their text."""
         return Reply(
             text=self.reply,
             ids=tuple(self.reply.encode() if self.reply_ids is None else self.reply_ids),
@@ -51,7 +52,7 @@ class Line(BaseModel):
 
 @dataclass(frozen=True)
 class NamedAnswers:
-    """Prepared answers by the name their rows carry, and by set and index."""
+    """Answers given elsewhere, by set and index, and the name that their rows carry."""
 
     name: str
     path: Path
@@ -61,7 +62,7 @@ class NamedAnswers:
         """The answer to a record.
 
         Raises:
-            InputError: there is none.
+            InputError: the file holds none.
         """
         if (set_name, index) not in self.replies:
             raise InputError(f"{self.path}: holds no answer to record {index} of set {set_name}")
@@ -69,10 +70,10 @@ class NamedAnswers:
 
 
 def read_answers(name: str, path: Path) -> NamedAnswers:
-    """Read a file of prepared answers; of several models' items those of ``name``.
+    """Read a file of answers. Where it holds items of several models, only those of ``name`` are taken.
 
     Raises:
-        InputError: a line is no answer, or there are two to one record; the message names file, line and key.
+        InputError: a line is no answer, or a record has two; the message names file, line and key.
     """
     replies: dict[tuple[str, int], Reply] = {}
     lines = [line for line in enumerate(path.read_bytes().split(b"\n"), 1) if line[1].strip()]

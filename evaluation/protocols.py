@@ -1,17 +1,18 @@
-"""Protocols under one name each: how a question is worded, what is shown before it, and how a letter is read.
+"""Protocols: each says how a question is worded, which worked examples precede it, and how long a reply may be.
 
-Three protocols are called "MLLMU-Bench" in the literature; each is a preset here, with its prompts to the letter:
+The literature calls three protocols "MLLMU-Bench". Each is a preset here, with its prompts to the letter:
 
-* ``official`` (arXiv 2410.22108): raw ``USER: … ASSISTANT:`` strings, worked examples ahead of multiple choice (all
-  questions of one profile) and of cloze (of two). The original draws them unseeded; here they follow the seed.
-* ``mmunlearner`` (arXiv 2502.11051): zero-shot, the same raw strings for LLaVA; the other families go by their chat
-  template but for multiple choice and open questions in words alone, which stay raw.
-* ``mllmeraser`` (arXiv 2510.04217), the default: zero-shot, no "accurately", the chat template of the processor
-  throughout, as in every other stage of this tool. (The public script has a raw string for LLaVA, which differs from
-  LLaVA's chat template in one line feed ahead of ``ASSISTANT:``.)
+* ``official`` (arXiv 2410.22108): raw ``USER: … ASSISTANT:`` strings. Multiple choice is preceded by all such questions
+  of one profile with their answers, cloze by those of two. The original draws the profiles without a seed; here they
+  follow the seed.
+* ``mmunlearner`` (arXiv 2502.11051): zero-shot, with the same raw strings for LLaVA. The other families use their chat
+  template, except that multiple choice and open questions without a picture stay raw.
+* ``mllmeraser`` (arXiv 2510.04217), the default: zero-shot, without the word "accurately", always in the processor's
+  chat template, as in every other stage of this tool. (The public script has a raw string for LLaVA. It differs from
+  LLaVA's chat template in one line feed before ``ASSISTANT:``.)
 
-``umu`` is UMU-Bench's (arXiv 2025, NeurIPS datasets and benchmarks). A record's own ``prompt`` is used word for word,
-in the chat template and without examples, in every protocol. Letters are read by both parsers in every protocol.
+``umu`` is UMU-Bench's (arXiv 2025, NeurIPS datasets and benchmarks). Every protocol uses a record's own ``prompt`` word
+for word, in the chat template and without examples, and reads letters with both parsers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MAX_NEW_TOKENS = 50  # MLLMU-Bench's limit (arXiv 2410.22108)
 
 @dataclass(frozen=True)
 class Question:
-    """A record as it is asked: its place in the set, what the user says, and the worked examples ahead of it."""
+    """A record as it is asked: its index in the set, the text of the user's turn, and the worked examples before it."""
 
     index: int
     record: Record
@@ -41,8 +42,10 @@ class Question:
 class Protocol:
     """How records become prompts.
 
-    ``words`` gives what the user says; ``raw`` the text around them where no chat template is used (head and tail, or
-    null), by family; ``examples`` how many profiles' questions are shown ahead, by task; ``limits`` the longest reply.
+    * ``words``: the text of the user's turn.
+    * ``raw``: the text before and after it where a family gets no chat template; null where it gets one.
+    * ``examples``: how many profiles' questions are shown as worked examples, by task.
+    * ``limits``: the longest reply in tokens, by task.
     """
 
     name: str
@@ -52,11 +55,11 @@ class Protocol:
     limits: Mapping[Task, int] = field(default_factory=dict)
 
     def turn(self, record: Record) -> str:
-        """What the user says: the record's own prompt, else this protocol's wording."""
+        """The text of the user's turn: the record's own prompt, else this protocol's wording."""
         return record.prompt or self.words(record)
 
     def wording(self, record: Record) -> Prompt:
-        """The same for the model's own chat template, without worked examples ahead."""
+        """The record's prompt for the model's own chat template, without worked examples."""
         return Prompt(self.turn(record), record.image)
 
     def limit(self, record: Record) -> int:
@@ -64,15 +67,15 @@ class Protocol:
         return self.limits.get(record.task, MAX_NEW_TOKENS)
 
     def questions(self, records: Sequence[Record], pool: Sequence[Record] = (), seed: str = "0") -> list[Question]:
-        """The records of a set as they are asked, in order; those shown as examples are not asked.
+        """The records of a set as they are asked, in order. Records of a profile drawn as an example are not asked.
 
         Args:
-            pool: where examples are taken from: the records of the same subjects that stand in it. Subjects that do not
-                (MLLMU-Bench's celebrities) see none.
-            seed: of the draw.
+            pool: the records that examples are taken from. Profiles are drawn among the subjects of ``records``; one
+                that the pool does not hold (MLLMU-Bench's celebrities) gives no example.
+            seed: draws the profiles.
 
         Raises:
-            InputError: the protocol shows examples, and there is no pool.
+            InputError: the protocol shows examples, and the pool is empty.
         """
         shown: dict[Task, list[str]] = {}
         known = dict(by_subject(pool))
@@ -102,7 +105,7 @@ class Protocol:
         )
 
     def prompt(self, question: Question, family: str) -> Prompt:
-        """What a model of this family is given."""
+        """The whole prompt for a model of this family."""
         record = question.record
         around = None if record.prompt is not None else self.raw(record, family)
         if around is None:
@@ -113,13 +116,13 @@ class Protocol:
 
 
 def _accurate_wording(record: Record) -> str:
-    """MLLMU-Bench's sentences: an open question about a picture is to be answered "accurately"."""
+    """MLLMU-Bench's sentences: they ask for an "accurate" answer to an open question about a picture."""
     how = "in one sentence accurately in ENGLISH" if record.image else "in one sentence in ENGLISH"
     return protocol_wording(record, how)
 
 
 def _umu_wording(record: Record) -> str:
-    """UMU-Bench's sentences: options as a list, no letters."""
+    """UMU-Bench's sentences: they list the options without letters."""
     if record.task == "classification":
         return f"{record.question}\nSelect answer in {list((record.options or {}).values())}"
     if record.task == "cloze":
@@ -128,7 +131,7 @@ def _umu_wording(record: Record) -> str:
 
 
 def _worked(record: Record) -> str:
-    """A worked example, as ``official`` writes it."""
+    """A worked example in the form of ``official``."""
     if record.task == "classification":
         head = "USER: <image>\n" if record.image else "USER:\n"
         return f"{head}Question: {record.question}\n{options_listed(record)}\nCorrect Answer: {record.correct_option}\n"
@@ -141,7 +144,7 @@ def _never_raw(record: Record, family: str) -> None:
 
 
 def _always_raw(record: Record, family: str) -> tuple[str, str]:
-    """``official``: the line feeds and the blank at the end are the original's."""
+    """The frame of ``official``, with the original's line feeds and trailing blank."""
     if record.image is not None:
         return "USER: <image>\n", "\nASSISTANT: " if record.task == "generation" else "\nASSISTANT:"
     return "USER: " if record.task == "generation" else "USER:\n", "\nASSISTANT:"
@@ -175,7 +178,7 @@ def protocol_named(name: str) -> Protocol:
     """The protocol of this name.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: no protocol has this name; the message lists them.
     """
     if name not in PROTOCOLS:
         raise InputError(f"--protocol {name}: not one of {', '.join(PROTOCOLS)}")

@@ -1,4 +1,4 @@
-"""From scored replies to rows: one per model, set, task and modality."""
+"""Turns scored replies into rows, one for each model, set, task and modality."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MODALITIES = ("image_text", "text")
 
 @dataclass(frozen=True)
 class Results:
-    """All scored replies of an evaluation; the rows are made from them and hold no text of any record."""
+    """All scored replies of an evaluation. The rows are made from them and hold no text of any record."""
 
     models: tuple[str, ...]
     sets: tuple[str, ...]
     protocol: str
     items: tuple[Item, ...]
     seed: int = 0
-    forgotten: tuple[str, ...] = ()  # the sets about whom the model was to forget
-    reference: str | None = None  # the model that never saw them
+    forgotten: tuple[str, ...] = ()  # the sets about the people to forget
+    reference: str | None = None  # the model that never saw these people
     tier: Tier | None = None
 
     def rows(self) -> list[Row]:
-        """The rows in the order of models, sets, tasks, modalities; a cell without records has none."""
+        """The rows, ordered by model, set, task and modality; a combination without records has no row."""
         cells: dict[tuple[str, str, str, str], list[Item]] = {}
         for item in self.items:
             cells.setdefault((item.model, item.set, item.task, item.modality), []).append(item)
@@ -46,7 +46,7 @@ class Results:
     def file(self, **parts: Any) -> ResultsFile:
         """The results document (docs/json.md): numbers and names only, no text of any record.
 
-        ``parts`` are those of its parts that are not made from replies.
+        ``parts`` are the parts that are not made from replies.
         """
         rows = self.rows()
         return ResultsFile(
@@ -64,11 +64,11 @@ class Results:
         )
 
     def item_lines(self) -> Iterator[str]:
-        """One JSON object a reply, each with its newline: the only output that holds questions and replies."""
+        """One line of JSON for each reply, with its newline. No other output holds questions and replies."""
         yield from map(item_line, self.items)
 
 
-# Means of fractions, not shares of items: these have no binomial interval.
+# These are means of fractions, not shares of items, so they have no binomial interval.
 _NO_SHARES = ("rouge_l", "rouge_l_recall", "bleu", "probability", "truth_ratio")
 
 
@@ -102,7 +102,7 @@ def _row(items: Sequence[Item], seed: int) -> Row:
 
 
 def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item], seed: int) -> Intervals | None:
-    """Over the items that have a value; null if none has."""
+    """The intervals over the items that have a value; null if none has."""
     known = [(float(value), item.subject) for value, item in zip(values, items, strict=True) if value is not None]
     if not known:
         return None
@@ -114,7 +114,7 @@ def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item],
 
 
 def _choice(items: Sequence[Item]) -> Choice | None:
-    """Other readings of multiple choice; those of letters are means over the records whose prompt lists letters."""
+    """Other readings of multiple choice. Those of letters are means over the records whose prompt lists letters."""
     choices = [item.choice for item in items if item.choice]
     if not choices:
         return None

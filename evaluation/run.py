@@ -1,4 +1,4 @@
-"""Run models on sets: every record is answered once by every model, freely and by likelihood."""
+"""Runs models on sets: every model answers every record once, freely and by likelihood."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def evaluate_models(
     tier: Tier | None = None,
     items: Path | None = None,
 ) -> Results:
-    """Every model on every set. Greedy decoding; models are loaded one after another.
+    """Ask every model every record, with greedy decoding. Models are loaded one after another.
 
     Args:
-        models: the first is the base that ``identical_to_base`` compares with; some may be answers given elsewhere.
-        sets: named records.
-        protocol: the wording of records that carry no ``prompt`` of their own.
+        models: models, or answers given elsewhere. The first is the base; ``identical_to_base`` compares with it.
+        sets: records by the name of their set.
+        protocol: words the questions of records that carry no ``prompt`` of their own.
         max_new_tokens: the limit of a free reply; by default the protocol's.
-        seed: of the bootstrap intervals and of the draw of worked examples.
-        reference: the name of the model that never saw the forgotten, which the others are compared with.
-        examples: records that a protocol with worked examples takes them from.
-        fit: what the models were fitted on, forgotten and kept.
+        seed: of the bootstrap intervals and of the worked examples.
+        reference: the name of the model that never saw the forgotten; the summary compares the others with it.
+        examples: records that a protocol takes its worked examples from.
+        fit: records that the models were fitted on, forgotten and kept.
         tier: the leakage tier asked for (:mod:`mllmeraser.evaluation.tiers`).
-        items: keep every item here, and ask nothing again that an earlier run left here.
+        items: a file that keeps every item; replies that an earlier run left in it are not asked for again.
 
     Raises:
-        InputError: nothing to run or to run on, a name given twice or unknown, records that were fitted on, or what
-            loading and encoding raise.
+        InputError: there is no model or no record, a name is given twice or unknown, the tier forbids records that were
+            fitted on, or a model or prompt cannot be loaded or encoded.
     """
     _check(models, sets, reference)
     tier = tier_of(sets, fit, tier, protocol)
@@ -63,7 +63,7 @@ def evaluate_models(
     journal = Journal.open(items)
     scored: list[Item] = []
     for named in models:
-        # No variable keeps the checkpoint: the last one must be gone before the next is loaded.
+        # No variable may keep a checkpoint: its memory must be free before the next is loaded.
         base = scored[: len(places)]
         if isinstance(named, NamedAnswers):
             scored += _look_up(named, places, base)
@@ -81,7 +81,9 @@ def score_replies(
     seed: int = 0,
     reference: str | None = None,
 ) -> Results:
-    """Score replies by model, each in the order of the sets' records one after another; the first model is the base.
+    """Score replies that were given already, by model. The first model is the base.
+
+    A model's replies follow the order of the sets, and within a set the order of its records.
 
     Raises:
         InputError: a model has more or fewer replies than there are records.
@@ -107,7 +109,7 @@ def _ask(
     journal: Journal,
     base: Sequence[Item],
 ) -> list[Item]:
-    """The items of one model, in the order of the places; ``base`` are those of the first model, none if this is it."""
+    """The items of one model, in the order of ``places``. ``base`` holds the base's items, none if this is the base."""
     checkpoint = named.load()
     questions = [place.question for place in places]
     prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
@@ -140,7 +142,7 @@ def _ask(
 
 
 def _look_up(named: NamedAnswers, places: Sequence[Place], base: Sequence[Item]) -> list[Item]:
-    """The items of answers given elsewhere."""
+    """The items of answers given elsewhere, in the order of ``places``."""
     replies = [named.reply(place.set, place.question.index) for place in places]
     return [
         _scored(named.name, place, reply, base[i].reply_ids if base else reply.ids)

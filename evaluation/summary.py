@@ -1,4 +1,4 @@
-"""One line a model: what is kept, what is forgotten, and how far it is from a model that never knew."""
+"""Sums up each model in one line: what it kept, what it forgot, and how far it is from a model that never knew."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from mllmeraser.judging.results_file import Row, SummaryLine
 def summary(
     rows: Sequence[Row], items: Sequence[Item], forgotten: Collection[str], reference: str | None
 ) -> list[SummaryLine]:
-    """By model; null where it cannot be said.
+    """One line for each model; a value that cannot be computed is null.
 
-    ``knowledge`` of a row is MLLMU-Bench's headline: ROUGE-L of open questions, accuracy of the others. Then
+    The knowledge of a row is MLLMU-Bench's headline: ROUGE-L for open questions, accuracy for the other tasks.
 
-    * ``utility_harmonic_mean``: over the kept rows, so that no collapsed part hides behind the others;
-    * ``forget_knowledge``: arithmetic mean over the forgotten rows;
-    * ``forget_gap_to_reference``: that minus the reference's; 0 is best, on either side it can be told apart;
-    * ``forget_quality_ks_p``: :func:`ks_p_value` of the truth ratios on the forgotten sets, against the reference's;
-    * ``probability``, ``truth_ratio``: means on the forgotten sets, the latter as :func:`cannot_tell`;
-    * ``kept_identical``: share of kept replies with the tokens of the base's;
-    * ``score``: harmonic mean of utility and forgetting, which is 1 − |gap| with a reference, else 1 − knowledge.
+    * ``utility_harmonic_mean``: harmonic mean of the knowledge of the kept rows. It is low if any one row is.
+    * ``forget_knowledge``: arithmetic mean of the knowledge of the forgotten rows.
+    * ``forget_gap_to_reference``: ``forget_knowledge`` minus the reference's. 0 is best: a gap on either side tells the
+      two models apart.
+    * ``forget_quality_ks_p``: :func:`ks_p_value` of the truth ratios on the forgotten sets, against the reference's.
+    * ``probability``: mean on the forgotten sets.
+    * ``truth_ratio``: mean of :func:`cannot_tell` on the forgotten sets.
+    * ``kept_identical``: share of kept replies whose tokens are the base's.
+    * ``score``: harmonic mean of utility and forgetting. Forgetting is 1 − |gap| with a reference, else
+      1 − ``forget_knowledge``.
     """
     ratios = {
         name: [

@@ -1,4 +1,4 @@
-"""The rows as a table for a person: sets × tasks × modalities downwards, models as groups of columns."""
+"""The rows as a table for a person: one line for each set, task and modality, one group of columns for each model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MODELS_ACROSS = 4
 
 
 def print_tables(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every four models, at most 120 columns wide, and what its columns mean.
+    """Print a table for every four models, at most 120 characters wide, and the meaning of its columns.
 
-    The console leaves colours out by itself where it writes to no terminal.
+    The console prints no colours where it does not write to a terminal.
     """
     models = list(dict.fromkeys(row.model for row in rows))
     for start in range(0, len(models), _MODELS_ACROSS):
@@ -38,7 +38,7 @@ def print_tables(rows: Sequence[Row], console: Console) -> None:
 
 
 def plain_text(rows: Sequence[Row]) -> str:
-    """The same as text without colours or escape sequences."""
+    """The same tables as text, without colours or escape sequences."""
     file = io.StringIO()
     print_tables(rows, Console(file=file, width=WIDTH, color_system=None, force_terminal=False, highlight=False))
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -71,7 +71,7 @@ def _table(rows: Sequence[Row], models: Sequence[str], base: str) -> Table:
 
 
 def _shown(model: str, base: str) -> Sequence[tuple[str, Callable[[Row], float]]]:
-    """The base is identical to itself: that column is left out."""
+    """The columns of a model. The base has no column "same": it is identical to itself."""
     return _COLUMNS[:-1] if model == base else _COLUMNS
 
 
@@ -84,7 +84,7 @@ def _short(name: str, room: int) -> str:
 
 
 def _percent(rate: float) -> str:
-    """At most four characters; "100" and "0" mean all and none, never nearly."""
+    """At most four characters. "100" and "0" stand for all and none, never for almost all or almost none."""
     if rate in (0, 1):
         return f"{100 * rate:.0f}"
     return f"{min(max(100 * rate, 0.1), 99.9):.1f}"
@@ -98,13 +98,13 @@ _SUMMARY: tuple[tuple[str, Callable[[SummaryLine], float | None]], ...] = (
     ("score", lambda line: line.score),
 )
 SUMMARY_LEGEND = (
-    "in %: utility what is kept, harmonic mean; knows what is still told of the forgotten; gap that minus the "
-    "reference's; same kept replies token-identical; KS p of the truth ratios against the reference's"
+    "in %: utility knowledge kept, harmonic mean; knows answers still given about the forgotten; gap knows minus the "
+    "reference's; same kept replies token-identical; KS p truth ratios against the reference's"
 )
 
 
 def summary_lines(summary: Sequence[SummaryLine]) -> list[str]:
-    """One line a model for a person; nothing where no set asks about the forgotten."""
+    """The summary for a person, one line for each model; nothing if no set asks about the forgotten."""
     if all(line.forget_knowledge is None for line in summary):
         return []
     wide = max(len("model"), *(len(_short(line.model, 24)) for line in summary))

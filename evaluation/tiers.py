@@ -1,10 +1,10 @@
-"""How far evaluation records are from what a method was fitted on: the leakage tier.
+"""The leakage tier: how far the evaluation records are from the records that a method was fitted on.
 
-* ``T0``: evaluation records are fit records (the published protocol of MLLMU-Bench's forget set);
-* ``T1``: the same people, but other questions, wordings or pictures;
-* ``T2``: moreover, nobody in a kept set was in the fit.
+* ``T0``: some evaluation records were fitted on (the published protocol of MLLMU-Bench's forget set).
+* ``T1``: the people are the same, the questions, wordings or pictures are others.
+* ``T2``: as T1, and nobody in a kept set was in the fit.
 
-Records are equal if the prompt is: the same words beside the same picture.
+Two records are the same if their prompts are: the same words and the same picture.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ Tier: TypeAlias = Literal["T0", "T1", "T2"]
 
 
 def tier_of(sets: Sequence[NamedSet], fit: Sequence[Record], asked: Tier | None, protocol: Protocol) -> Tier | None:
-    """The tier that holds; null when nobody said what was fitted on.
+    """The tier that the sets have; null if the records of the fit are not known.
 
     Raises:
-        InputError: records are shared with the fit and T0 was not asked for, or T2 was and a kept person is shared.
+        InputError: the sets share records with the fit and ``asked`` is not T0, or a kept set shares a person with it
+            and ``asked`` is T2.
     """
     if not fit:
         if asked is not None:
-            raise InputError(f"--tier {asked}: give what was fitted on with --fit FILE, so that it can be checked")
+            raise InputError(
+                f"--tier {asked}: give the records of the fit with --fit FILE, so that the tier can be checked"
+            )
         return None
     fitted = {_identity(record, protocol) for record in fit}
     people = {record.subject for record in fit}
@@ -43,7 +46,7 @@ def tier_of(sets: Sequence[NamedSet], fit: Sequence[Record], asked: Tier | None,
             )
     met = [named for named in sets if not named.forgotten and people & {record.subject for record in named.records}]
     if met and asked == "T2":
-        raise InputError(f"set {met[0].name}: people of the fit stand in it, so this is tier T1, not T2")
+        raise InputError(f"set {met[0].name}: it holds people of the fit, so this is tier T1, not T2")
     if asked is not None:
         return asked
     return "T1" if met else "T2"

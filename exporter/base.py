@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import StrictDataclassError
 
 from mllmeraser.bundle.metadata import Base
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys

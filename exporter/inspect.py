@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mllmeraser.bundle.bundle import load_bundle
 from mllmeraser.bundle.metadata import Metadata
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
 from mllmeraser.exporter.layout import STEERING_FILE

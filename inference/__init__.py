@@ -1,1 +1,1 @@
-"""Running a checkpoint: loading it, building its inputs, reading its replies. Shared by steering and evaluation."""
+"""Run a base or a checkpoint: load it, build its inputs, read its hidden states, gates and replies."""

@@ -1,7 +1,7 @@
-"""Hidden states of the base at the last prompt token and along a reply, layer by layer.
+"""Hidden states of the base, layer by layer: at the last prompt token and along a reply.
 
-h_l ∈ R^d is the *output* of decoder layer l (the residual stream after the layer), read where the steering will act.
-Only rows that are asked for leave the forward pass, and the pass stops after the last layer that is needed.
+h_l ∈ R^d is the *output* of decoder layer l (the residual stream after the layer), where the steering will act. Only
+the rows that are asked for leave the forward pass. The pass stops after the last layer that is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
 
 @contextmanager
 def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
-    """Within the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d) and then stops."""
+    """Inside the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d), and then stops."""
     modules = decoder_layers(checkpoint)
     last = max(layers)
     handles = []
@@ -93,7 +93,7 @@ def stream_prompt_states(
     *,
     progress: str | None = None,
 ) -> dict[int, StateFile]:
-    """As :func:`last_prompt_states`, into one file per layer in ``folder``: memory does not grow with the prompts.
+    """As :func:`last_prompt_states`, but into one file per layer in ``folder``: memory does not grow with the prompts.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -121,6 +121,11 @@ def _last_states_by_batch(
 
 
 def refuse_non_finite(layer: int, prompts: Sequence[Prompt], batch: Sequence[int], rows: Tensor) -> None:
+    """Check that states ``rows`` (b, d) of one layer are finite; ``batch`` holds the index of each row's prompt.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
     wrong = (~torch.isfinite(rows)).any(dim=1).nonzero()[:, 0]
     if len(wrong):
         worst = min(batch[int(row)] for row in wrong)
@@ -151,13 +156,13 @@ def mean_reply_states(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Means of h_l at positions P−1+k of (prompt + reply), teacher-forced, for k = 0 … steps−1.
 
-    A reply of R tokens has positions k < R: its last one predicts the last token.
+    A reply of R tokens has the positions k < R; the state at the last position predicts the last token.
 
     Args:
         replies: token ids, one tensor per prompt.
 
     Returns:
-        per layer the means, fp64 (steps, d) (zero where no reply is long enough), and how many pairs each is made of.
+        per layer the means (steps, d), fp64, zero where no reply is long enough; and how many replies each is made of.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -179,14 +184,14 @@ def mean_reply_states(
 
 
 def _reached(replies: Sequence[Tensor], steps: int) -> Tensor:
-    """Which positions k each reply has, boolean (b, steps); an empty one has the prompt's last token."""
+    """Which positions k each reply has, boolean (b, steps); an empty reply has k = 0, the prompt's last token."""
     return torch.arange(steps) < torch.tensor([max(1, len(reply)) for reply in replies])[:, None]
 
 
 def _reply_sums(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], replies: Sequence[Tensor], layers: Sequence[int], steps: int
 ) -> dict[int, Tensor]:
-    """Per layer the sum of the states, fp64 (steps, d)."""
+    """Per layer the sum of the states (steps, d), fp64."""
     cut = [reply[: steps - 1] for reply in replies]
     inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), cut)
     there = _reached(replies, steps)

@@ -1,9 +1,9 @@
-"""Forward passes that were made before and need not be made again.
+"""A work directory keeps finished forward passes, so that no run makes them twice.
 
-With a work directory, what a batch gave (states, reply ids) is kept in one small safetensors file, named by the sha256
-of everything it follows from: the checkpoint, its precision and template, this tool's version, the prompts with the
-bytes of their pictures, and what was asked of the pass. A run that was killed finds every pass that had finished. An
-entry that was damaged since is recognised by its own checksum, reported, and made anew.
+What a batch gave (states, reply ids) is kept in one small safetensors file. Its name is the sha256 of everything that
+the result follows from: the checkpoint, its precision and template, this tool's version, the prompts with the bytes of
+their pictures, and what was asked of the pass. A run that was killed finds every finished pass. Its own checksum shows
+that an entry was damaged; such an entry is reported and made anew.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError
 from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 
-# What a tensor of a pass is called: a layer, a request and a layer, or a word. In a file these are names.
+# What names a tensor of a pass: a layer, a request and a layer, or a word. In a file this is a string.
 Key = TypeVar("Key", bound="str | int | tuple[int, ...]")
 _CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
 class PassCache:
-    """Where passes are kept (null: nowhere), and of what model they are."""
+    """Where passes are kept (None: nowhere), and which model made them."""
 
     directory: Path | None = None
     identity: str = ""
 
     @classmethod
     def of(cls, directory: Path, checkpoint: Path, dtype: str) -> PassCache:
-        """The cache of a checkpoint's passes in a work directory, which is created.
+        """The cache of a checkpoint's passes in a work directory, which is created if it is missing.
 
-        Weights count by name, size and time of change: reading 14 GB to know them would take longer than the passes.
+        Weight files count by name, size and time of change. Reading 14 GB of them would take longer than the passes.
 
         Raises:
             InputError: the directory cannot be written to.
@@ -60,7 +60,7 @@ class PassCache:
         return cls(directory, digest([mllmeraser.__version__, dtype, small, large]))
 
     def steered(self, tensors: Mapping[str, Tensor], steering: object) -> PassCache:
-        """The cache of the same model with this steering."""
+        """The cache of the same model under this steering."""
         return replace(self, identity=digest([self.identity, _checksum(tensors), steering]))
 
     def __call__(
@@ -95,7 +95,7 @@ def _key(name: str) -> Any:
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of an entry by name, or null if it was damaged."""
+    """The tensors of an entry by name; None if it was damaged."""
     tensors: dict[str, Tensor] = {}
     checksum = None
     try:
@@ -115,7 +115,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fingerprint(prompt: Prompt) -> list[object]:
-    """Everything a pass over this prompt depends on, JSON-ready; pictures by the sha256 of their bytes."""
+    """Everything that a pass over this prompt depends on, JSON-ready; pictures as the sha256 of their bytes."""
     return [
         prompt.text,
         [_sha256(picture) for picture in prompt.pictures],
@@ -126,9 +126,9 @@ def fingerprint(prompt: Prompt) -> list[object]:
 
 
 def _sha256(picture: AnyPicture) -> str:
-    if isinstance(picture, Altered):  # by what it is made of: nothing is opened to know it
+    if isinstance(picture, Altered):  # by its parts: no picture is opened for this
         return digest([_sha256(picture.picture), [repr(change) for change in picture.changes]])
-    if isinstance(picture, Image.Image):  # a plain picture has the same bytes lying and standing
+    if isinstance(picture, Image.Image):  # a picture of one colour has the same bytes in any shape
         form = f"{picture.mode} {picture.size} "
         return hashlib.sha256(form.encode() + picture.tobytes()).hexdigest()
     return hashlib.sha256(picture.data if isinstance(picture, Picture) else picture.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""From a user's turn to tensors: the chat template of the checkpoint's own processor, the same in every stage."""
+"""From a user's turn to tensors, by the chat template of the model's own processor; every stage does it this way."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 
-# What grows with the sequence; everything else a processor returns describes pictures.
+# These grow with the sequence; everything else that a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
 IGNORED_KEYS = ("token_type_ids",)
-LONGEST_SIDE = 200  # times the other side of a picture: what Qwen's processors take
+LONGEST_SIDE = 200  # times the other side of a picture, at most; Qwen's processors take no more
 _RENDERED = 1024
 RAW_IMAGE = "<image>"
 
 
 def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) -> str:
-    """The text of a conversation up to where the assistant speaks, or with ``reply`` spoken.
+    """The text of a conversation up to where the assistant speaks, or up to the end of its ``reply``.
 
     Raises:
-        InputError: the tokenizer has no chat template, or the template loses the user's words; or a raw prompt marks
-            its pictures in another way than this processor.
+        InputError: the tokenizer has no chat template, the template loses the user's words, or a raw prompt and this
+            processor mark pictures differently.
     """
     if prompt.reply_start:
         plain = prompt._replace(reply_start="")
@@ -55,13 +55,13 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
         raise InputError(f"the processor has no usable chat template ({_first_line(error)})") from None
     if prompt.text.strip() not in text:
         raise InputError(
-            "the chat template of the processor drops or rewrites the user's text; it cannot be used as it is"
+            "the chat template of the processor drops or rewrites the user's text; give a checkpoint with another one"
         )
     return text
 
 
 def renders_conversations(processor: ProcessorMixin) -> bool:
-    """Whether the chat template has room for a turn after another."""
+    """Whether the chat template has room for an earlier turn."""
     try:
         render(processor, Prompt("the second turn", None, earlier=(("the first turn", "a reply"),)))
     except InputError:
@@ -70,7 +70,7 @@ def renders_conversations(processor: ProcessorMixin) -> bool:
 
 
 def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
-    """What follows the rendered prompt when the assistant says ``reply``: usually the reply after one space."""
+    """The text behind the rendered prompt when the assistant says ``reply``: usually a space and the reply."""
     before, whole = render(processor, prompt), render(processor, prompt, reply)
     end = whole.rfind(reply) + len(reply)
     if whole.startswith(before) and end > len(before):
@@ -79,13 +79,14 @@ def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
 
 
 def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str) -> dict[str, Tensor]:
-    """Model inputs of a batch: all prompts with pictures, or all without; all raw, or none.
+    """The model inputs of a batch. All of its prompts have pictures or none has; all are raw or none is.
 
-    Returns ``input_ids`` and ``attention_mask`` (b, s) and what the processor adds for pictures, on the model's device.
+    Returns:
+        ``input_ids`` and ``attention_mask`` (b, s), and what the processor adds for pictures, on the model's device.
 
     Raises:
-        InputError: a picture cannot be read, the processor cannot encode a prompt (its text holds the mark that stands
-            for a picture, say), or a prompt is longer than the model's context; the message names it.
+        InputError: a picture cannot be read, the processor cannot encode a prompt (for example because its text holds
+            the mark of a picture), or a prompt is longer than the model's context; the message names the prompt.
     """
     texts = [render(checkpoint.processor, prompt) for prompt in prompts]
     images = [image for prompt in prompts for image in read_images(prompt)]
@@ -122,12 +123,12 @@ def _refuse_too_long(checkpoint: Checkpoint, prompts: Sequence[Prompt], mask: Te
 def append(
     checkpoint: Checkpoint, inputs: dict[str, Tensor], replies: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Put a reply (token ids) behind every prompt of a batch; the result is padded on the right.
+    """Put a reply (token ids) behind every prompt of a batch, and pad on the right.
 
-    Padding on the right keeps positions counting from the first token, in every family, without position ids.
+    With padding on the right, positions count from the first token in every family, without position ids.
 
     Returns:
-        the inputs (b, s + r), and per row the column just after the prompt's last token, (b,).
+        the inputs (b, s + r), and for each row the column just after the prompt's last token, (b,).
     """
     real = inputs["attention_mask"].bool()
     lengths = real.sum(dim=1)
@@ -149,7 +150,7 @@ def append(
 
 
 def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-    """Indices of ``prompts`` in batches of at most ``size``, of one modality and of like length, the longest first."""
+    """Indices of ``prompts`` in batches of at most ``size``; of one modality and similar length, the longest first."""
     if not prompts:
         return
     tokenizer = checkpoint.processor.tokenizer
@@ -166,7 +167,7 @@ def batches(checkpoint: Checkpoint, prompts: Sequence[Prompt], size: int) -> Ite
 
 
 def read_image(prompt: Prompt) -> Image.Image:
-    """The picture of a prompt that has one of its own, RGB.
+    """The prompt's own picture, RGB; the prompt must have one.
 
     Raises:
         InputError: as :func:`read_images`.
@@ -178,8 +179,8 @@ def read_images(prompt: Prompt) -> list[Image.Image]:
     """All pictures of a prompt, RGB.
 
     Raises:
-        InputError: the file is no readable picture, or so long and thin that nothing would be seen of it (and the
-            processors, which resize by the shorter side, would need gigabytes).
+        InputError: a file is no readable picture, or a picture is so long and thin that the model would see nothing of
+            it. (Processors resize by the shorter side, and would need gigabytes.)
     """
     return [_open(picture, prompt.named) for picture in prompt.pictures]
 
@@ -203,7 +204,8 @@ def _open(picture: AnyPicture, named: str) -> Image.Image:
     if max(image.size) > LONGEST_SIDE * min(image.size):
         width, height = image.size
         raise InputError(
-            f"{where}: a picture of {width:,} × {height:,} pixels; a side may be {LONGEST_SIDE} times the other at most"
+            f"{where}: a picture of {width:,} × {height:,} pixels; crop it, "
+            f"so that no side is more than {LONGEST_SIDE} times the other"
         )
     return image
 

@@ -1,4 +1,4 @@
-"""What the gates of a steered checkpoint say at the end of a prompt, before any shape is applied."""
+"""What the gates of a checkpoint say at the end of a prompt, before their shape is applied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mllmeraser.records.prompts import Prompt
 
 
 class GateValue(NamedTuple):
-    """g of one request at one layer; ``threshold`` is that of its shape, null where it has none."""
+    """g of one request at one layer; ``threshold`` is None where the shape has none."""
 
     request: str
     layer: int
@@ -27,11 +27,11 @@ class GateValue(NamedTuple):
 
 @torch.inference_mode()
 def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[GateValue, ...]]:
-    """For each prompt, g at its last token, of every request that is on and every layer where it reads a gate; with
-    gates of scope ``token`` the highest g of its tokens.
+    """g at the last token of each prompt, for every request that is on and every layer where it reads a gate.
 
-    One prefill a batch. A gate is read as the checkpoint reads it: after the layers before it have been steered. A
-    base, or a checkpoint that is switched off, has none.
+    A gate of scope ``token`` gives the highest g of the prompt's tokens. Each batch takes one prefill. A gate is read
+    as the checkpoint reads it: after the layers before it have been steered. A base, or a checkpoint that is switched
+    off, has no gates.
     """
     values: list[tuple[GateValue, ...]] = [()] * len(prompts)
     if not checkpoint.steered:
@@ -53,7 +53,7 @@ def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[
 
 
 def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Tensor]:
-    """By request and layer, g (b,)."""
+    """g (b,), by request and layer."""
     seen: dict[tuple[int, int], Tensor] = {}
     inputs = encode(checkpoint, prompts, "right")
 

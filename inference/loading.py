@@ -1,7 +1,7 @@
-"""Loading any checkpoint to run it: a base of a native family, or one of our own exported directories.
+"""Load a model to run it: a base of a native family, or a checkpoint that we exported.
 
-An exported directory is loaded with the classes of :mod:`mllmeraser.modeling_patches`, never with the ``*.py`` files
-that lie in it, and a base never runs code of its repository.
+A checkpoint runs the classes of :mod:`mllmeraser.modeling_patches`, never the ``*.py`` files that lie in it. A base
+never runs code of its repository.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to run, its processor, and where both came from. ``model_type`` is the family of the base.
+    """A model ready to run, a base or an exported one, with its processor and its source.
 
-    ``batch_size`` is how many prompts a pass may have; ``passes`` remembers passes, if a work directory was given.
+    ``model_type`` is the family of the base. ``batch_size`` is how many prompts a pass may have. ``passes`` keeps
+    finished passes, if a work directory was given.
     """
 
     model: PreTrainedModel
@@ -52,7 +53,7 @@ class Checkpoint:
 
     @property
     def device(self) -> Any:
-        """Where inputs go: to the embeddings, or, of offloaded ones, where accelerate brings them to be used."""
+        """Where inputs go: to the embeddings. Offloaded embeddings are used where accelerate brings them."""
         embeddings: Any = self.model.get_input_embeddings()
         return embeddings._hf_hook.execution_device if embeddings.weight.is_meta else embeddings.weight.device
 
@@ -70,15 +71,15 @@ def load(
 
     Args:
         source: a local directory, a Hub id ``org/name[@revision]``, or what :func:`resolve` made of one.
-        device: a torch device (``cuda`` is its own for each of several processes), or ``auto`` to spread the model over
-            what there is (accelerate).
+        device: a torch device, or ``auto`` to spread the model over what there is (accelerate). Of several processes
+            each has its own ``cuda``.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         steering_enabled: overrides the flag of an exported checkpoint; an error for a base.
-        work_dir: keep finished forward passes here, for a run that is killed and started again.
+        work_dir: keeps finished forward passes, for a run that is killed and started again.
         batch_size: prompts a pass; halved where memory does not suffice.
 
     Raises:
-        InputError: not a checkpoint, an unknown family, or damaged files.
+        InputError: the source is no checkpoint, is of an unknown family, or has damaged files.
         MllmEraserError: the weights do not fit in memory.
     """
     found = source if isinstance(source, Source) else resolve(source)
@@ -117,17 +118,17 @@ def load(
 
 
 def needed_bytes(directory: Path, dtype: str) -> int:
-    """The memory that the weights of a directory take in ``dtype``."""
+    """How many bytes of memory the weights of a directory take in ``dtype``."""
     config = read_config(directory)
     kept_as = _BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 4)
     return weight_bytes(directory) * _BYTES.get(dtype, kept_as) // kept_as
 
 
 def refuse_too_large(needed: int, available: int) -> None:
-    """Refuse to load weights of ``needed`` bytes where ``available`` are.
+    """Check that weights of ``needed`` bytes fit in ``available`` bytes.
 
     Raises:
-        MllmEraserError: they do not fit; the message holds the numbers.
+        MllmEraserError: they do not; the message holds the numbers.
     """
     if needed > available:
         raise MllmEraserError(
@@ -137,7 +138,7 @@ def refuse_too_large(needed: int, available: int) -> None:
 
 
 def available_bytes() -> int:
-    """Physical memory that is free, or held by caches that the kernel gives back; swap does not count."""
+    """Bytes of physical memory that are free, or in caches that the kernel gives back; swap does not count."""
     try:
         rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         return int(rows["MemAvailable"].split()[0]) * 1024
@@ -146,7 +147,7 @@ def available_bytes() -> int:
 
 
 def _check_device(device: str) -> None:
-    """Before the weights are read: is there such a device?"""
+    """Check that the device can be used, before the weights are read."""
     if device == "auto":
         return
     try:

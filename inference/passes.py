@@ -1,10 +1,10 @@
-"""Running a list of prompts through a model, batch by batch: every loop over forward passes goes through here.
+"""Run a list of prompts through a model, batch by batch. Every loop over forward passes goes through here.
 
-* Each prompt is made once a pass, and each of its pictures is opened once, when its batch is encoded.
-* Batches hold prompts of one modality and like length; on out-of-memory a batch is halved, and so are those after it.
-* A work directory (:mod:`mllmeraser.inference.cache`) remembers every finished pass.
-* Under ``accelerate launch`` each process runs its share of the batches into the common work directory, and then all of
-  them read everything: the batches are those of a single process, so the numbers are too, bit for bit.
+* Each prompt is made once a pass. Each of its pictures is opened once, when its batch is encoded.
+* A batch holds prompts of one modality and similar length. On out-of-memory it is halved, and so are later ones.
+* A work directory (:mod:`mllmeraser.inference.cache`) keeps every finished pass.
+* Under ``accelerate launch`` each process runs its share of the batches into the common work directory; then all of
+  them read everything. The batches are those of a single process, so the numbers are the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def run_passes(
     *,
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], dict[Key, Tensor]]]:
-    """The indices of each batch, and what ``run`` gives for them.
+    """Run each batch; yield the indices of its prompts and what ``run`` gives for them.
 
     Args:
         stage: names the kind of pass in the work directory.
-        run: makes the pass for a batch, given the indices of its prompts and the prompts themselves.
-        asked: what the result depends on beside model and prompts, JSON-ready.
+        run: runs a batch, given the indices of its prompts and the prompts themselves.
+        asked: what else the result depends on, besides model and prompts; JSON-ready.
 
     Raises:
         MllmEraserError: a single prompt does not fit in memory.
@@ -59,7 +59,7 @@ def run_passes(
 
 @dataclass
 class _Passes(Generic[Key]):
-    """The passes of one stage; ``most`` is how many prompts one of them may have, as far as memory has shown."""
+    """The passes of one stage; ``most`` is how many prompts memory has let one pass have so far."""
 
     checkpoint: Checkpoint
     stage: str
@@ -69,7 +69,7 @@ class _Passes(Generic[Key]):
     most: int
 
     def of(self, batch: list[int]) -> Iterator[tuple[list[int], dict[Key, Tensor]]]:
-        """The batch in one pass, or in as many halves as fit; what did not fit is not tried again."""
+        """The batch in one pass, or in as many halves as fit; a size that did not fit is not tried again."""
         waiting = [batch]
         while waiting:
             part = waiting.pop(0)

@@ -1,4 +1,4 @@
-"""Being one of several processes started by ``accelerate launch``."""
+"""The processes that ``accelerate launch`` starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 
 @dataclass(frozen=True)
 class Processes:
-    """How many there are, and which one this is; one process alone is number 0 of 1."""
+    """How many processes there are, and which one this is; a process alone is number 0 of 1."""
 
     count: int = 1
     rank: int = 0
@@ -27,12 +27,12 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all of them are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             PartialState().wait_for_everyone()
 
     def shared_directory(self) -> Path:
-        """A temporary directory that all of them use; it is removed when the leading one ends."""
+        """A temporary directory for all processes; it is removed when the leading one ends."""
         name = [tempfile.mkdtemp(prefix="mllmeraser-")] if self.leads else [""]
         if self.leads:
             atexit.register(shutil.rmtree, name[0], ignore_errors=True)
@@ -43,7 +43,7 @@ class Processes:
 
 @cache
 def processes() -> Processes:
-    """The launcher says in the environment whether there are several; only then are they brought together."""
+    """The processes of this run. They connect only if the launcher's environment says that there are several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes"))

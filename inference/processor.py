@@ -1,10 +1,10 @@
-"""The processor of a checkpoint: chat template, tokenizer and picture processing.
+"""The processor of a model: chat template, tokenizer and picture processing.
 
-Families that can watch videos, Qwen2.5-VL among them, need torchvision for their video processor, and transformers
-refuses the whole processor without it. No video is ever shown here, so where torchvision is missing the processor is
-put together from its other parts, read from the checkpoint's own files; in the place of the video processor stands the
-empty base class of them all. What is asked in words and pictures is encoded the same (pictures by transformers' PIL
-code, which differs from its torchvision code by rounding).
+Families that can watch videos (Qwen2.5-VL among them) have a video processor, which needs torchvision. Without
+torchvision transformers refuses their whole processor. We never show a video, so we then build the processor from its
+other parts, read from the model's own files; the empty base class of all video processors stands in for the missing
+one. Words and pictures are encoded the same (pictures by transformers' PIL code, which differs from its torchvision
+code by rounding).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 
 def load_processor(directory: Path, model_type: str) -> ProcessorMixin:
-    """The processor in a checkpoint's directory; no code that lies there is run.
+    """The processor in a model's directory; no code that lies there is run.
 
     Args:
         model_type: the family of the base.
@@ -32,7 +32,7 @@ def load_processor(directory: Path, model_type: str) -> ProcessorMixin:
         ValueError, OSError, ImportError: as transformers does, if a file is missing or damaged.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it wonders at an exported directory's model_type, which is nothing to it
+    logging.set_verbosity_error()  # it warns of an exported model_type, which does not concern it
     try:
         return _load(directory, model_type)
     finally:
@@ -48,10 +48,10 @@ def _load(directory: Path, model_type: str) -> ProcessorMixin:
 
 
 def pictures_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The class, made without a video processor.
+    """The class, but it accepts anything as its video processor.
 
-    transformers looks for the type that a video processor must have where torchvision would have put it, so even the
-    base class of all of them does not pass for one.
+    transformers looks for the required type where torchvision would have put it, so it rejects even the base class of
+    all video processors.
     """
 
     def check(self: ProcessorMixin, argument_name: str, argument: object) -> object:

@@ -1,4 +1,4 @@
-"""What a checkpoint says: greedy replies, and how likely it finds given ones."""
+"""What a model says: its greedy replies, and how likely it finds given replies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def greedy_reply_ids(
     max_new_tokens: int = 50,
     progress: str | None = None,
 ) -> list[Tensor]:
-    """The token ids of each greedy reply, without padding, the end-of-sequence token included where it was said."""
+    """The token ids of each greedy reply: without padding, with the end-of-sequence token if the model said it."""
     replies: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
     found = run_passes(
         checkpoint,
@@ -69,7 +69,7 @@ def greedy_replies(
     max_new_tokens: int = 50,
     progress: str | None = None,
 ) -> list[str]:
-    """Each prompt's greedy reply as text, in the order given, special tokens and outer white space removed."""
+    """Each prompt's greedy reply as text, in the order given, without special tokens and outer white space."""
     ids = greedy_reply_ids(checkpoint, prompts, max_new_tokens=max_new_tokens, progress=progress)
     return [text.strip() for text in checkpoint.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
@@ -88,7 +88,7 @@ def reply_ids(checkpoint: Checkpoint, prompt: Prompt, reply: str) -> Tensor:
 
 
 class Likelihood(NamedTuple):
-    """How likely a model finds a reply: log p(reply | prompt), the sum over its tokens, and how many these are."""
+    """How likely a model finds a reply: log p(reply | prompt), summed over its tokens, and the number of tokens."""
 
     log_p: float
     tokens: int
@@ -109,8 +109,8 @@ def reply_likelihoods(
 ) -> list[list[Likelihood]]:
     """log p(reply | prompt) = Σ_t log p(reply_t | prompt, reply_<t), for every given reply of every prompt.
 
-    Teacher-forced; in a steered checkpoint the gate is pinned to the prompt's last token, as in generation. Replies of
-    one prompt that differ in their last token only share a pass: what is predicted there does not depend on it.
+    Replies are teacher-forced. A checkpoint reads its gate at the prompt's last token, as in generation. Replies to one
+    prompt that differ only in their last token share a pass: the prediction there does not depend on that token.
     """
     said = [
         [reply_ids(checkpoint, prompt, reply) for reply in given]
@@ -149,7 +149,7 @@ def reply_likelihoods(
 
 
 class _Continuation(NamedTuple):
-    """What follows a prompt in one pass: tokens, and the last ones of which each may come behind them."""
+    """What follows a prompt in one pass: the first tokens, and every last token that may come behind them."""
 
     start: Tensor
     ends: list[int]
@@ -162,7 +162,7 @@ def option_log_likelihoods(
     *,
     progress: str | None = None,
 ) -> list[list[float]]:
-    """log p alone of :func:`reply_likelihoods`, for every option of every prompt."""
+    """The log p of :func:`reply_likelihoods` alone, for every option of every prompt."""
     rows = reply_likelihoods(checkpoint, prompts, options, progress=progress)
     return [[likely.log_p for likely in row] for row in rows]
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a local directory, or a Hub id ``org/name[@revision]``."""
+"""Where a model comes from: a local directory, or a Hub id ``org/name[@revision]``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mllmeraser.errors import InputError, MllmEraserError
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on this disk; ``repo_id`` and the 40-hex ``revision`` are null unless it came from the Hub."""
+    """A model on this disk; ``repo_id`` and the 40-hex ``revision`` are None unless it came from the Hub."""
 
     path: Path
     repo_id: str | None = None
@@ -32,7 +32,7 @@ def resolve(source: str | Path) -> Source:
     """Find a local directory, or fetch a snapshot from the Hub into its cache.
 
     Raises:
-        InputError: neither a directory nor the id of a repository, or it holds no ``config.json``.
+        InputError: the source is neither a directory nor a Hub id, or holds no ``config.json``.
         MllmEraserError: the Hub could not be reached.
     """
     found = Source(Path(source)) if Path(source).is_dir() else _from_hub(str(source))
@@ -41,10 +41,10 @@ def resolve(source: str | Path) -> Source:
 
 
 def read_config(directory: Path) -> dict[str, object]:
-    """The parsed ``config.json`` of a checkpoint directory.
+    """The parsed ``config.json`` of a model's directory.
 
     Raises:
-        InputError: it is missing or not a JSON object with a ``model_type``.
+        InputError: the file is missing, or is not a JSON object with a ``model_type``.
     """
     path = directory / "config.json"
     if not path.is_file():
@@ -70,10 +70,10 @@ def _from_hub(source: str) -> Source:
         raise InputError(f"{source}: not a Hub id ({error})") from None
     except LocalEntryNotFoundError:
         raise MllmEraserError(
-            f"{source}: no such directory, and the Hub cannot be reached and nothing is cached; give a local directory"
+            f"{source}: no such directory, no copy in the cache, and the Hub cannot be reached; give a local directory"
         ) from None
     except HfHubHTTPError as error:
         raise MllmEraserError(f"{source}: the Hub answered: {str(error).splitlines()[0]}") from None
     except (HTTPError, OSError) as error:  # a connection that breaks off, a full disk
-        raise MllmEraserError(f"{source}: not fetched: {str(error).splitlines()[0]}; the same call goes on") from error
+        raise MllmEraserError(f"{source}: not fetched: {str(error).splitlines()[0]}; call again to go on") from error
     return Source(path, repo_id, path.name)

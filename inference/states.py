@@ -1,4 +1,4 @@
-"""Hidden states of one layer, (n, d), in memory or in a file: read in pieces, so that memory does not grow with n."""
+"""Hidden states of one layer, (n, d), in memory or in a file. They are read in pieces: memory does not grow with n."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BYTES = 4  # fp32
 
 @dataclass(frozen=True)
 class StateFile:
-    """``count`` rows of ``width`` fp32 values; a row is written once, in any order."""
+    """A file of ``count`` rows of ``width`` fp32 values. Each row is written once; the order does not matter."""
 
     path: Path
     count: int
@@ -27,7 +27,7 @@ class StateFile:
         return self.count
 
     def write(self, indices: Sequence[int], rows: Tensor) -> None:
-        """Put rows (b, d) in their places."""
+        """Put rows (b, d) at these indices."""
         values = rows.float().contiguous().numpy()
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             for index, row in zip(indices, values, strict=True):
@@ -55,7 +55,7 @@ States: TypeAlias = Tensor | StateFile
 
 
 def pieces(states: States, keep: Tensor | None = None) -> Iterator[Tensor]:
-    """The rows in order, some thousands at a time; with ``keep`` (n,) only those it marks."""
+    """The rows in order, ``PIECE`` at a time; with ``keep`` (n,) only the rows that it marks."""
     start = 0
     for piece in states.split(PIECE) if isinstance(states, Tensor) else states.pieces():
         chosen = piece if keep is None else piece[keep[start : start + len(piece)]]
@@ -70,7 +70,7 @@ def rows_at(states: States, indices: Sequence[int]) -> Tensor:
 
 
 def sample_rows(states: States, keep: Tensor | None, most: int, generator: torch.Generator) -> Tensor:
-    """At most ``most`` of the rows that ``keep`` marks, drawn without replacement."""
+    """At most ``most`` of the rows that ``keep`` marks (None: of all), drawn without replacement."""
     among = torch.arange(len(states)) if keep is None else keep.nonzero()[:, 0]
     drawn = torch.randperm(len(among), generator=generator)[:most]
     return rows_at(states, among[drawn].tolist())

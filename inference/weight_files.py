@@ -1,4 +1,4 @@
-"""The files that hold a base's weights: their size and sha256, recorded where every byte of them is read anyway."""
+"""The files that hold a base's weights: size and sha256, recorded where every byte of them is read anyway."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _STEERED_INDEX = "model.safetensors.index.mllmeraser.json"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file: its size in bytes, and its sha256."""
+    """One file: its size in bytes and its sha256."""
 
     size: int
     sha256: str
 
 
 def weight_bytes(directory: Path) -> int:
-    """Size of the safetensors files that a loader reads, of a base or of an export; others may lie beside them."""
+    """Bytes of the safetensors files that a loader reads, of a base or of a checkpoint; others may lie beside them."""
     index = next((directory / name for name in (_INDEX, _STEERED_INDEX) if (directory / name).is_file()), None)
     if (directory / _SINGLE).is_file() or index is None:
         names = {_SINGLE}
@@ -37,7 +37,7 @@ def weight_files(directory: Path) -> dict[str, WeightFile]:
     """Every safetensors file that a loader reads, by name; empty for weights in another format.
 
     Args:
-        directory: a checkpoint that has been loaded, so that its index is a sound one.
+        directory: of a model that has been loaded, so its index is sound.
     """
     root = directory.resolve()
     if (root / _SINGLE).exists():

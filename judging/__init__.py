@@ -1,1 +1,1 @@
-"""Judging: pure functions of text and numbers, and the document that holds what they found."""
+"""Pure functions that judge text and numbers, and the document that holds what they found."""

@@ -1,4 +1,4 @@
-"""Multiple choice: what an option looks like as a reply, which one the model finds likeliest, which one it named."""
+"""Multiple choice: the reply that names an option, the option a model finds likeliest, and the option it named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mllmeraser.judging.degenerate import words
 def lists_letters(prompt: str, options: Mapping[str, str]) -> bool:
     """Whether a prompt lists every option by its key: "A: baker", "A. baker", "A) baker" or "(A) baker".
 
-    If so the reply asked for is the key, otherwise the option's text. One rule, from the prompt alone.
+    If it does, it asks for the key, otherwise for the option's text. This one rule needs the prompt alone.
     """
     return all(
         re.search(rf"(?<!\w)\(?{re.escape(key)}(?::|\.|\)|\s[-–])\s*{re.escape(text)}(?!\w)", prompt)
@@ -22,15 +22,16 @@ def lists_letters(prompt: str, options: Mapping[str, str]) -> bool:
 
 
 def expected_replies(prompt: str, options: Mapping[str, str]) -> dict[str, str]:
-    """By key, the reply that names this option: its key if the prompt lists letters, else its text."""
+    """The reply that names each option, by key: the key itself if the prompt lists letters, else the option's text."""
     return {key: key for key in options} if lists_letters(prompt, options) else dict(options)
 
 
 def likeliest(log_likelihoods: Sequence[float]) -> int | None:
-    """arg max_i log p(option_i | prompt): the option the model itself finds likeliest as its reply.
+    """arg max_i log p(option_i | prompt): the option that the model itself finds likeliest as its reply.
 
-    The sum over the option's tokens, not divided by length: the probability of saying exactly this first. Null, which
-    counts as wrong, when several share the maximum or a likelihood is not a number: a constant model knows nothing.
+    log p is the sum over the option's tokens, not divided by length: how likely the model says exactly this first. The
+    result is None, which counts as wrong, if several options share the maximum or a likelihood is not a number: a model
+    that finds all options alike knows nothing.
     """
     if not log_likelihoods or any(math.isnan(value) for value in log_likelihoods):
         return None
@@ -42,7 +43,7 @@ def likeliest(log_likelihoods: Sequence[float]) -> int | None:
 def likeliest_per_byte(log_likelihoods: Sequence[float], replies: Sequence[str]) -> int | None:
     """arg max_i log p(option_i | prompt) / |option_i| in UTF-8 bytes, as lm-evaluation-harness's ``acc_norm``.
 
-    Takes away the head start of short options, and gives long predictable ones some: report both.
+    This takes away the head start of short options, and gives one to long predictable options: report both.
     """
     return likeliest(
         [value / max(1, len(reply.encode())) for value, reply in zip(log_likelihoods, replies, strict=True)]
@@ -50,11 +51,12 @@ def likeliest_per_byte(log_likelihoods: Sequence[float], replies: Sequence[str])
 
 
 def named_option(reply: str, options: Mapping[str, str], by_letter: bool) -> str | None:
-    """The key of the one option a free reply names, or null.
+    """The key of the one option that a free reply names, or None.
 
-    With letters asked for, a key that stands alone at the start ("B", "(B)", "B: baker") names it; "As an AI" and
-    "A baker" do not. Otherwise the one option whose text stands in the reply; a text within a longer one that stands
-    there too ("York" in "New York") does not count, and a reply that names several options names none.
+    If letters were asked for, a key that stands alone at the start ("B", "(B)", "B: baker") names its option; "As an
+    AI" and "A baker" do not. Otherwise a reply names the option whose text stands in it. A text inside a longer
+    option's text that stands there too ("York" in "New York") does not count. A reply that names several options names
+    none.
     """
     if by_letter:
         keys = "|".join(re.escape(key) for key in options)
@@ -76,15 +78,16 @@ def named_option(reply: str, options: Mapping[str, str], by_letter: bool) -> str
 def first_character(reply: str, keys: Collection[str]) -> str | None:
     """The ``official`` parser: the reply's first character, in upper case, if it is an option's key.
 
-    "As an AI …" is read as A: that is how this protocol scores, not what the reply means.
+    It reads "As an AI …" as A: this protocol scores so, whatever the reply means.
     """
     first = reply.strip()[:1].upper()
     return first if first and first in keys else None
 
 
 def first_alphanumeric(reply: str) -> str | None:
-    """The ``mmunlearner`` parser: all but Latin letters and digits stripped, then the first character, in upper case.
+    """The ``mmunlearner`` parser: the first Latin letter or digit of the reply, in upper case.
 
-    It need not be an option: one that is no option's key equals no right key, so checking would not change the score.
+    It need not be the key of an option: a character that is none equals no right key, so a check would not change the
+    score.
     """
     return next((character.upper() for character in reply if character.isascii() and character.isalnum()), None)

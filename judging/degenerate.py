@@ -1,11 +1,11 @@
-"""Replies that say nothing: empty ones, and ones caught in a loop."""
+"""Replies that say nothing: empty replies and loops."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# A word said this many times running, or a group of words this often, is no language; "no, no, no" still is.
+# A word this many times running, or a group of words, is no language any more; "no, no, no" still is.
 WORD_RUN = 4
 GROUP_RUN = 3
 LONGEST_GROUP = 16
@@ -19,7 +19,7 @@ def words(text: str) -> list[str]:
 
 
 def is_degenerate(reply: str) -> bool:
-    """Whether a reply holds no letter or digit at all, or repeats itself.
+    """Whether a reply holds no letter or digit at all, or is a loop.
 
     A loop is one word four times running, a group of 2–16 words three times running, or 1–4 characters eight times
     running inside a word.

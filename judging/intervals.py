@@ -1,4 +1,4 @@
-"""How sure a rate is: 95 % intervals."""
+"""95 % intervals: how sure a rate is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 def wilson(rate: float, n: int) -> Interval:
     """(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n): Wilson's score interval of a share p of n (1927).
 
-    It treats the n replies as independent; for several questions about one subject see :func:`by_subject`.
+    It takes the n replies for independent; for several questions about one subject see :func:`by_subject`.
 
     Raises:
         InputError: n is not positive, or the share lies outside [0, 1].
@@ -34,14 +34,14 @@ def wilson(rate: float, n: int) -> Interval:
 
 
 def by_subject(values: Sequence[float], subjects: Sequence[Hashable], *, seed: int = 0, draws: int = DRAWS) -> Interval:
-    """2.5 and 97.5 % quantiles of the mean over ``draws`` samples of the subjects, with replacement.
+    """The 2.5 % and 97.5 % quantiles of the mean over ``draws`` samples of the subjects, with replacement.
 
-    The replies about one subject are drawn together: they stand or fall together, and an interval that takes them for
-    independent is too narrow. (Cluster bootstrap, percentile method; Davison & Hinkley 1997, section 3.8.) With a
-    single subject the interval is the point itself: it says nothing.
+    All replies about one subject are drawn together. They stand or fall together, and an interval that takes them for
+    independent is too narrow. (Cluster bootstrap, percentile method; Davison & Hinkley 1997, section 3.8.) With one
+    subject the interval is a single point and says nothing.
 
     Raises:
-        InputError: no values, or not one subject per value.
+        InputError: there are no values, or not as many subjects as values.
     """
     if not values or len(values) != len(subjects):
         raise InputError("a bootstrap interval needs at least one value and one subject per value")

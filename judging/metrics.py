@@ -20,22 +20,22 @@ def _scorer() -> RougeScorer:
 def rouge_l(reply: str, reference: str) -> float:
     """ROUGE-L F = 2PR / (P + R), P = LCS / |reply|, R = LCS / |reference|, in [0, 1].
 
-    LCS is the longest common subsequence of Porter-stemmed tokens: the ``rouge_score`` package with ``use_stemmer``,
-    as in MLLMU-Bench (arXiv 2410.22108). Its tokens are Latin letters and digits; other scripts score 0.
+    LCS is the longest common subsequence of Porter-stemmed tokens. The package ``rouge_score`` computes it with
+    ``use_stemmer``, as in MLLMU-Bench (arXiv 2410.22108). Tokens are Latin letters and digits; other scripts score 0.
     """
     return float(_scorer().score(reference, reply)["rougeL"].fmeasure)
 
 
 def rouge_l_recall(reply: str, reference: str) -> float:
-    """ROUGE-L R = LCS / |reference|, in [0, 1], tokens as in :func:`rouge_l`: what CLEAR (arXiv 2410.18057) reports."""
+    """ROUGE-L R = LCS / |reference|, in [0, 1], tokens as in :func:`rouge_l`. CLEAR (arXiv 2410.18057) reports it."""
     return float(_scorer().score(reference, reply)["rougeL"].recall)
 
 
 def bleu(reply: str, reference: str) -> float:
     """BLEU-4 of one reply, in [0, 1]: brevity penalty · (p₁ p₂ p₃ p₄)^¼ over words between white space.
 
-    An n-gram order without a match counts 0.1 instead of 0 (nltk's ``SmoothingFunction().method1``), as in
-    MLLMU-Bench (arXiv 2410.22108); a reply without any word scores 0.
+    As in MLLMU-Bench (arXiv 2410.22108), an n-gram order without a match counts 0.1 instead of 0 (nltk's
+    ``SmoothingFunction().method1``). A reply without any word scores 0.
     """
     said = reply.split()
     if not said:
@@ -44,9 +44,9 @@ def bleu(reply: str, reference: str) -> float:
 
 
 def contains_substring(reply: str, answer: str) -> bool:
-    """MLLMU-Bench's cloze hit (arXiv 2410.22108): the answer is a substring of the reply, upper and lower case alike.
+    """MLLMU-Bench's cloze hit (arXiv 2410.22108): the answer is a substring of the reply, in either case.
 
-    "man" is a hit in "German"; :func:`mllmeraser.judging.answers.contains`, our accuracy, asks for whole words.
+    So "man" is a hit in "German". Our accuracy (:func:`mllmeraser.judging.answers.contains`) asks for whole words.
     """
     return answer.lower() in reply.lower()
 
@@ -64,13 +64,14 @@ def choice_probability(log_p: Sequence[float], right: int) -> float:
 
 
 def truth_ratio(right: float, wrong: Sequence[float]) -> float:
-    """R = exp(mean_i ℓ(wrong_i) − ℓ(right)), ℓ the mean log p of a token; 0 knows, 1 cannot tell, above 1 misled.
+    """R = exp(mean_i ℓ(wrong_i) − ℓ(right)), with ℓ the mean log p of a token.
 
-    The geometric mean over the wrong answers, as the code of TOFU (arXiv 2401.06121) and CLEAR (arXiv 2410.18057) has
-    it. ``right`` is the paraphrased answer where there is one, so that not the wording of the training counts.
+    0: the model knows. 1: it cannot tell. Above 1: it is misled. The mean over the wrong answers is geometric, as in
+    the code of TOFU (arXiv 2401.06121) and CLEAR (arXiv 2410.18057). ``right`` is that of the paraphrased answer where
+    there is one, so that the wording of the training does not count.
 
     Raises:
-        InputError: no wrong answer.
+        InputError: there is no wrong answer.
     """
     if not wrong:
         raise InputError("a truth ratio needs at least one wrong answer beside the right one")

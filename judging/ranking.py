@@ -29,12 +29,13 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 def ks_p_value(values: Sequence[float], reference: Sequence[float]) -> float:
     """p of the two-sided two-sample Kolmogorov–Smirnov test, in (0, 1].
 
-    D = max over x of |F(x) − G(x)|, the shares of either side that are at most x; p is the share of the C(n + m, n)
-    orders of n and m different values whose D is as large. It is exact for all n and m, in O((n + m) · min(n, m))
-    steps. Where values are equal, p is the one without ties: rather too large than too small (as scipy's exact one).
+    D = max over x of |F(x) − G(x)|, where F(x) and G(x) are the shares of either side that are at most x. p is the
+    share of the C(n + m, n) orders of n and m different values whose D is as large. It is exact for all n and m, and
+    takes O((n + m) · min(n, m)) steps. Equal values are treated as different ones, like in scipy's exact test: p is
+    then too large rather than too small.
 
-    On truth ratios of a model and of one that never saw the forgotten, this is TOFU's forget quality (arXiv
-    2401.06121): a small p says that the two can be told apart, whichever of them knows more.
+    TOFU's forget quality (arXiv 2401.06121) is this p for the truth ratios of a model and of one that never saw the
+    forgotten. A small p says that the two can be told apart, whichever of them knows more.
 
     >>> ks_p_value([1, 2, 3, 4], [5, 6, 7, 8])  # 2 of 70 orders
     0.02857142857142857

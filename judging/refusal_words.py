@@ -1,4 +1,4 @@
-"""The wordings of refusals, as patterns: what :mod:`mllmeraser.judging.refusal` looks for in English replies.
+"""The wordings of refusals, as patterns: :mod:`mllmeraser.judging.refusal` looks for them in English replies.
 
 Every pattern ignores case. ``FIRST`` finds the refusal proper behind at most three openings and names it ``core``.
 """

@@ -1,8 +1,8 @@
-"""The results document, key by key: what ``evaluate`` and ``demo`` write, and what a report and a card read.
+"""The results document, key by key: ``evaluate`` and ``demo`` write it, a report and a model card read it.
 
-``docs/json.md`` says what every key means. Each part is checked when it is made, so that no file says what its reader
-would refuse. Keys that this version does not know are ignored: later ones may add some. A part or a key that was never
-given is not written; one that was given as null is.
+``docs/json.md`` explains every key. Each part is checked when it is made, so that no file holds what its reader would
+refuse. Keys that this version does not know are ignored, because later versions may add some. A part or a key that was
+never given is not written; one that was given as null is.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ class Part(BaseModel):
 
 
 class Intervals(Part):
-    """95 % intervals of a mean: of independent replies, null for what is no share, and over subjects."""
+    """95 % intervals of a mean: ``wilson`` over independent replies (null for what is no share), and over subjects."""
 
     wilson: Interval | None
     by_subject: Interval
 
     @property
     def widest(self) -> Interval:
-        """The outer one at either end: Wilson's takes replies about one subject for independent, and a bootstrap of
-        equal values has no width.
+        """The outer bound at either end.
+
+        Wilson's interval takes replies about one subject for independent; a bootstrap of equal values has no width.
         """
         ends = [self.by_subject] if self.wilson is None else [self.by_subject, self.wilson]
         return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 class RowIntervals(Part):
-    """The intervals of a row, by measure; null where the measure is."""
+    """The intervals of a row, by measure; null where the measure is null."""
 
     accuracy: Intervals
     rouge_l: Intervals | None = None
@@ -59,7 +60,7 @@ class RowIntervals(Part):
 
 
 class Outcomes(Part):
-    """Shares of what the free replies are; together 1."""
+    """What the free replies are, as shares; their sum is 1."""
 
     correct: Rate
     wrong: Rate
@@ -140,7 +141,7 @@ class ModalityGap(Part):
 
 
 class SummaryLine(Part):
-    """One model on everything; null where it cannot be said."""
+    """One model on everything; null where a figure cannot be given."""
 
     model: str
     utility_harmonic_mean: float | None = None
@@ -154,7 +155,7 @@ class SummaryLine(Part):
 
 
 class AttackRow(Part):
-    """What an attack got of a model on a set. ``refusal`` is null where no reply was read."""
+    """What an attack gets out of a model on a set. ``refusal`` is null where no reply was read."""
 
     model: str
     set: str
@@ -168,7 +169,7 @@ class AttackRow(Part):
 
 
 class WorstAttack(Part):
-    """The worst of the attacks that read replies, and the share of records that any of them gets."""
+    """The worst attack that reads replies; ``any`` is the share of records that at least one of them gets."""
 
     model: str
     set: str
@@ -189,7 +190,7 @@ class AttackNotRun(Part):
 
 
 class Points(Part):
-    """States of one model on one set, in the plane of a map."""
+    """Hidden states of one model on one set, in the plane of a map."""
 
     model: str
     set: str
@@ -198,7 +199,7 @@ class Points(Part):
 
 
 class ActivationMap(Part):
-    """Where questions lie inside a steered model and its base."""
+    """Where records lie inside a steered model and its base."""
 
     model: str
     block: int
@@ -207,9 +208,9 @@ class ActivationMap(Part):
 
 
 class Method(Part):
-    """One run of a method that is compared with others, or one trial of a setting; ``failed`` is why it has no figures.
+    """One run of a method that is compared with others, or one trial of a setting.
 
-    Whoever compares other methods gives what there is.
+    ``failed`` says why there are no figures. A comparison writes the figures that it has.
     """
 
     name: str
@@ -257,18 +258,19 @@ class ResultsFile(Part):
 
     @property
     def compared_with(self) -> str:
-        """The model that the others are compared with: ``base``, else that of the first row; empty without rows."""
+        """The model that the others are compared with: ``base``, else the first row's; empty without rows."""
         return self.base or next((row.model for row in self.rows), "")
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it: only what was given, in the order above."""
+        """The JSON document: only what was given, in the order above."""
         return {"schema": SCHEMA, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
 def about_the_forgotten(name: str) -> bool:
-    """Whether a set asks about the forgotten, where nobody says so: its name begins with "forget" or "test".
+    """Whether a set asks about the forgotten, judged by its name: it begins with "forget" or "test".
 
-    So the folders of MLLMU-Bench and CLEAR are called, and the demo's sets.
+    The folders of MLLMU-Bench and CLEAR have such names, and so do the demo's sets. A name decides only where nobody
+    names the sets of the forgotten.
     """
     return name.lower().startswith(("forget", "test"))
 
@@ -290,10 +292,10 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def contents(path: Path, wrote: str) -> bytes:
-    """The bytes of a file; ``wrote`` says what should be given instead, if there is none.
+    """The bytes of a file; ``wrote`` is what the message asks for instead.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -302,10 +304,10 @@ def contents(path: Path, wrote: str) -> bytes:
 
 
 def parse(text: bytes, kind: type[Parsed], where: str, wrote: str) -> Parsed:
-    """A JSON object of this kind.
+    """Read a JSON object of this kind.
 
     Raises:
-        InputError: it is none; the message names the place and the first key that is wrong.
+        InputError: the text is none; the message names the place and the first wrong key.
     """
     try:
         return kind.model_validate_json(text)

@@ -361,7 +361,7 @@ def _prompt_ends(arguments: dict[str, Any], columns: Columns) -> list[int] | Non
 
 
 def _refuse_packing(arguments: dict[str, Any]) -> None:
-    """Several records in one row have several last prompt tokens."""
+    """Several samples in one row have several last prompt tokens."""
     message = "packed or paged batches cannot be steered; give every prompt a row of its own"
     if any(arguments.get(name) is not None for name in ("block_table", "cu_seq_lens_q")):
         raise SteeringError(message)

@@ -1,1 +1,1 @@
-"""What is asked: records, the prompts they become, and the files they are read from."""
+"""What is asked: records, the prompts that they become, and the files that hold them."""

@@ -1,9 +1,9 @@
 """CLEAR (data set ``therem/CLEAR``, arXiv 2410.18057): captions and names of fictitious people, faces, and the world.
 
-Which columns a row has says what it asks: a caption of the picture (with a paraphrase and perturbed captions in the
-``*_perturbed`` configurations), the name of the person in it, a question of TOFU in words, or a question about a real
-picture with wrong options. The nine wordings that ask for a caption are the benchmark's; which of them a picture gets
-follows from its place, where the original draws anew in every run.
+The columns of a row say what it asks: a caption of the picture (the ``*_perturbed`` configurations add a paraphrase and
+perturbed captions), the name of the person in it, a question of TOFU in words, or a question about a real picture with
+wrong options. The nine wordings that ask for a caption are the benchmark's. The place of a row decides which wording
+its picture gets; the original draws anew in every run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _about_the_fictitious(row: Row, place: int) -> Iterator[Record]:
 
 
 def _about_the_real(row: Row, place: int) -> Iterator[Record]:
-    """Real faces, and other things of the real world: the answer, and wrong options beside it."""
+    """Real faces and other things of the real world: the answer, with wrong options beside it."""
     picture, answer = row.picture(row.values["image"], f"row {place}"), row.text("answer")
     others = tuple(option for option in row.values["options"] or () if option != answer)
     question = row.values.get("question")
@@ -100,7 +100,7 @@ def _named(row: Row, question: str, answer: str, others: tuple[str, ...], pictur
 
 
 def _chosen(row: Row, question: str, answer: str, others: tuple[str, ...], picture: Picture, place: int) -> Record:
-    """The answer at a place among the wrong ones that follows from that of the row, as MMUnlearner's script asks."""
+    """Multiple choice, worded as in MMUnlearner's script. The place of the row decides the place of the answer."""
     texts = list(others)
     texts.insert(random.Random(f"options {place}").randint(0, len(texts)), answer)
     options = dict(zip(LETTERS, texts, strict=False))

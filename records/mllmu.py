@@ -1,8 +1,8 @@
 """MLLMU-Bench (data set ``MLLMMU/MLLMU-Bench``, arXiv 2410.22108): its questions, and the text it trains on.
 
-Per profile: multiple choice, open questions and cloze, each beside the profile's picture and in words alone.
-``Test_Set`` holds several transformed pictures of everybody; every question about a picture is asked beside each of
-them. (The original draws one, without a seed; this is what it draws from.)
+Each profile has multiple choice, open questions and cloze, each beside the profile's picture and in words alone.
+``Test_Set`` holds several transformed pictures of everybody, and every question about a picture is asked beside each of
+them. (The original draws one of these pictures, without a seed.)
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def questions(table: Table) -> list[Record]:
 
 
 def _pictures(row: Row) -> tuple[Picture, ...]:
-    """The pictures of a profile: one, or in Test_Set several."""
+    """The pictures of a profile: one, or several in ``Test_Set``."""
     who = row.text("ID")
     if "images" in row.values:
         return tuple(row.picture(stored, f"{who} {n}") for n, stored in enumerate(row.values["images"] or (), 1))
@@ -89,13 +89,13 @@ def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Record
 
 
 def training_text(table: Table) -> list[Record]:
-    """The records of ``ft_Data``: what is asked of the picture in training, word for word, and answered.
+    """The records of ``ft_Data``: the questions and answers that training shows beside the picture, word for word.
 
     The last entry of a profile, ``Additional_…``, is no question.
 
     Raises:
-        InputError: the files are those of the model repository ``MLLMMU/baseline_train_split``, which holds training
-            text under the paths of the benchmark's questions; or a row holds no record.
+        InputError: the files come from the model repository ``MLLMMU/baseline_train_split``, which holds training text
+            under the paths of the benchmark's questions; or a row holds no record.
     """
     if table.config.startswith(_OF_QUESTIONS):
         raise InputError(
@@ -127,5 +127,5 @@ def training_text(table: Table) -> list[Record]:
 
 
 def _additional(entry: dict[str, Any]) -> bool:
-    """Whether a key, or the ID, says so."""
+    """Whether a key or the ID begins with ``Additional_``."""
     return any(str(name).startswith("Additional_") for name in (*entry, entry.get("ID")))

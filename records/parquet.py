@@ -1,4 +1,4 @@
-"""The parquet files of one configuration of a data set, row by row, whatever the order of columns and fields."""
+"""The parquet files of one configuration of a data set, row by row; columns and fields may come in any order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mllmeraser.errors import InputError
 from mllmeraser.records.prompts import Picture
 from mllmeraser.records.record import Record
 
-ROWS = 16  # read at a time: a row holds a picture, or a dozen
+ROWS = 16  # read at a time: a row may hold a dozen pictures
 
 
 @dataclass(frozen=True)
 class Table:
-    """The files of a configuration, in order, and the columns all of them have."""
+    """The files of a configuration, in order, and the columns that all of them have."""
 
     files: tuple[Path, ...]
     columns: frozenset[str]
@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands, for messages, and what it holds."""
+    """One row: what it holds, and where it stands (for messages)."""
 
     path: Path
     number: int
@@ -55,10 +55,10 @@ class Row:
         return f"{self.path}, row {self.number}"
 
     def record(self, what: str, **fields: Any) -> Record:
-        """A record made from this row.
+        """Make a record from a part of this row.
 
         Raises:
-            InputError: the row does not make one; ``what`` says which part of it.
+            InputError: the part makes no record; the message names it by ``what``.
         """
         try:
             return Record(**fields)
@@ -80,7 +80,7 @@ class Row:
         return value
 
     def picture(self, stored: Any, mark: str) -> Picture:
-        """A stored picture, ``struct{bytes, path}``; ``mark`` tells it from the others of this configuration.
+        """A stored picture, ``struct{bytes, path}``; ``mark`` tells it from the other pictures of the configuration.
 
         Raises:
             InputError: its bytes are not stored.
@@ -91,10 +91,10 @@ class Row:
 
 
 def open_table(path: Path) -> Table:
-    """A parquet file, or all that lie in a folder.
+    """Open a parquet file, or all parquet files in a folder.
 
     Raises:
-        InputError: there is none, pyarrow is not installed, or a file is not parquet or has columns of its own.
+        InputError: there is no file, pyarrow is not installed, a file is not parquet, or the files' columns differ.
     """
     try:
         import pyarrow

@@ -1,4 +1,4 @@
-"""One user's turn: its words and its pictures, which are opened only by the pass that shows them."""
+"""A user's turn: its words and its pictures. Only the pass that shows a picture opens it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the bytes of its file, which lie in memory; ``name`` says where they came from."""
+    """A picture as the bytes of its file, in memory; ``name`` says where they came from."""
 
     data: bytes = field(repr=False)
     name: str
@@ -23,7 +23,7 @@ class Picture:
 
 
 class Change(Protocol):
-    """What is done to a picture. Its ``repr`` says all of it, so that a pass over the picture can be remembered."""
+    """A change of a picture. Its ``repr`` describes it fully, so that passes over the picture can be cached."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The changed picture."""
@@ -31,7 +31,7 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Altered:
-    """A picture with changes that are made whenever it is opened: until then it takes no memory and no time."""
+    """A picture with changes, which are made whenever it is opened; until then they take no memory and no time."""
 
     picture: AnyPicture
     changes: tuple[Change, ...]
@@ -43,10 +43,10 @@ AnyPicture: TypeAlias = Path | Picture | Image.Image | Altered
 class Prompt(NamedTuple):
     """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory.
 
-    ``earlier`` are turns before it, each what was asked and what was replied; the picture then belongs to the first of
-    them. ``reply_start`` is put into the assistant's mouth: the reply goes on from there. With ``raw`` the text is all
-    the tokenizer gets, without a chat template; ``<image>`` stands in it for each of the pictures ``examples``, and
-    then for ``image``.
+    ``earlier`` holds the turns before it: what was asked and what was replied. The picture then belongs to the first of
+    them. ``reply_start`` is the start of the assistant's reply; the model goes on from there. With ``raw`` the
+    tokenizer gets the text alone, without a chat template; in it ``<image>`` stands for each picture of ``examples``,
+    and then for ``image``.
     """
 
     text: str
@@ -58,12 +58,12 @@ class Prompt(NamedTuple):
 
     @property
     def pictures(self) -> tuple[AnyPicture, ...]:
-        """Its pictures in the order in which they are seen."""
+        """The pictures, in the order in which the model sees them."""
         return self.examples if self.image is None else (*self.examples, self.image)
 
     @property
     def named(self) -> str:
-        """How an error message points at it: the start of its text and the file of its picture."""
+        """The prompt as an error names it: the start of its text and the file of its picture."""
         words = " ".join(self.text.split())
         shown = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
         picture = self.image.picture if isinstance(self.image, Altered) else self.image

@@ -1,6 +1,6 @@
-"""Reading records: JSON Lines, one question a line, or the parquet files of a published benchmark.
+"""Read records: JSON Lines, one record a line, or the parquet files of a published benchmark.
 
-Image paths of a JSON Lines file are relative to the file. Unknown keys are ignored. A bad line is an error that names
+Image paths in a JSON Lines file are relative to the file. Unknown keys are ignored. A bad line is an error that names
 file, line and key.
 """
 
@@ -19,7 +19,7 @@ from mllmeraser.records.record import Record
 def read_records(path: Path) -> list[Record]:
     """Read the records of a JSON Lines file, or of a benchmark's folder of parquet files.
 
-    Image paths come back absolute and are known to exist.
+    Image paths come back absolute, and the images exist.
 
     Raises:
         InputError: the file is missing, empty or not text, or a line is no record; the message names file, line, key.
@@ -63,15 +63,17 @@ def _read_line(path: Path, number: int, line: bytes) -> Record:
 
 
 def is_benchmark(path: Path) -> bool:
-    """Whether a path names parquet files rather than JSON Lines: a folder, a parquet file, or PEOPLE of a folder."""
+    """Whether a path names parquet files, not JSON Lines: a folder, a parquet file, or ``QUESTIONS@PEOPLE``."""
     return path.is_dir() or path.suffix == ".parquet" or ("@" in path.name and not path.exists())
 
 
 def read_benchmark(path: Path) -> list[Record]:
-    """The records of a configuration; ``Test_Set@forget_5`` are those of the people in the folder ``forget_5`` beside.
+    """The records of a configuration.
+
+    ``Test_Set@forget_5`` keeps only the people of the folder ``forget_5``, which lies beside ``Test_Set``.
 
     Raises:
-        InputError: there are no parquet files, or not those of MLLMU-Bench, UMU-Bench or CLEAR; or no record is left.
+        InputError: there is no parquet file, it is not of MLLMU-Bench, UMU-Bench or CLEAR, or no record is left.
     """
     folder, _, people = path.name.partition("@") if not path.exists() else (path.name, "", "")
     records = _questions(open_table(path.with_name(folder)))

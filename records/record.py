@@ -1,7 +1,7 @@
-"""A record: one question about one subject, and its answer.
+"""A record: one question about one subject, with its answer.
 
-A record may carry the exact ``prompt`` of the user's turn. Otherwise the turn is worded here as in the ``mllmeraser``
-protocol (MLLMU-Bench's own sentences without "accurately", zero shots).
+A record may hold the exact ``prompt``, the text of the user's turn. Otherwise this module words the turn as in the
+``mllmeraser`` protocol (MLLMU-Bench's own sentences without "accurately", zero shots).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _picture(given: object) -> object:
 
 
 class Record(BaseModel):
-    """One question about one subject, as a user would ask it."""
+    """One question about one subject, as a user would ask it (``docs/records.md`` explains every key)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -42,8 +42,8 @@ class Record(BaseModel):
     options: dict[str, str] | None = None
     prompt: str | None = Field(default=None, min_length=1)
     match: tuple[str, ...] = ()
-    # For metrics only (docs/evaluation.md): the answer in other words, wrong answers, and what links the two forms of
-    # one fact, in words and in a picture.
+    # For metrics only (docs/evaluation.md): the answer in other words, wrong answers, and the name of a fact, which
+    # links its two forms: in words and beside a picture.
     paraphrase: str | None = Field(default=None, min_length=1)
     perturbed: tuple[str, ...] = ()
     fact: str | None = None
@@ -82,12 +82,12 @@ class Record(BaseModel):
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """The strings of which one must stand in the reply for it to count as right."""
+        """A reply is right if one of these strings stands in it."""
         return self.match or (self.answer_text,)
 
     @property
     def user_turn(self) -> Prompt:
-        """The user's turn: ``prompt`` word for word if given, else question and options in the protocol's wording."""
+        """The user's turn: ``prompt`` word for word if given, else the question in the protocol's wording."""
         return Prompt(self.prompt or protocol_wording(self), self.image)
 
 
@@ -97,7 +97,7 @@ def options_listed(record: Record) -> str:
 
 
 def protocol_wording(record: Record, how: str = "in one sentence in ENGLISH") -> str:
-    """The wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
+    """A record in the wording of the ``mllmeraser`` protocol (MLLMU-Bench, arXiv 2410.22108, without "accurately")."""
     if record.task == "classification":
         listed = options_listed(record)
         return f"{record.question}\n{listed}\nJust give ONE letter representing the answer directly."
@@ -108,15 +108,15 @@ def protocol_wording(record: Record, how: str = "in one sentence in ENGLISH") ->
 
 
 def subjects(records: Iterable[Record]) -> list[str]:
-    """The subjects asked about, in the order of their first question."""
+    """The subjects of the records, in the order of their first record."""
     return list(dict.fromkeys(record.subject for record in records))
 
 
 def refuse_overlap(forget: Iterable[Record], retain: Iterable[Record]) -> None:
-    """Nobody can be forgotten and retained at once.
+    """Check that nobody is to be forgotten and retained at once.
 
     Raises:
-        InputError: a subject stands in both sets. The subject itself is not printed in full: a request is sensitive.
+        InputError: a subject stands in both sets; the message counts them and names the first.
     """
     shared = sorted(set(subjects(forget)) & set(subjects(retain)))
     if shared:
@@ -127,7 +127,7 @@ def refuse_overlap(forget: Iterable[Record], retain: Iterable[Record]) -> None:
 
 
 def by_subject(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """Records grouped by subject, in order of first appearance."""
+    """The records grouped by subject, in the order of their first record."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.subject, []).append(record)

@@ -1,7 +1,7 @@
-"""UMU-Bench (data set ``linbojunzi/UMU-bench``, NeurIPS 2025): every fact asked in words and beside the picture.
+"""UMU-Bench (data set ``linbojunzi/UMU-bench``, NeurIPS 2025): every fact is asked in words and beside the picture.
 
-The questions of a task lie in one column, as the text of a Python dictionary: ``unimodal`` and ``muitimodal`` (so
-spelled), each by the name of the fact. Records of the same fact carry it, so that
+Each task has one column. It holds the text of a Python dictionary with the parts ``unimodal`` and ``muitimodal`` (so
+spelled); either maps the name of a fact to its question. Both records of a fact carry its name, so that
 :mod:`mllmeraser.evaluation.modalities` can pair them. ``--protocol umu`` asks in the benchmark's own words.
 """
 
@@ -53,7 +53,7 @@ def questions(table: Table) -> list[Record]:
 
 
 def _forms(row: Row, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The questions of a task by fact: in words, and beside the picture."""
+    """The questions of a task, by fact: those in words, and those beside the picture."""
     try:
         parsed = ast.literal_eval(row.text(column))
         return parsed["unimodal"], parsed["muitimodal"]
@@ -62,6 +62,6 @@ def _forms(row: Row, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 def _answer(task: Task, asked: Mapping[str, Any]) -> str:
-    """Of "B. baker" the letter, of a cloze answer what stands before the first full stop; else all of it."""
+    """Of "B. baker" the letter; of a cloze answer the part before the first full stop; of any other the whole."""
     answer = str(asked.get("answer"))
     return answer if task == "generation" else answer.split(".")[0]

@@ -1,1 +1,1 @@
-"""One page that says what an evaluation found: words first, then figures and tables, for a person who was not there."""
+"""Writes one page about what evaluations found, for a reader who did not run them: words first, then figures."""

@@ -1,4 +1,4 @@
-"""From a drawing's document to SVG and PNG, on this machine: no browser, no network, no fonts but those installed."""
+"""Draws Vega-Lite documents as SVG and PNG on this machine, without a browser, a network or fonts to install."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ import vl_convert
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.report.parts import Figure, Spec
 
-_VEGA_LITE = "6.1"  # one version, so that a newer vl-convert draws the same
+_VEGA_LITE = "6.1"  # fixed, so that a newer vl-convert draws the same
 _SCALE = 3  # PNG: three pixels a point, enough for print
 
 
 def svg(spec: Spec) -> str:
-    """The drawing as an SVG of its own."""
+    """The drawing as an SVG file."""
     return str(vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=_VEGA_LITE))
 
 
 def inline_svg(figure: Figure, key: str) -> str:
-    """The drawing as a part of an HTML page: named and described for screen readers, as wide as its place allows."""
+    """The drawing as an SVG inside an HTML page. It fills its place, and screen readers find its name and description.
+
+    ``key`` is unique on the page and names the parts of this drawing.
+    """
     found = re.search(r"<svg\b[^>]*\bviewBox=\"0 0 ([\d.]+) ([\d.]+)\"[^>]*>(.*)</svg>", svg(figure.spec), re.S)
     assert found is not None
     width, height, body = found[1], found[2], found[3]
@@ -35,7 +38,7 @@ def inline_svg(figure: Figure, key: str) -> str:
 
 
 def save(figures: Sequence[Figure], folder: Path) -> list[Path]:
-    """Every drawing as SVG and as PNG, for a paper."""
+    """Write every drawing as SVG and as PNG, for a paper; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in figures:

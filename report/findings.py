@@ -1,4 +1,4 @@
-"""What a report is made from: results files, put together. What none of them holds is left out of the page."""
+"""Reads results files and puts them together. The page leaves out what none of them holds."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from mllmeraser.judging.results_file import (
 
 
 class Setting(BaseModel):
-    """The layers that are moved, and how strongly."""
+    """The layers that are steered, and the strength λ."""
 
     layers: list[int] = Field(min_length=1)
     strength: float
 
 
 class Trial(Setting):
-    """A setting that calibration tried, and the shares of replies that it judged it by."""
+    """A setting that calibration tried, and the four shares of replies that judge it."""
 
     refused: float
     forgotten: float
@@ -54,7 +54,7 @@ class Trial(Setting):
 
 
 class Calibration(BaseModel):
-    """What was tried, and what was taken."""
+    """All settings that calibration tried, and the one that it took."""
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     curve: list[Trial]
@@ -63,14 +63,14 @@ class Calibration(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_compute(cls, document: Any) -> Any:
-        """What ``compute --json`` took stands beside the curve, not in ``chosen``."""
+        """``compute --json`` has no key ``chosen``: the setting it took stands beside the curve."""
         if isinstance(document, dict) and "chosen" not in document:
             return {**document, "chosen": document}
         return document
 
 
 class Answer(BaseModel):
-    """A reply to show: a line of ``evaluate --items``."""
+    """A reply to show, from a line of ``evaluate --items``."""
 
     model: str
     set: str
@@ -82,7 +82,7 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Findings:
-    """Rows of all results files, and what goes with them; ``base`` is the model that the others are compared with."""
+    """All parts of all results files. ``base`` is the model that the others are compared with."""
 
     base: str
     rows: Sequence[Row]
@@ -136,14 +136,14 @@ def read_findings(
     """Read results files (``evaluate -o``, the demo's, a table of methods) and put them together.
 
     Args:
-        results: rows of one model and set may stand in one of them only.
-        forgotten: names of the sets about the forgotten; by default those that the files name, and those whose own name
-            says so (:func:`mllmeraser.judging.results_file.about_the_forgotten`).
+        results: only one of the files may hold the rows of a model on a set.
+        forgotten: names of the sets about the forgotten; by default the sets that the files say are, and those whose
+            name says so (:func:`mllmeraser.judging.results_file.about_the_forgotten`).
         calibration: ``calibration.json`` of ``compute --work-dir``, or what ``compute --json`` printed.
         items: the lines of ``evaluate --items``, for answers side by side.
 
     Raises:
-        InputError: a file is none of these, or two files hold the same rows.
+        InputError: a file holds nothing of this kind, or two files hold the same rows.
     """
     files = [read_results(path) for path in results]
 
@@ -186,7 +186,7 @@ def _read_calibration(path: Path) -> Calibration:
 
 def _read_answers(path: Path) -> list[Answer]:
     wrote = "what `mllmeraser evaluate --items` wrote"
-    # At line feeds only: a string may hold U+2028, which ends no line.
+    # Split at line feeds only: a JSON string may hold U+2028, which str.splitlines takes for the end of a line.
     lines = enumerate(contents(path, wrote).split(b"\n"), 1)
     return [parse(line, Answer, f"{path}, line {number}", wrote) for number, line in lines if line.strip()]
 
@@ -201,7 +201,7 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 
 
 def _made(path: Path, file: ResultsFile) -> list[tuple[str, str]]:
-    """Where a results file comes from; no path and no file name, which may say more than the numbers do."""
+    """Where a results file comes from. Its path and name are left out: they may say more than the numbers do."""
     parts: dict[str, Sequence[object]] = {
         "rows": file.rows,
         "methods": file.methods,

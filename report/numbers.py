@@ -1,4 +1,4 @@
-"""Numbers as a person reads them, and rates pooled over rows."""
+"""Formats numbers for a reader, and pools rates over rows."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Rate:
 
 
 def told(row: Row) -> float:
-    """The right answer stands in the free reply."""
+    """The share of free replies that hold the right answer."""
     return row.outcomes.correct
 
 
 def pooled(rows: Sequence[Row], rate: Callable[[Row], float]) -> Rate | None:
-    """A rate over rows, each weighed by its n, with Wilson's interval of the whole; null without rows."""
+    """The mean of a rate over rows, weighted by their n, with Wilson's interval over all items; null without rows."""
     n = sum(row.n for row in rows)
     if not n:
         return None
@@ -43,7 +43,7 @@ def pooled(rows: Sequence[Row], rate: Callable[[Row], float]) -> Rate | None:
 
 
 def number(value: float) -> str:
-    """One decimal, none where it says nothing; 0 and 100 only where they are exact."""
+    """At most one decimal. A value that only rounds to 0 or 100 is shown as 0.1 or 99.9."""
     if value in (0, 100):
         return f"{value:.0f}"
     if 0 < value < 100:
@@ -57,14 +57,14 @@ def percent(share: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration."""
+    """A duration in seconds, minutes or hours."""
     if value < 120:
         return f"{value:.3g} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def size(value: float) -> str:
-    """Bytes."""
+    """A number of bytes in B, kB, MB or GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000 or unit == "GB":
             return f"{value:.3g} {unit}"

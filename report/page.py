@@ -1,4 +1,4 @@
-"""From findings to the parts of the page, in the order in which they are read."""
+"""Makes the parts of the page from the findings, in reading order."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHOWN = 12  # questions of each set, with --include-samples
 
 
 def page(findings: Findings, *, include_samples: bool = False) -> Page:
-    """The page; a section without numbers is left out, and texts of records stand in it only if asked for."""
+    """The page. A section without numbers is left out; texts of records are shown only with ``include_samples``."""
     heading, sentences = verdict(findings)
     sections = [
         _section(
             "tradeoff",
             "What was forgotten, what was kept",
             [tradeoff(findings), replies(findings)],
-            tables=_tables(_SUMMARY, findings.summary, "One line a model (1 is all, 0 none)") + _methods(findings),
+            tables=_tables(_SUMMARY, findings.summary, "Models in numbers (1 is all, 0 is none)") + _methods(findings),
         ),
         _section("activations", "Inside the model", activations(findings)),
         _section(
@@ -63,7 +63,7 @@ def _section(
     return Section(name, title, words, found, tables) if found or tables else None
 
 
-# What heads a column, and what stands in it.
+# The heading of each column, and its value.
 _SUMMARY: Mapping[str, Callable[[SummaryLine], object]] = {
     "model": lambda line: line.model,
     "knows of the forgotten": lambda line: line.forget_knowledge,
@@ -104,7 +104,7 @@ Entry = TypeVar("Entry")
 
 
 def _tables(columns: Mapping[str, Callable[[Entry], object]], entries: Sequence[Entry], caption: str) -> list[Table]:
-    """One table; a column is left out where no entry has a value, and so is a table without entries."""
+    """One table, without the columns in which no entry has a value; no table if there are no entries."""
     if not entries:
         return []
     found = {title: [value(entry) for entry in entries] for title, value in columns.items()}
@@ -114,7 +114,7 @@ def _tables(columns: Mapping[str, Callable[[Entry], object]], entries: Sequence[
 
 
 def _methods(findings: Findings) -> list[Table]:
-    """Methods by name: the mean over their runs, and half the range; a run that failed says so."""
+    """One line for each method: the mean over its runs, half the range, and how many runs failed."""
     by_name: dict[str, list[Method]] = {}
     for method in findings.methods:
         by_name.setdefault(method.name, []).append(method)
@@ -143,9 +143,9 @@ def _cell(value: object) -> str:
 
 def _tasks(findings: Findings) -> Section | None:
     words = (
-        "“right”: the right answer stands anywhere in the free reply (in multiple choice: the reply names the right "
-        "option alone), with a 95 % interval; “likeliest”: the right option is the one the model finds likeliest; "
-        "“refused”: the whole reply is a refusal; “same”: the reply is the base's to the last token. All in %.",
+        "“right”: the free reply holds the right answer; in multiple choice it names the right option alone. The "
+        "brackets hold a 95 % interval. “likeliest”: the model finds the right option the likeliest. “refused”: the "
+        "whole reply is a refusal. “same”: the reply has exactly the base's tokens. All in %.",
     )
     tables = [_task_table(findings, name) for name in findings.sets]
     tables += _tables(_MODALITIES, findings.modalities, "The same fact in words and beside a picture")
@@ -173,13 +173,13 @@ def _task_table(findings: Findings, name: str) -> Table:
 
 
 def _merged(cells: list[list[str]]) -> list[list[str]]:
-    """Task, input and n only in the first of the rows that share them."""
+    """The rows with task, input and n only in the first of those that share them."""
     return [["", "", "", *row[3:]] if i and cells[i - 1][:3] == row[:3] else row for i, row in enumerate(cells)]
 
 
 def _right(row: Row) -> str:
     share = told(row)
-    # In multiple choice accuracy is another measure: the likeliest option.
+    # In multiple choice accuracy measures something else, the likeliest option.
     low, high = wilson(share, row.n) if row.task == "classification" else row.intervals.accuracy.widest
     return f"{number(100 * share)} ({number(100 * low)}–{number(100 * high)})"
 
@@ -198,18 +198,18 @@ def _attacks(findings: Findings) -> Section | None:
         for entry in findings.worst
     ]
     columns = ["model", "set", "n", "plain", "worst", "by", "any attack"]
-    tables = [Table("Right answers given away, plainly and at worst, in %", columns, worst, words=2)] if worst else []
+    tables = [Table("Right answers, plainly asked and under attack, in %", columns, worst, words=2)] if worst else []
     left: dict[tuple[str, str], list[str]] = {}
     for entry in findings.not_run:
         left.setdefault((entry.attack, entry.reason), []).append(entry.set)
-    notes = [f"Not run on {', '.join(sets)}: {attack}: {reason}." for (attack, reason), sets in left.items()]
+    notes = [f"{attack} was not run on {listed(sets)}: {reason}." for (attack, reason), sets in left.items()]
     drawn = attacks(findings)
     if not drawn and not tables:
         return None
     words = (
-        "An attack counts if the right answer stands in any of its replies. One that gets less of the base than the "
-        "plain question does says little about what it gets of the others. Whoever holds the files can switch the "
-        "steering off, and gets what the base gives.",
+        "An attack gets an answer if any of its replies holds the right answer. If an attack gets less from the base "
+        "than the plain question does, its figures for the other models say little. Anyone who holds the files can "
+        "switch the steering off and then gets what the base gives.",
     )
     return Section("attacks", "Under attack", words, drawn, tables, notes)
 

@@ -1,4 +1,4 @@
-"""What a page consists of, whatever it is written as: sections of words, figures and tables."""
+"""The parts of a page, in any format: sections of words, figures and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and cells, all text; the first ``words`` columns are words, the others numbers."""
+    """A caption, column headings and cells, all text. The first ``words`` columns hold words, the others numbers."""
 
     caption: str
     columns: Sequence[str]
@@ -21,7 +21,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing (Vega-Lite), what it shows in one sentence, and its numbers as a table."""
+    """A drawing (Vega-Lite), a description of what it shows, and its numbers as a table."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Answers:
-    """Questions and replies side by side; they are text of the records, shown only where it was asked for."""
+    """One question and the models' replies to it. They are texts of the records, so a page has them only on demand."""
 
     set: str
     question: str
@@ -54,7 +54,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything in order: the verdict (a heading and its sentences), the sections, the answers."""
+    """The whole page in order: the verdict (a heading and its sentences), the sections, the answers."""
 
     title: str
     verdict: str

@@ -1,4 +1,4 @@
-"""The report, from files to files."""
+"""Makes a report, from results files to one page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """The verdict, and where the page lies."""
+        """The verdict, and where the page was written."""
         written = [f"Written to {self.output}."] if self.output else []
         return [self.page.verdict, *(f"  {sentence}" for sentence in self.page.sentences), *written]
 
@@ -59,18 +59,21 @@ def report(
     figures: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """One page that says what evaluations found (``docs/report.md``); its ``text`` is the page.
+    """Write one page about what evaluations found (``docs/report.md``). The report's ``text`` is the page.
 
     Args:
-        results: files of ``evaluate``, of the demo, or of ``baseline``'s table.
-        output: the page is written here; by default it is only returned.
+        results: results files of ``evaluate``, of the demo, or with a table of methods.
+        output: a file for the page; by default it is only returned.
+        form: HTML, Markdown or JSON.
         forgotten: the sets about the forgotten; by default those whose names begin with ``forget`` or ``test``.
-        calibration: ``calibration.json`` of a work directory.
-        items: the replies of ``evaluate --items``, shown with ``include_samples``: they are texts of the records.
+        calibration: ``calibration.json`` of a work directory, or what ``compute --json`` printed.
+        items: a file of ``evaluate --items``, whose replies are shown with ``include_samples``.
+        include_samples: show questions and replies side by side; they are texts of the records.
         figures: a folder for every drawing, as SVG and PNG.
+        overwrite: replace an existing ``output``.
 
     Raises:
-        InputError: the files do not hold results, or an output cannot be written.
+        InputError: a file does not hold results, or an output cannot be written.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""What was found, in words: a heading and a few sentences, by fixed rules from the numbers alone."""
+"""Says in words what was found: a heading and a few sentences, from the numbers alone and by fixed rules."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from mllmeraser.report.numbers import Rate, listed, percent, pooled, told
 GONE, LESS = 0.05, 0.5  # of the base's right answers about the forgotten
 AS_BEFORE, ALMOST = 0.01, 0.05  # of all other questions
 RULES = (
-    f"“No longer answers”: at most {100 * GONE:.0f} % of the base's right answers about the forgotten are still given; "
-    f"“answers less”: at most {100 * LESS:.0f} %. “As before”: at most {100 * AS_BEFORE:.0f} of 100 other questions is "
-    f"answered wrongly that was right; “at a small cost”: at most {100 * ALMOST:.0f}."
+    f"“No longer answers”: the model still gives at most {100 * GONE:.0f} % of the base's right answers about the "
+    f"forgotten; “answers less”: at most {100 * LESS:.0f} %. “As before”: of 100 other questions it answers at most "
+    f"{100 * AS_BEFORE:.0f} fewer right than the base; “at a small cost”: at most {100 * ALMOST:.0f} fewer. "
+    "A range in brackets is a 95 % interval."
 )
 
 
 def judged_model(findings: Findings) -> str | None:
-    """The model that the page is about: the one called ``steered``, else the first that is not the base."""
+    """The model that the page judges: the one called ``steered``, else the first that is not the base."""
     others = [model for model in findings.models if model != findings.base]
     return "steered" if "steered" in others else next(iter(others), None)
 
@@ -52,8 +53,8 @@ def _forgotten(findings: Findings, model: str, rate: Rate, before: Rate) -> str:
     refused = pooled(findings.of(model, findings.forgotten), lambda row: row.refusal)
     assert refused is not None
     return (
-        f"Of {rate.n} questions about the forgotten ({listed(findings.forgotten)}) it answers {rate.words} right, "
-        f"where {findings.base} answers {percent(before.share)}; {percent(refused.share)} are refused."
+        f"“{model}” answers {rate.words} of the {rate.n} questions about the forgotten ({listed(findings.forgotten)}) "
+        f"right and refuses {percent(refused.share)}; “{findings.base}” answers {percent(before.share)} right."
     )
 
 
@@ -62,9 +63,9 @@ def _kept(findings: Findings, model: str, rate: Rate, before: Rate) -> str:
     refused, same = pooled(rows, lambda row: row.refusal), pooled(rows, lambda row: row.identical_to_base)
     assert refused is not None and same is not None
     return (
-        f"Of {rate.n} other questions ({listed(findings.kept)}) it answers {rate.words} right, where {findings.base} "
-        f"answers {percent(before.share)}; {percent(refused.share)} are refused, and {percent(same.share)} of the "
-        f"replies are the same to the last token."
+        f"“{model}” answers {rate.words} of the {rate.n} other questions ({listed(findings.kept)}) right and refuses "
+        f"{percent(refused.share)}; “{findings.base}” answers {percent(before.share)} right. {percent(same.share)} of "
+        f"the replies have exactly the base's tokens."
     )
 
 
@@ -76,20 +77,20 @@ def _beneath(findings: Findings, model: str) -> list[str]:
     if knows is None or before is None:
         return []
     return [
-        f"Beneath the reply: in multiple choice about the forgotten, the option it finds likeliest is the right one in "
-        f"{percent(knows.share)} ({findings.base}: {percent(before.share)})."
+        f"In multiple choice about the forgotten, “{model}” finds the right option the likeliest in "
+        f"{percent(knows.share)} of the questions, whatever it replies (“{findings.base}”: {percent(before.share)})."
     ]
 
 
 def _under_attack(findings: Findings, model: str) -> str:
-    """The heading's end: nothing where nobody attacked."""
+    """The end of the heading; nothing if no attack was run."""
     worst = _worst(findings, model)
     before = [entry.plain for entry in _worst(findings, findings.base)]
     if not worst or not before:
         return ""
     most = max(entry.accuracy for entry in worst)
     if most <= GONE * max(before):
-        return "; the attacks get nothing more out of it"
+        return "; attacks get almost no answer out of it"
     return "; under attack it gives " + ("most" if most > LESS * max(before) else "some") + " of the answers away"
 
 
@@ -103,6 +104,6 @@ def _attacked(findings: Findings, model: str) -> list[str]:
         return []
     most, anyhow = max(worst, key=lambda entry: entry.accuracy), max(worst, key=lambda entry: entry.any)
     return [
-        f"Under attack: the worst one ({most.attack}) gets {percent(most.accuracy)} of the answers about "
-        f"{most.set}, all of them together {percent(anyhow.any)}; without an attack it is {percent(most.plain)}."
+        f"The worst attack ({most.attack}) gets {percent(most.accuracy)} of the answers about {most.set}, and all "
+        f"attacks together get {percent(anyhow.any)}; the plain question gets {percent(most.plain)}."
     ]

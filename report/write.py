@@ -1,4 +1,4 @@
-"""The page as HTML, Markdown or JSON: one text, nothing beside it."""
+"""Writes the page as one text: HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SCHEMA = 1
 
 
 def html(page: Page, judged: str | None) -> str:
-    """A page that needs nothing else: styles and drawings within, no script, no address.
+    """The page as one HTML file: it holds its styles and drawings, has no script and loads nothing.
 
-    ``judged`` is the model whose rows stand out in the tables.
+    ``judged`` is the model whose rows the tables highlight.
     """
     drawings = {figure.name: inline_svg(figure, f"figure-{i}") for i, figure in enumerate(figures(page))}
     environment = _environment(autoescape=True)
@@ -28,7 +28,7 @@ def html(page: Page, judged: str | None) -> str:
 
 
 def markdown(page: Page, judged: str | None) -> str:
-    """The words and all numbers, those of the drawings as tables."""
+    """The words and all numbers as Markdown; drawings become tables."""
     environment = _environment(autoescape=False)
     environment.filters["md"] = _escaped
     shown = [{**vars(section), "shown": _tables(section)} for section in page.sections]
@@ -78,7 +78,7 @@ def _plain(table: Table) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    """Text in a Markdown line or table cell."""
+    """Text for one Markdown line or table cell, its special characters escaped."""
     return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", " ".join(text.split()))
 
 

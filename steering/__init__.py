@@ -1,1 +1,1 @@
-"""What to apply: records → activations → direction → null space → gate → calibration → bundle."""
+"""From records to a bundle: hidden states → direction → null space → gate → calibration → bundle."""

@@ -1,4 +1,4 @@
-"""From gates and directions to the tensors of a bundle and what its metadata says of their form."""
+"""From gates and directions to the tensors of a bundle and the form of its gates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mllmeraser.steering.intervention import Intervention
 def assemble(
     intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
 ) -> tuple[GateForm, dict[str, Tensor]]:
-    """The form of the gates and the tensors of request 0, fp32, by the names of the bundle.
+    """The form of the gates, and the tensors of request 0: fp32, named as in the bundle.
 
     Args:
-        gates: by layer, of every layer that is read.
-        directions: r (K', d) by layer, of every layer that is moved; the first K ≤ K' rows are taken.
+        gates: by layer, for every layer whose gate is read.
+        directions: r (K', d) by layer, for every layer that is moved; the first K ≤ K' rows are used.
     """
     where, shape = intervention.where, intervention.shape
     landmarks = gates[where.read[0]].landmarks

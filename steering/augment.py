@@ -1,10 +1,11 @@
-"""More of what is to be forgotten than was listed: the same people in other pictures, other words, other conversations.
+"""Variants of the records: the same people in other pictures, other words and other conversations.
 
-Each record is joined by variants of its user's turn, those to keep as well: otherwise the gate would learn the look of
-a variant. A picture is cropped, mirrored, tinted, blurred or compressed; a question is put in other words around it (no
-word of the question itself is changed, so the meaning cannot be), and in some variants the conversation has begun
-already, or the reply. Only the gate is fitted on them; calibration asks those of what is to be forgotten too, and is
-strict with the records to keep and less so with their variants.
+Every record gets variants of its user's turn. Retain records get them too: otherwise the gate would learn the look of a
+variant. A picture is cropped, mirrored, tinted, blurred or compressed. A question gets other words around it; its own
+words stay, so its meaning stays. In some variants the conversation or the reply has already begun.
+
+Only the gate is fitted on variants, not the direction. Calibration asks the forget set's variants too. It is strict
+with retain records, and less strict with their variants.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mllmeraser.records.prompts import Altered, Prompt
 from mllmeraser.records.record import Record
 
 VARIANTS = 4  # of each record
-BEGUN = 1 / 12  # the share of variants in which the reply has begun, and of those that follow another turn
+BEGUN = 1 / 12  # share of variants whose reply has begun, and as large a share that follow another turn
 LEADS = (
     "",
     "Please tell me: ",
@@ -85,8 +86,8 @@ EARLIER_TURNS = (
 def with_variants(records: Sequence[Record], seed: str, conversations: bool) -> tuple[list[Record], list[Prompt]]:
     """The records ``1 + VARIANTS`` times over, and their user's turns followed by ``VARIANTS`` rounds of variants.
 
-    A variant is words: its picture is changed when it is opened (:class:`mllmeraser.records.prompts.Altered`). The same
-    seed gives the same variants.
+    A variant holds no changed picture: the picture changes when it is opened
+    (:class:`mllmeraser.records.prompts.Altered`). The same seed gives the same variants.
 
     Args:
         conversations: whether the chat template has room for an earlier turn.
@@ -113,31 +114,31 @@ def _variant(turn: Prompt, rng: random.Random, conversations: bool) -> Prompt:
 
 
 def crop(image: Image.Image, left: float, right: float, top: float, bottom: float) -> Image.Image:
-    """Cut these shares off the sides, and scale back."""
+    """Cut these shares off the sides, then scale back to the old size."""
     width, height = image.size
     box = (left * width, top * height, width - right * width, height - bottom * height)
     return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
 
 
 def mirror(image: Image.Image) -> Image.Image:
-    """Left and right exchanged."""
+    """Exchange left and right."""
     return ImageOps.mirror(image)
 
 
 def tint(image: Image.Image, colour: float, brightness: float, contrast: float) -> Image.Image:
-    """Colour, brightness and contrast times these factors."""
+    """Multiply colour, brightness and contrast by these factors."""
     image = ImageEnhance.Color(image).enhance(colour)
     image = ImageEnhance.Brightness(image).enhance(brightness)
     return ImageEnhance.Contrast(image).enhance(contrast)
 
 
 def blur(image: Image.Image, share: float) -> Image.Image:
-    """A Gaussian of this share of a sixtieth of the picture's side."""
+    """Blur with a Gaussian whose radius is ``share`` / 60 of the longer side."""
     return image.filter(ImageFilter.GaussianBlur(share * max(image.size) / 60))
 
 
 def compress(image: Image.Image, quality: int) -> Image.Image:
-    """JPEG of this quality."""
+    """Save as a JPEG of this quality, and read it again."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
@@ -145,7 +146,7 @@ def compress(image: Image.Image, quality: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class DrawnChange:
-    """A change of a picture, and the numbers that were drawn for it."""
+    """A change of a picture, with the numbers drawn for it."""
 
     change: Callable[..., Image.Image]
     numbers: tuple[float, ...]

@@ -1,10 +1,12 @@
-"""Choosing, on held-out records, what was left ``auto``.
+"""Calibration: it chooses, on held-out records, whatever the recipe leaves ``auto``.
 
-First the gates, which cost no forward pass: each candidate layer's is cross-validated (:mod:`.validation`) with several
-bandwidths and null spaces, and the layers that tell best are kept. Then the effect, which does (:mod:`.trials`): on
-which layers, how strongly, at which positions, with which shape of the gate. Taken is, of the trials that keep at least
-``KEPT`` of the retain replies token-identical and erase at least ``ERASED``, the one that erases most; if there is
-none, the one of greatest harmonic mean: a method that cannot have both is shown at its best, not at its most timid.
+1. Gates, without a forward pass (:mod:`.validation`). Each candidate layer's gate is cross-validated with several
+   bandwidths and null spaces. The ``GATE_LAYERS`` layers that tell the two sets apart best stay.
+2. The effect, with forward passes (:mod:`.trials`): which layers, which strength, which positions, which gate shape.
+
+A trial is good if it keeps at least ``KEPT`` of the retain replies token-identical and erases at least ``ERASED``. The
+good trial that erases most wins. If no trial is good, the one with the greatest harmonic mean of the two wins: a method
+that cannot have both is shown at its best, not at its most timid.
 """
 
 from __future__ import annotations
@@ -30,29 +32,33 @@ KEPT = 0.99
 ERASED = 0.8
 BANDWIDTHS = (0.3, 0.6, 1.0)
 USUAL_BANDWIDTH = 0.6  # where nothing is calibrated
-NULL_SPACES = (NullSpace("soft", 1.0), NullSpace("soft", 10.0), NullSpace("soft", 100.0))  # towards the projector
-STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # the first is tried at all layers, the others at the best
-OPEN_STRENGTHS = (0.25, 0.1, 0.15, 0.2, 0.5, 1.0)  # of a gate without a threshold; 0.25 is the paper's
+NULL_SPACES = (
+    NullSpace("soft", 1.0),
+    NullSpace("soft", 10.0),
+    NullSpace("soft", 100.0),
+)  # ever nearer to the projector
+STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # the first is tried at all places, the others at the best one
+OPEN_STRENGTHS = (0.25, 0.1, 0.15, 0.2, 0.5, 1.0)  # for a gate without a threshold; 0.25 is the paper's
 SPANS = (1, 2, 4)
 GATE_LAYERS = 3
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was chosen, and from what."""
+    """What calibration chose, and the trials it chose from."""
 
     intervention: Intervention
-    gates: Mapping[int, Validated]  # by layer whose gate is read
+    gates: Mapping[int, Validated]  # by layer, for every layer whose gate is read
     curve: tuple[Trial, ...]  # empty where nothing had to be tried
 
     @property
     def trial(self) -> Trial | None:
-        """The trial of what was chosen, if there was one."""
+        """The trial of the choice; None where nothing was tried."""
         return next((trial for trial in self.curve if trial.intervention == self.intervention), None)
 
     @property
     def shortfall(self) -> str | None:
-        """What the choice misses of what is asked of every choice, in words; null where nothing is missed."""
+        """A sentence for a choice that misses ``KEPT`` or ``ERASED``; None for any other."""
         trial = self.trial
         if trial is None or _good(trial.figures):
             return None
@@ -62,7 +68,7 @@ class Calibration:
         )
 
     def document(self) -> dict[str, Any]:
-        """The whole trade-off curve and the choice, for the work directory and the report."""
+        """The choice and the whole trade-off curve, for the work directory and the report."""
         chosen = {
             **_where_and_how_far(self.intervention),
             "gate_shape": str(self.intervention.shape),
@@ -102,10 +108,10 @@ def calibrate(
     folds: Sequence[Fold],
     seed: int,
 ) -> Calibration:
-    """Choose everything the recipe leaves open; what it gives is never touched.
+    """Choose everything that the recipe leaves open; what it gives stays as it is.
 
-    Each stage tries a few changes of the best so far. Without folds nothing is tried: layers, strength and shape are
-    given then, as :class:`Recipe` demands.
+    Each stage tries a few changes of the best intervention so far. Without folds nothing is tried: then
+    :class:`Recipe` demands layers, strength and shape.
     """
     steps = len(next(iter(material.directions.values())))
     gates = _validated_gates(material, recipe, folds, seed)
@@ -163,24 +169,24 @@ def _other_positions(best: Intervention, recipe: Recipe) -> list[Intervention]:
 
 
 def _settings(recipe: Recipe, seed: int) -> Iterator[GateRecipe]:
-    """The gates to validate at each layer, the given one alone where nothing is open."""
+    """The gate settings to validate at each layer; just one where the recipe leaves nothing open."""
     null_spaces = NULL_SPACES if recipe.null_space == "auto" else (recipe.null_space,)
     bandwidths = BANDWIDTHS if recipe.bandwidth == "auto" else (recipe.bandwidth,)
     if recipe.gate == "linear":
-        bandwidths = (1.0,)  # it has none
+        bandwidths = (1.0,)  # a linear gate has none
     for null_space, bandwidth in product(null_spaces, bandwidths):
         yield GateRecipe.of(recipe, null_space, bandwidth, seed)
 
 
 def _usual_setting(recipe: Recipe, seed: int) -> GateRecipe:
-    """The gate of a recipe that calibrates nothing."""
+    """The gate setting of a recipe that calibrates nothing."""
     null_space = NULL_SPACES[0] if recipe.null_space == "auto" else recipe.null_space
     bandwidth = USUAL_BANDWIDTH if recipe.bandwidth == "auto" else recipe.bandwidth
     return GateRecipe.of(recipe, null_space, bandwidth, seed)
 
 
 def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], seed: int) -> dict[int, Validated]:
-    """For each layer whose gate may be read, the setting that tells best; without folds the usual one."""
+    """For each layer whose gate may be read, the setting that separates best; without folds the usual one."""
     if not folds:
         return dict.fromkeys(material.forget_states, Validated(_usual_setting(recipe, seed), None))
     settings = list(_settings(recipe, seed))
@@ -194,7 +200,7 @@ def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], 
 
 
 def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> Iterator[SteeredLayers]:
-    """The layers to try, of which the first are the simplest."""
+    """The layers to try, the simplest first."""
     separation = {layer: gate.held_out.separation for layer, gate in gates.items() if gate.held_out is not None}
     if isinstance(recipe.layers, tuple):
         yield SteeredLayers(recipe.layers, _gate_layer(recipe, recipe.layers[0], separation))
@@ -211,7 +217,7 @@ def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> 
 
 
 def _gate_layer(recipe: Recipe, first: int, separation: Mapping[int, float]) -> int | None:
-    """The layer whose gate all share; of those open the one that tells best, none where nothing was held out."""
+    """The layer whose gate all share. If open: the one that separates best, or None where nothing was held out."""
     if isinstance(recipe.gate_layer, int):
         return recipe.gate_layer
     if recipe.gate_layer == "own" or not separation:
@@ -220,7 +226,7 @@ def _gate_layer(recipe: Recipe, first: int, separation: Mapping[int, float]) -> 
 
 
 def _with_threshold(shape: GateShape, where: SteeredLayers, gates: Mapping[int, Validated]) -> GateShape:
-    """The shape, with the threshold that the held-out scores of the gates ask for if it needs one."""
+    """The shape. A threshold that it lacks is chosen from the held-out scores of the gates."""
     if not shape.needs_threshold:
         return shape
     scores = [held_out for layer in where.read if (held_out := gates[layer].held_out) is not None]
@@ -229,8 +235,8 @@ def _with_threshold(shape: GateShape, where: SteeredLayers, gates: Mapping[int, 
 
 
 def _best(curve: Sequence[Trial]) -> Trial:
-    """Of equals the fewest layers, the strength nearest to 1 (which moves a recall state onto an erasure state), and
-    what was tried first."""
+    """The best trial. Ties go to fluent replies, then to few layers, then to a strength near 1 (which moves a recall
+    state onto an erasure state), then to the trial that came first."""
 
     def merit(trial: Trial, erased: float) -> tuple[float, ...]:
         done = trial.intervention

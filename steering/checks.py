@@ -1,4 +1,4 @@
-"""Records and states of which no gate can be made, found before hours of work, each in one line."""
+"""Records and states that no gate can be made of: found before hours of work, and named in one line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from mllmeraser.errors import InputError
 from mllmeraser.inference.states import States, pieces
 from mllmeraser.records.record import Record
 
-# Squared, between states of length 1. Measured on the demo model: the same prompt in two batches differs by 1e-13 in
-# fp32 (by 1e-4 in bfloat16, which is not told from a difference), two prompts by 0.02 and more.
+# The largest squared distance of two equal states of length 1. Measured on the demo model: one prompt in two batches
+# differs by 1e-13 in fp32; two prompts differ by 0.02 and more. (In bfloat16 one prompt differs by 1e-4, which counts
+# as a difference.)
 SAME = 1e-9
 
 
 def check_records(forget: Sequence[Record], retain: Sequence[Record]) -> None:
-    """Can these two sets be told apart at all?
+    """Check that a gate could tell these two sets apart.
 
     Raises:
-        InputError: one is empty, a prompt stands in both, or all that is to be kept is one prompt.
+        InputError: a set is empty, a prompt stands in both, or the whole retain set is one prompt.
     """
     for records, name in ((forget, "forget"), (retain, "retain")):
         if not records:
@@ -34,7 +35,7 @@ def check_records(forget: Sequence[Record], retain: Sequence[Record]) -> None:
         )
     if len(_turns(retain)) == 1:
         raise InputError(
-            f"the retain set is one prompt, {len(retain)} time(s), {retain[0].user_turn.named}: "
+            f"all {len(retain)} retain records ask the same, {retain[0].user_turn.named}: "
             "give records of several people and of other knowledge"
         )
 
@@ -44,10 +45,10 @@ def _turns(records: Iterable[Record]) -> set[object]:
 
 
 def refuse_constant(layer: int, states: States) -> None:
-    """Retain states (n, d) of one layer must differ.
+    """Check that the retain states (n, d) of one layer differ.
 
     Raises:
-        InputError: all are the same.
+        InputError: all of them are the same.
     """
     first: Tensor | None = None
     for piece in pieces(states):
@@ -56,18 +57,18 @@ def refuse_constant(layer: int, states: States) -> None:
         if float((unit - first).pow(2).sum(dim=1).max()) > SAME:
             return
     raise InputError(
-        f"layer {layer}: all {len(states)} retain states are the same, so a gate cannot leave alone what differs "
-        "from them; give records whose texts or pictures differ"
+        f"layer {layer}: all {len(states)} retain states are the same, so a gate would spare nothing else; "
+        "give records whose texts or pictures differ"
     )
 
 
 def median_distance(squared: Tensor) -> float:
-    """m², the median of squared distances between records of length 1, repeated records left out.
+    """m², the median of the squared distances between states of length 1; distances of 0 are left out.
 
-    Without that, a set in which most prompts are repeated would have a median of 0, and every gate would be NaN.
+    With them, a set that repeats most of its prompts would have the median 0, and every gate would be NaN.
 
     Raises:
-        InputError: all records are the same.
+        InputError: all states are the same.
     """
     apart = squared[squared > SAME]
     if not len(apart):

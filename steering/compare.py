@@ -1,4 +1,4 @@
-"""Does it matter where a direction comes from? Cosines between erasure directions of different sources, per layer."""
+"""Cosines between erasure directions of different sources, per layer: does it matter where a direction comes from?"""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def compare_directions(
     layers: Sequence[int],
     seed: int,
 ) -> dict[str, dict[int, float]]:
-    """cos(r_l, r'_l) at the last prompt token for every two of: matched, harmful, own; each with clean pictures, and
-    the first of them also with noise and with PGD. A source that the base does not refuse is left out.
+    """cos(r_l, r'_l) at the last prompt token, for every two sources.
+
+    The sources are ``own`` (if given), ``matched`` and ``harmful``, with clean pictures. The first of them is also
+    taken with noise and with PGD. A source that the base does not refuse is left out.
 
     Returns:
-        by "one / other" and layer, the cosine.
+        the cosine, by "one / other" and by layer.
     """
     sources: dict[str, Pairs] = {} if own is None else {"own": own}
     for name, pairs in (

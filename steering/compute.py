@@ -1,7 +1,7 @@
-"""From a forget set and a retain set to a steering bundle: records → activations → direction → gate → calibration.
+"""From a forget set and a retain set to a bundle: records → hidden states → direction → gate → calibration.
 
-Everything is read at the output of a decoder layer and at the last prompt token, under the chat template of the base's
-own processor, and nothing is trained: the base runs forward only.
+Nothing is trained: the base runs forward only, under the chat template of its own processor. Hidden states are the
+output of a decoder layer, read at the last prompt token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from torch import Tensor
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, RemovalRequest, WeightFile
-from mllmeraser.disk.atomic import sha256_of, write_atomically
+from mllmeraser.disk.atomic import write_atomically
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
 from mllmeraser.inference.encoding import renders_conversations
@@ -54,17 +55,17 @@ from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.tokens import POSITIONS, stream_token_states
 from mllmeraser.steering.trials import Material
 
-LONGEST_STEERED_REPLY = 16  # K of `auto` at most
+LONGEST_STEERED_REPLY = 16  # the largest K that `auto` chooses
 
 
 @dataclass(frozen=True)
 class Computation:
-    """A bundle, and how it came about."""
+    """A bundle, and how it was computed."""
 
     bundle: Bundle
     calibration: Calibration
     pairs: Pairs
-    cosines: dict[str, dict[int, float]] = field(default_factory=dict)  # between sources, if that was asked for
+    cosines: dict[str, dict[int, float]] = field(default_factory=dict)  # between sources; empty unless asked for
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``compute --json`` (``docs/json.md``)."""
@@ -136,18 +137,18 @@ def compute(
     seed: int = 0,
     compare: bool = False,
 ) -> Computation:
-    """The steering bundle of one removal request.
+    """Compute the bundle of one request.
 
     Args:
         checkpoint: the base, loaded for inference.
         forget, retain: records; no subject may stand in both.
-        recipe: every choice; by default a kernel gate and directions along the reply, calibrated.
+        recipe: every choice; the default is a kernel gate and directions along the reply, calibrated.
         request_id: names the request in the bundle; must not name a person.
-        compare: also find the cosines between directions of different sources.
+        compare: also compute the cosines between directions of different sources.
 
     Raises:
         InputError: the records or the recipe do not fit the base or each other.
-        QualityGateError: the base does not refuse what it should, so there is no direction.
+        QualityGateError: the base refuses too few erasure prompts, or answers no recall prompt: there is no direction.
     """
     recipe = recipe or Recipe()
     if not re.fullmatch(REQUEST_ID, request_id):
@@ -199,7 +200,7 @@ def _material(
     folder: Path,
     seed: int,
 ) -> Material:
-    """The states that gates are fitted on: of forget in memory, of retain in files."""
+    """What gates are fitted on: the forget states in memory, the retain states in files."""
     listed = len(retain)
     forget_turns: Sequence[Prompt] = [record.user_turn for record in forget]
     retain_turns: Sequence[Prompt] = [record.user_turn for record in retain]
@@ -223,7 +224,7 @@ def _material(
 
 
 def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
-    """The whole trade-off curve, in the work directory if there is one."""
+    """Write the whole trade-off curve into the work directory, if there is one."""
     folder = checkpoint.passes.directory
     if folder is not None and processes().leads:
         write_atomically(folder / "calibration.json", f"{json.dumps(chosen.document(), indent=2)}\n".encode())
@@ -232,7 +233,7 @@ def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
 def _fit(
     checkpoint: Checkpoint, material: Material, chosen: Calibration, recipe: Recipe, folder: Path
 ) -> dict[int, Gate]:
-    """The gates, on all records; with ``sequential`` layer after layer on states steered at the layers before."""
+    """Fit the gates on all records; with ``sequential``, each on states that are steered at the layers before."""
     gates: dict[int, Gate] = {}
     for layer in chosen.intervention.where.read:
         forget: Tensor = material.forget_states[layer]
@@ -306,7 +307,7 @@ def _own(recipe: Recipe) -> tuple[list[Record], list[Record]] | None:
 
 
 def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
-    """Of the fitted gate on its records, and of gates held out from theirs."""
+    """Statistics of the fitted gate on its own records, and of gates on the records held out from them."""
     on_forget, on_retain = gate.values(forget), gate.values(retain)
     held_out, threshold = chosen.gates[layer].held_out, chosen.intervention.shape.threshold
     fires: dict[str, float | None] = {"true_fire_heldout": None, "false_fire_heldout": None}
@@ -333,7 +334,7 @@ def _calibration_facts(chosen: Calibration, pairs: Pairs, recipe: Recipe) -> dic
         "augment": recipe.augment,
         "sequential": recipe.sequential,
         "bandwidth": chosen.gates[chosen.intervention.where.read[0]].setting.bandwidth,
-        "landmarks": recipe.landmarks,  # at most; how many there are is said of the gate
+        "landmarks": recipe.landmarks,  # at most; the form of the gate has their number
         "pairs": len(pairs.erasure),
         "base_refusal_rate": pairs.refusal_rate,
         "trials": len(chosen.curve),
@@ -358,7 +359,7 @@ def _base(checkpoint: Checkpoint, num_layers: int) -> Base:
 
 
 def _weights(base: Path) -> dict[str, WeightFile] | None:
-    """So that an export need not read them again; by the process that writes the bundle."""
+    """The base's weight files, so that an export need not read them again; only the leading process reads them."""
     found = weight_files(base) if processes().leads else {}
     return {name: WeightFile(size=file.size, sha256=file.sha256) for name, file in found.items()} or None
 

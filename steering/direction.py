@@ -1,12 +1,12 @@
-"""Stage 1, the erasure direction: from states that precede an answer to states that precede a refusal.
+"""Stage 1, the erasure direction: from states before an answer to states before a refusal.
 
     r_{l,k} = mean over erasure pairs of h_l at P−1+k of (prompt + refusal)
             − mean over recall pairs of h_l at P−1+k of (prompt + answer),          k = 0 … K−1
 
-with h_l the output of layer l and P the number of prompt tokens. k = 0 is the last prompt token, the paper's
-direction; k > 0 carry the refusal on to its end, where steering the prompt alone decides the first token only and what
-follows leaks. Answers are shorter than refusals at times: for a k that no recall pair reaches, the mean of the last k
-that one does reaches stands in. Source: MLLMEraser, arXiv 2510.04217, stage 1; k > 0 is ours.
+h_l is the output of layer l, and P the number of prompt tokens. k = 0 is the last prompt token: the paper's direction.
+k > 0 carries the refusal on to its end. Steering the prompt alone decides only the first token, and what follows leaks.
+Some answers are shorter than the refusal. A k that no recall pair reaches takes the mean at the last k that one
+reaches. Source: MLLMEraser, arXiv 2510.04217, stage 1; k > 0 is ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mllmeraser.steering.pairs import Pairs
 
 
 def erasure_directions(checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[int], steps: int) -> dict[int, Tensor]:
-    """r_l, fp64 (K, d), for each layer of ``layers``; ``steps`` is K.
+    """r_l (K, d), fp64, for each of ``layers``; ``steps`` is K.
 
     Raises:
         InputError: a state is not finite.
@@ -39,6 +39,6 @@ def erasure_directions(checkpoint: Checkpoint, pairs: Pairs, layers: Sequence[in
 
 
 def _carried_on(means: Tensor, counts: Tensor) -> Tensor:
-    """Means (K, d) where those of no pair are replaced by the last of some pair."""
+    """Means (K, d); where no pair has a position, the mean of the last position that one has."""
     last = int((counts > 0).nonzero()[-1])
     return means[torch.arange(len(means)).clamp(max=last)]

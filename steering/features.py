@@ -1,9 +1,11 @@
 """What a gate looks at: the state itself, or its likeness to a few landmarks.
 
-* linear: φ(h) = h ∈ R^d, the paper's.
-* kernel: φ(h)_j = exp(−2‖ĥ − c_j‖²/m²) ∈ R^J with ĥ = h/‖h‖, landmarks c_j the k-means centres of forget and of retain
-  states, and m² a share of the median squared distance between samples. Each centre stands for at least five samples
-  on average: a centre of one sample would carry that sample into the bundle, and the request is sensitive.
+* linear, the paper's: φ(h) = h ∈ R^d.
+* kernel: φ(h)_j = exp(−2‖ĥ − c_j‖²/m²) ∈ R^J with ĥ = h/‖h‖. The landmarks c_j are k-means centres of the forget
+  states and of the retain states. m² is a share of the median squared distance between states.
+
+Each centre stands for at least five states on average. A centre of one state would carry that state into the bundle,
+and the request is sensitive.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from mllmeraser.inference.states import States, pieces, sample_rows
 from mllmeraser.steering.checks import median_distance
 
 SAMPLES_PER_LANDMARK = 5
-STARTED_FROM = 4096  # states that k-means chooses its first centres from, and the median distance is taken of
+STARTED_FROM = 4096  # k-means draws its first centres from at most so many states
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """c (J, d) and the bandwidth m² of kernel features."""
+    """Landmarks c (J, d) and bandwidth m²: they make kernel features."""
 
     centres: Tensor
     bandwidth: float
@@ -35,18 +37,18 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Centres:
-    """Landmarks before a bandwidth is chosen: c (J, d) and the median squared distance between samples."""
+    """Landmarks that lack a bandwidth: c (J, d), and the median squared distance between states."""
 
     centres: Tensor
     median: float
 
     def landmarks(self, bandwidth: float) -> Landmarks:
-        """Kernel features with m² this share of the median."""
+        """The landmarks with m² = ``bandwidth`` · median."""
         return Landmarks(self.centres, bandwidth * self.median)
 
 
 def place_centres(forget: Tensor, retain: States, at_most: int, seed: int, keep: Tensor | None = None) -> Centres:
-    """Centres of forget states (n_f, d) and of the retain states that ``keep`` marks, at most half ``at_most`` each."""
+    """Centres of forget states (n_f, d) and of the retain rows that ``keep`` marks, at most ``at_most`` / 2 of each."""
     generator = torch.Generator().manual_seed(seed)
     kept = len(retain) if keep is None else int(keep.sum())
     centres = [
@@ -66,9 +68,9 @@ def _fewest(at_most: int, records: int) -> int:
 def k_means(
     states: States, count: int, generator: torch.Generator, keep: Tensor | None = None, iterations: int = 25
 ) -> Tensor:
-    """Lloyd's k-means on the unit sphere's chords, from a k-means++ start: centres (count, d) of ĥ, fp64.
+    """Centres (count, d) of ĥ, fp64: Lloyd's k-means by chords of the unit sphere, from a k-means++ start.
 
-    The start is drawn from at most ``STARTED_FROM`` states; every iteration passes over all of them, piece by piece.
+    The start is drawn from at most ``STARTED_FROM`` states. Every iteration passes over all states, piece by piece.
     """
     centres = _first_centres(_unit(sample_rows(states, keep, STARTED_FROM, generator)), count, generator)
     for _ in range(iterations):
@@ -86,7 +88,7 @@ def k_means(
 
 
 def _first_centres(states: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++ (Arthur & Vassilvitskii 2007): each next centre is drawn by its squared distance to those there."""
+    """k-means++ (Arthur & Vassilvitskii 2007): each next centre is drawn by its squared distance to the nearest one."""
     chosen = [int(torch.randint(len(states), (1,), generator=generator))]
     nearest = (states - states[chosen[0]]).pow(2).sum(dim=1)
     for _ in range(count - 1):

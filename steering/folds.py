@@ -1,8 +1,8 @@
-"""Who is held out while a gate is judged.
+"""Which records are held out while a gate is judged.
 
-A retained subject is held out whole: the gate will meet people nobody listed. A forgotten one is not: the request names
-these subjects and no others, so what it will meet are further pictures and questions of *theirs*; held out are their
-pictures, each with all its questions, and their text questions one by one.
+A retain subject is held out whole, because the gate will meet people whom nobody listed. A forget subject is not. The
+request names these subjects and no others, so the gate will meet further pictures and questions of *theirs*. Each of
+their pictures is held out with all its questions, and each of their questions without a picture is held out alone.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ class Fold(NamedTuple):
     retain: Tensor
 
     def rows(self, positions: int) -> Tensor:
-        """Which rows of the retain states are held out, where each record has so many of them; (n_r · positions,)."""
+        """Which rows of the retain states are held out, (n_r · positions,); a record has ``positions`` rows."""
         return self.retain.repeat_interleave(positions)
 
 
 def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed: int) -> list[Fold]:
-    """⌈1/share⌋ folds; every record is held out in exactly one, and none holds out a whole set.
+    """⌈1/share⌋ folds, at least two. Every record is held out in exactly one; none holds out a whole set.
 
     Raises:
         InputError: the forget set has one record, or the retain set one subject.
     """
     count = max(2, round(1 / share))
     rng = random.Random(f"folds {seed}")
-    first: dict[int, int] = {}  # variants of a record are the same object, and are held out with it
+    first: dict[int, int] = {}  # a record's variants are the same object: held out with it
     numbers = [first.setdefault(id(record), i) for i, record in enumerate(forget)]
     shown = [f"{i}" if record.image is None else f"{record.image}" for i, record in zip(numbers, forget, strict=True)]
-    if len(set(shown)) == 1:  # one picture: its questions one by one, so that something is left to fit on
+    if len(set(shown)) == 1:  # one picture: hold out its questions one by one, so that some stay to fit on
         shown = [f"{i}" for i in numbers]
     kept = [record.subject for record in retain]
     for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
@@ -51,7 +51,7 @@ def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed
 
 
 def _spread(of_record: Sequence[str], count: int, rng: random.Random) -> Tensor:
-    """The fold of each record: whole groups, dealt out in random order."""
+    """The fold of each record. Groups stay whole and are dealt out in random order."""
     order = sorted(set(of_record))
     rng.shuffle(order)
     fold = {group: i % count for i, group in enumerate(order)}

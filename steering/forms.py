@@ -1,4 +1,4 @@
-"""The forms a gate can take, as they are written on the command line, in a recipe and in a bundle."""
+"""Null spaces, gate shapes and perturbations, as the command line, a recipe and a bundle write them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THRESHOLDED = ("dead-zone", "step")
 
 
 class NullSpace(NamedTuple):
-    """What "left alone" means: ``ratio``, ``energy`` or ``soft``, and its number."""
+    """How the retain set is left alone: ``ratio``, ``energy`` or ``soft``, with its number (:mod:`.null_space`)."""
 
     form: Literal["ratio", "energy", "soft"]
     value: float
@@ -40,7 +40,10 @@ class NullSpace(NamedTuple):
 
 
 class GateShape(NamedTuple):
-    """φ(g): ``identity`` g; ``clip`` to [0, 1]; ``dead-zone`` 0 below the threshold, else g; ``step`` 0 or 1."""
+    """φ(g): ``identity`` is g, ``clip`` limits g to [0, 1].
+
+    Below the threshold ``dead-zone`` and ``step`` are 0; from the threshold on they are g and 1.
+    """
 
     name: Literal["identity", "clip", "dead-zone", "step"]
     threshold: float | None = None
@@ -50,17 +53,17 @@ class GateShape(NamedTuple):
 
     @property
     def thresholded(self) -> bool:
-        """Whether a closed gate leaves a retained prompt bit-identical to the base."""
+        """Whether the shape has a threshold: below it the output is the base's, bit for bit."""
         return self.name in THRESHOLDED
 
     @property
     def needs_threshold(self) -> bool:
-        """Whether calibration still has to choose the threshold."""
+        """Whether calibration must still choose the threshold."""
         return self.thresholded and self.threshold is None
 
     @classmethod
     def parse(cls, text: str) -> GateShape:
-        """Read ``identity``, ``clip``, ``dead-zone[:0.3]`` or ``step[:0.5]``; without a number calibration chooses it.
+        """Read ``identity``, ``clip``, ``dead-zone[:0.3]`` or ``step[:0.5]``; calibration chooses a missing number.
 
         Raises:
             ValueError: anything else.
@@ -78,7 +81,7 @@ class GateShape(NamedTuple):
 
 
 class Perturbation(NamedTuple):
-    """What is done to recall pictures: ``none``, ``noise`` or ``pgd``; ε and step as shares of the full range."""
+    """What is done to recall pictures: ``none``, ``noise`` or ``pgd``. ε and step are shares of the full range."""
 
     kind: Literal["none", "noise", "pgd"] = "none"
     epsilon: float = 0.0
@@ -113,7 +116,7 @@ class Perturbation(NamedTuple):
 
 
 def _share(text: str) -> float:
-    """8/255 or 0.03, within (0, 1]."""
+    """Read 8/255 or 0.03, in (0, 1]."""
     above, _, below = text.partition("/")
     value = float(above) / float(below or 1)
     if not 0 < value <= 1:

@@ -1,7 +1,7 @@
 """The gate g(h) of one layer: about 1 on the forget set, about 0 on what must be kept.
 
-g(h) = wᵀφ(h): features × null space, see :mod:`mllmeraser.steering.features` and
-:mod:`mllmeraser.steering.null_space`. A third piece, the shape φ, decides what the steering makes of g.
+g(h) = wᵀφ(h): :mod:`mllmeraser.steering.features` makes the features φ(h), :mod:`mllmeraser.steering.null_space` the
+weights w. The steering then passes g through a shape (:class:`mllmeraser.steering.forms.GateShape`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mllmeraser.steering.recipe import Recipe
 
 @dataclass(frozen=True)
 class GateRecipe:
-    """The pieces a gate is made of, before any data."""
+    """The settings of a gate, before any data."""
 
     kind: Kind
     null_space: NullSpace
@@ -33,7 +33,7 @@ class GateRecipe:
 
     @classmethod
     def of(cls, recipe: Recipe, null_space: NullSpace, bandwidth: float, seed: int) -> GateRecipe:
-        """The recipe's gate with this null space and bandwidth (ignored by a linear one)."""
+        """The recipe's gate with this null space and bandwidth; a linear gate ignores the bandwidth."""
         return cls(recipe.gate, null_space, recipe.ridge, recipe.ridge_scale, recipe.landmarks, bandwidth, seed)
 
 
@@ -60,26 +60,26 @@ class Gate:
         }
 
     def values(self, states: States) -> Tensor:
-        """g of every row, (n,), fp64, without holding all states or features at once."""
+        """g of every row (n,), fp64; states and features are never held all at once."""
         return torch.cat([self(piece) for piece in pieces(states)])
 
 
 def fit_gate(forget: Tensor, retain: States, recipe: GateRecipe, keep: Tensor | None = None) -> Gate:
-    """Fit g on forget states (n_f, d) and retain states (n_r, d) of one layer; of the latter only those ``keep`` marks.
+    """Fit the gate of one layer on forget states (n_f, d) and on the retain states (n_r, d) that ``keep`` marks.
 
     Raises:
-        InputError: the null space is empty or the system singular.
+        InputError: the null space is empty, or the system is singular.
     """
     return fit_gates(forget, retain, [recipe], keep)[0]
 
 
 def fit_gates(forget: Tensor, retain: States, recipes: Sequence[GateRecipe], keep: Tensor | None = None) -> list[Gate]:
-    """Fit several at once; they may differ in bandwidth and null space only, and share landmarks and one pass.
+    """Fit several gates at once. They share landmarks and one pass; only bandwidth and null space may differ.
 
-    Retain is reduced as it streams to one second moment (m, m) per bandwidth, m = d or J.
+    The retain states stream and are reduced to one second moment (m, m) per bandwidth, with m = d or J.
 
     Raises:
-        InputError: a null space is empty or a system singular.
+        InputError: a null space is empty, or a system is singular.
     """
     first, lifts = recipes[0], {}
     if first.kind == "kernel":

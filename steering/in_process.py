@@ -1,6 +1,6 @@
-"""A base steered in this process, by the code that travels with every checkpoint: no file is written.
+"""Steer a base in this process, with the code that travels in every checkpoint; no file is written.
 
-:func:`steer` is for a model that somebody has loaded, :func:`steered_in_process` for trials and sequential fits.
+:func:`steer` takes a model that the user has loaded. :func:`steered_in_process` serves trials and sequential fits.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from mllmeraser.steering.intervention import Intervention
 
 @contextmanager
 def steer(model: PreTrainedModel, bundle: str | Path | Bundle) -> Iterator[PreTrainedModel]:
-    """Steer a loaded model while the context lasts; before and after it is the same model, bit for bit.
+    """Steer a loaded model while the context lasts. Before and after, it is the same model, bit for bit.
 
-    Within the context ``model`` gives what the export of this bundle would give, in ``forward`` and in ``generate``. It
-    keeps its weights, which are neither copied nor changed; its class, its configuration and its modules are others
-    until the context ends. So load, move, convert and train it outside.
+    Inside the context ``model`` gives what the checkpoint of this bundle would give, in ``forward`` and in
+    ``generate``. Its weights are neither copied nor changed. Its class, configuration and modules are others until the
+    context ends: load, move, convert and train the model outside.
 
     Args:
         model: a base of a supported family, loaded by its own class, on any device, offloaded or not.
-        bundle: what ``compute`` gave, or the file that it was saved to.
+        bundle: a bundle (``compute(…).bundle``), or its file.
 
     Yields:
         ``model`` itself.
 
     Raises:
-        InputError: ``bundle`` is no bundle or is of another base; ``model`` is steered already, is of a family that is
-            not supported, or has a patched ``forward``.
+        InputError: ``bundle`` is no bundle or belongs to another base; ``model`` is already steered, is of an
+            unsupported family, or has a patched ``forward``.
 
     Example::
 
@@ -59,7 +59,7 @@ def steer(model: PreTrainedModel, bundle: str | Path | Bundle) -> Iterator[PreTr
 
 def _twin(model: PreTrainedModel, bundle: Bundle) -> SteeringMixin:
     """A steered model that shares every tensor with ``model``."""
-    # Not by its class: an export brings a copy of it along.
+    # By model_type, not by class: a checkpoint brings its own copy of the class.
     if model.config.model_type.startswith(STEERED_PREFIX):
         raise InputError("the model is steered already; give its base, and for several bundles export them together")
     try:
@@ -72,7 +72,7 @@ def _twin(model: PreTrainedModel, bundle: Bundle) -> SteeringMixin:
 
 
 def _refuse_another_base(model: PreTrainedModel, base: Base) -> None:
-    """As far as a model in memory tells: it has no ``config.json`` whose hash could be compared."""
+    """Compare what a model in memory shows; it has no ``config.json`` to hash."""
     text = model.config.get_text_config()
     for what, expected, found in (
         ("architecture", base.architecture, type(model).__name__),
@@ -90,7 +90,7 @@ def _refuse_another_base(model: PreTrainedModel, base: Base) -> None:
 def steered_in_process(
     checkpoint: Checkpoint, intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
 ) -> Checkpoint:
-    """A checkpoint that shares the base's weights, offloaded ones too, and steers as the exported one will."""
+    """A model that shares the base's weights, offloaded ones too, and steers as the exported checkpoint will."""
     form, tensors = assemble(intervention, gates, directions)
     entry = request_entry(
         "trial",
@@ -107,5 +107,5 @@ def steered_in_process(
 
 
 def torch_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The tensors of a bundle as torch's, over the same memory."""
+    """The tensors of a bundle as torch tensors, over the same memory."""
     return {name: torch.from_numpy(array) for name, array in bundle.tensors.items()}

@@ -1,15 +1,17 @@
-"""What one request does to the inputs of another: the gate of A on the forget set of B.
+"""How one request acts on the inputs of another: the gate of A on the forget set of B.
 
-For every request A and every forget set B, over the n records of B and the layers at which A reads a gate,
+For every request A and every forget set B of n records:
 
-    mean  = the mean of g_A(h_last)
-    opens = the share of records on which a gate of A opens at one layer at least: g ≥ its threshold, for the shapes
-            without one (identity, clip) g ≥ 0.5
+    mean  = the mean of g_A(h_last), over the records and the layers at which A reads a gate
+    opens = the share of records on which a gate of A opens at one layer at least
 
-On the diagonal ``opens`` is what the request is for; off it, how often an input that B was made for is moved by A as
-well, where the two deltas add. 0 there: neither notices the other. States are those of the un-steered base, at the last
-prompt token, and the gates are computed as in a fit. Needs each party's records only here, never to merge or to drop a
-request.
+A gate opens at g ≥ its threshold, and at g ≥ 0.5 if its shape has none (identity, clip).
+
+On the diagonal, ``opens`` says how well the request does its work. Off the diagonal, it says how often A also moves an
+input that B was made for; the two deltas then add. At 0 neither notices the other.
+
+Hidden states are those of the base, at the last prompt token. Gates are computed as in a fit. This needs the records of
+each party; to merge or to drop a request needs none.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import tensor_name
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.loading import Checkpoint
@@ -31,12 +33,12 @@ from mllmeraser.records.record import Record
 from mllmeraser.steering.features import Landmarks
 from mllmeraser.steering.gate import Gate
 
-OPEN = 0.5  # of shapes without a threshold
+OPEN = 0.5  # for shapes without a threshold
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The gates of one request on one forget set of ``n`` records."""
+    """What the gates of one request say to one forget set of ``n`` records."""
 
     gate_of: str
     forget_set_of: str
@@ -47,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Interference:
-    """One row per request, one cell in it per forget set, both in the order given."""
+    """One row per request, with one cell per forget set; both in the order given."""
 
     rows: tuple[tuple[Cell, ...], ...]
 
@@ -75,14 +77,15 @@ class Interference:
 def interference(
     checkpoint: Checkpoint, bundles: Sequence[Bundle], forget_sets: Sequence[Sequence[Record]]
 ) -> Interference:
-    """The gates of every bundle's requests on the forget set of every bundle.
+    """Read the gates of every request on the forget set of every bundle.
 
     Args:
         checkpoint: the base that the bundles were computed on.
         forget_sets: one per bundle, in the same order.
 
     Raises:
-        InputError: not as many sets as bundles, an id used twice, a steered checkpoint, or a bundle of another base.
+        InputError: there are not as many sets as bundles, two requests have one id, the model is already steered, or a
+            bundle belongs to another base.
     """
     if not bundles or len(bundles) != len(forget_sets):
         raise InputError("give one --forget for each --bundle, in the same order")
@@ -131,12 +134,12 @@ def _gate_layers(bundle: Bundle) -> list[int]:
 
 
 def _gates(bundle: Bundle, request: int, states: dict[int, Tensor]) -> Tensor:
-    """g of a request at each layer it reads, on states (n, d) by layer; (layers, n), fp64."""
+    """g (layers, n), fp64, of a request at each layer it reads, on states (n, d) by layer."""
     return torch.stack([_gate(bundle, request, layer)(states[layer]) for layer in _gate_layers(bundle)])
 
 
 def _gate(bundle: Bundle, request: int, layer: int) -> Gate:
-    """The gate as it was fitted, from the tensors of the bundle."""
+    """The gate as it was fitted, read back from the tensors of the bundle."""
 
     def leaf(name: str) -> Tensor:
         return torch.from_numpy(bundle.tensors[tensor_name(request, layer, name)])

@@ -1,4 +1,4 @@
-"""What is done to a model: which layers are moved, how far, at which positions, and by which form of gate."""
+"""What is done to a model: which layers are moved, how far, at which positions, and with which shape of gate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mllmeraser.steering.forms import GateShape, Scope
 
 @dataclass(frozen=True)
 class SteeredLayers:
-    """Which layers are moved, and which one's gate they share (None: each reads its own)."""
+    """The layers that are moved, and the layer whose gate they share (None: each reads its own)."""
 
     layers: tuple[int, ...]
     gate_layer: int | None
@@ -23,7 +23,7 @@ class SteeredLayers:
 
 @dataclass(frozen=True)
 class Intervention:
-    """Everything about a request but its numbers (directions and gates): h ← h + λ φ(g) r_k."""
+    """A request without its numbers (directions and gates): h ← h + λ φ(g) r_k."""
 
     where: SteeredLayers
     strength: float  # λ

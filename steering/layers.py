@@ -1,4 +1,4 @@
-"""Which decoder layers a recipe speaks of, on a model of so many."""
+"""Which decoder layers a recipe means, on a base with a given number of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ MOST_GATE_LAYERS = 12
 
 
 def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
-    """The recipe with ``all`` layers written out, checked against the base."""
+    """The recipe with ``all`` layers written out, and checked against the base.
+
+    Raises:
+        InputError: the base has no such layer, or the shared gate lies after the first moved layer.
+    """
     layers = recipe.layers
     if layers == "all":
         skipped = PAPER_SKIPPED_LAYERS if recipe.preset == "paper" else ()
@@ -31,10 +35,10 @@ def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
 
 
 def layers_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
-    """The layers whose gates may be read, and those that may be moved.
+    """The layers whose gates may be read, and the layers that may be moved.
 
-    Left open: gates from the second quarter of the layers on, where people have been recognised, but never at the last
-    layer, where only the next token would be moved.
+    If the recipe leaves them open, gates are read from the second quarter of the layers on: there the base has
+    recognised people. The last layer is never read, because it would move the next token only.
     """
     first, last = num_layers // 4, max(num_layers // 4, num_layers - 2)
     every = list(range(first, last + 1))
@@ -45,6 +49,6 @@ def layers_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
     moved = list(recipe.layers)
     if isinstance(recipe.gate_layer, int):
         return [recipe.gate_layer], moved
-    if recipe.gate_layer == "own" or recipe.calibration_share == 0:  # nothing held out tells which to share
+    if recipe.gate_layer == "own" or recipe.calibration_share == 0:  # nothing is held out to choose by
         return moved, moved
     return sorted({*(layer for layer in candidates if layer < moved[0]), moved[0]}), moved

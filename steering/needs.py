@@ -1,4 +1,4 @@
-"""What a computation will take, known before a model is loaded: records, layers, memory and disk."""
+"""What a computation needs: records, layers, memory and disk. It is known before a model is loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATE_BYTES = 4  # fp32
 
 @dataclass(frozen=True)
 class SetSize:
-    """How much a file of records holds."""
+    """How much a set of records holds."""
 
     records: int
     subjects: int
@@ -33,23 +33,23 @@ class SetSize:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> SetSize:
-        """Count them."""
+        """Count the records."""
         kept = list(records)
         return cls(len(kept), len(subjects(kept)), sum(record.image is not None for record in kept))
 
 
 @dataclass(frozen=True)
 class Needs:
-    """The plan of a computation, and what it needs beside what there is; bytes."""
+    """The plan of a computation, what it needs and what there is; memory and disk in bytes."""
 
     model_type: str
     num_layers: int
     hidden_size: int
     forget: SetSize
     retain: SetSize
-    gate_blocks: tuple[int, ...]  # whose gates are fitted
-    moved_blocks: tuple[int, ...]  # that may be moved
-    calibrated: tuple[str, ...]  # choices that are left to calibration
+    gate_blocks: tuple[int, ...]  # layers whose gates are fitted
+    moved_blocks: tuple[int, ...]  # layers that may be moved
+    calibrated: tuple[str, ...]  # choices left to calibration
     memory: int  # the weights
     memory_available: int
     disk: int  # the retain states
@@ -60,7 +60,7 @@ class Needs:
         return {"schema": 1, **asdict(self)}
 
     def lines(self) -> list[str]:
-        """The same for a person."""
+        """The same, for a person."""
         return [
             f"base       {self.model_type}, {self.num_layers} layers of width {self.hidden_size}",
             *(
@@ -74,10 +74,10 @@ class Needs:
         ]
 
     def check(self) -> None:
-        """Refuse to begin what cannot end.
+        """Check that memory and disk suffice.
 
         Raises:
-            MllmEraserError: memory or disk does not suffice; the message holds the numbers.
+            MllmEraserError: one of them does not; the message holds the numbers.
         """
         refuse_too_large(self.memory, self.memory_available)
         if self.disk > self.disk_free:
@@ -90,7 +90,7 @@ class Needs:
 def needs(
     source: Source, forget: Sequence[Record], retain: Sequence[Record], recipe: Recipe, device: str, dtype: str
 ) -> Needs:
-    """What computing on these records will take.
+    """What a computation on these records needs.
 
     Raises:
         InputError: the recipe names a layer that the base does not have, or the base is steered already.
@@ -127,7 +127,7 @@ def _text_config(base: Path) -> PreTrainedConfig:
 
 
 def _listed(layers: Sequence[int]) -> str:
-    """ "3–7" for a run of layers, "3, 5, 7" for others."""
+    """A run of layers as "3–7", others as "3, 5, 7"."""
     if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]}–{layers[-1]}"
     return ", ".join(map(str, layers))

@@ -1,16 +1,16 @@
-"""The direction u in which the forget set answers 1 while the retain set is left alone.
+"""The weights u of a gate: on the forget set uᵀf is about 1, and the retain set is left alone (about 0).
 
-Rows of F_f (n_f, m) and F_r (n_r, m) are features of states (the states themselves, or kernel features), and
-C = F_rᵀF_r (m, m) is the uncentred second moment of retain. Three forms of "left alone":
+The rows of F_f (n_f, m) and F_r (n_r, m) are features: the states themselves, or kernel features. C = F_rᵀF_r (m, m) is
+the uncentred second moment of the retain set. There are three ways to leave it alone:
 
-* ``ratio:ρ`` — the paper's: Q = the ⌊ρm⌋ eigenvectors of C of least energy,
-  u = Q (QᵀF_fᵀF_fQ + γI)⁻¹ QᵀF_fᵀ1. Because every target of the paper's W is the same direction r, its dense
-  W = D H_fᵀP (P H_f H_fᵀ P + γP)⁺ P is exactly r uᵀ.
-* ``energy:t`` — the same with Q = all least directions that together hold at most the share t of tr C.
-* ``soft:α`` — no projector: u = (F_fᵀF_f/n_f + αC/n_r + γI)⁻¹ mean(F_f); α → ∞ recovers it.
+* ``ratio:ρ``, the paper's: u = Q (QᵀF_fᵀF_fQ + γI)⁻¹ QᵀF_fᵀ1, where Q holds the ⌊ρm⌋ eigenvectors of C of least
+  energy. Every target of the paper's W is the same direction r, so its dense W = D H_fᵀP (P H_f H_fᵀ P + γP)⁺ P is
+  exactly r uᵀ.
+* ``energy:t``: the same u, where Q holds the least eigenvectors that together have at most the share t of tr C.
+* ``soft:α``: no projector; u = (F_fᵀF_f/n_f + αC/n_r + γI)⁻¹ mean(F_f). α → ∞ gives the projector back.
 
-γ is ``ridge`` itself (absolute) or ``ridge`` times the mean diagonal of the matrix it is added to (relative). fp64.
-Source: MLLMEraser, arXiv 2510.04217, stage 2; rank-one form and soft null space ours.
+γ is ``ridge`` (absolute), or ``ridge`` times the mean diagonal of the matrix it is added to (relative). All in fp64.
+Source: MLLMEraser, arXiv 2510.04217, stage 2; the rank-one form and the soft null space are ours.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def solve(
 
 
 def _least_directions(moment: Tensor, null_space: NullSpace) -> Tensor:
-    """Q (m, k), the directions of least energy."""
+    """Q (m, k), the eigenvectors of least energy."""
     energies, directions = torch.linalg.eigh(moment)  # ascending
     if null_space.form == "ratio":
         kept = int(null_space.value * len(moment))

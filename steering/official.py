@@ -1,19 +1,20 @@
-"""The authors' files turned into a bundle: one dense d × d matrix W a layer becomes two vectors.
+"""The authors' files as a bundle: the dense d × d matrix W of each layer becomes two vectors.
 
-Their steered layer is h ← h + λ W h_last on all prompt positions, with λ < 0: their W points from erasure to recall,
-ours the other way. W has rank one, exactly but for rounding, because every target of the fit is the same direction.
-From its leading singular triple (σ, p, q):
+Their steered layer computes h ← h + λ W h_last on all prompt positions, with λ < 0: their W points from erasure to
+recall, and our direction points the other way. W has rank one up to rounding, because every target of the fit is the
+same direction. Its leading singular triple (σ, p, q) gives
 
     W = σ p qᵀ,      r = −√σ p,      u = √σ q,      so that      h + λ' (uᵀh_last) r = h − λ' W h_last,      λ' = −λ > 0
 
-and a linear gate of shape identity, on all prompt positions and with K = 1, steers as W does. How σ and the sign are
-divided between r and u cannot be read from W: only their product means anything, a threshold on g would mean nothing.
-What the files do not say is marked in the bundle: ``n_forget`` and ``n_retain`` are 0, there are no statistics,
-``template_sha256`` is all zeros, ``created`` is the day of the import, ``method`` holds what the authors publish for
-the family, and ``method.calibration`` says that it was imported and what the factors leave of W.
+So a linear gate of shape identity, on all prompt positions and with K = 1, steers as W does. W does not say how σ and
+the sign are divided between r and u. Only their product has a meaning; a threshold on g would have none.
 
-Files are ``.pt``: read as tensors only (``weights_only``), memory-mapped where the format allows it; nothing in them
-runs. Source: MLLMEraser, arXiv 2510.04217, stage 2, and the matrices its authors' code writes.
+The bundle marks what the files do not say. ``n_forget`` and ``n_retain`` are 0, there are no statistics, and
+``template_sha256`` is all zeros. ``created`` is the day of the import. ``method`` holds what the authors publish for
+the family; ``method.calibration`` says that the bundle was imported, and how much of W the two vectors leave out.
+
+Files are ``.pt``. They are read as tensors only (``weights_only``), and memory-mapped where the format allows it. No
+code in them runs. Source: MLLMEraser, arXiv 2510.04217, stage 2, and the matrices its authors' code writes.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ from mllmeraser.bundle.metadata import REQUEST_ID, Base, GateForm, Metadata, Met
 from mllmeraser.errors import InputError
 from mllmeraser.steering.recipe import PAPER, PAPER_BY_FAMILY
 
-# ‖W − σ p qᵀ‖ / ‖W‖ (Frobenius) at most. Rounding a rank-one matrix to bfloat16 leaves 0.0017, to float16 0.0002.
+# The largest ‖W − σ p qᵀ‖ / ‖W‖ (Frobenius). Rounding a rank-one matrix to bfloat16 leaves 0.0017, to float16 0.0002.
 RANK_ONE_TOLERANCE = 3e-3
-STRENGTH = 0.25  # the authors' for most tasks, with the sign of the bundle
+STRENGTH = 0.25  # the authors' λ for most tasks, without its sign
 UNKNOWN_SHA256 = "0" * 64
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The bundle; ``residuals[l]`` is what rank one leaves of W at layer l, ``skipped`` the layers whose W is zero."""
+    """A bundle. ``residuals[l]`` is what rank one leaves out of W at layer l; ``skipped`` are layers where W is 0."""
 
     bundle: Bundle
     residuals: dict[int, float]
@@ -68,7 +69,7 @@ class Imported:
         }
 
     def lines(self) -> list[str]:
-        """The same for a person."""
+        """The same, for a person."""
         found = self.document()
         skipped = f"; no steering at {', '.join(map(str, self.skipped))}, whose matrix is zero" if self.skipped else ""
         return [
@@ -87,18 +88,18 @@ def import_official(
     strength: float = STRENGTH,
     row_vectors: bool = False,
 ) -> Imported:
-    """The bundle of the authors' matrices.
+    """Make a bundle of the authors' matrices.
 
     Args:
-        files: each holds a dict {layer: W}, a list of W by layer, a tensor (l, d, d), or one W, whose layer then
-            stands in the file's name (``…layer_17.pt``).
-        base: the model they were made for.
+        files: each holds a dict {layer: W}, a list of W by layer, a tensor (l, d, d), or one W; the name of the file
+            then says the layer (``…layer_17.pt``).
+        base: the model that the matrices were made for.
         strength: λ' > 0, their λ without its sign.
-        row_vectors: the files are made for h W instead of W h.
+        row_vectors: the matrices are made for h W instead of W h.
 
     Raises:
         InputError: a file is missing, damaged or needs code; a matrix is not d × d, not finite or not of rank one; a
-            layer is unknown, or given twice; nothing but zeros is given.
+            layer is unknown or given twice; or every matrix is zero.
     """
     if not re.fullmatch(REQUEST_ID, request_id):
         raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
@@ -128,10 +129,10 @@ def import_official(
 
 
 def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:
-    """r, u (d,) fp64 with r uᵀ = W (d, d) up to the residual ‖W − r uᵀ‖ / ‖W‖, the third value.
+    """r and u (d,), fp64, with r uᵀ ≈ W (d, d), and the residual ‖W − r uᵀ‖ / ‖W‖.
 
-    A few sweeps of subspace iteration, which multiply what is off the leading direction by (σ₂/σ₁)² each: a full
-    decomposition of d = 4096 would take a minute a layer.
+    A few sweeps of subspace iteration find them. Each sweep multiplies what is off the leading direction by (σ₂/σ₁)². A
+    full decomposition would take a minute a layer at d = 4096.
 
     Raises:
         InputError: W is not of rank one within ``RANK_ONE_TOLERANCE``.
@@ -143,7 +144,7 @@ def rank_one(matrix: Tensor, where: str) -> tuple[Tensor, Tensor, float]:
         basis = torch.linalg.qr(w.T @ torch.linalg.qr(w @ basis).Q).Q
     left, sigma, right = torch.linalg.svd(w @ basis, full_matrices=False)
     r, u = sigma[0].sqrt() * left[:, 0], sigma[0].sqrt() * (basis @ right[0])
-    if u[u.abs().argmax()] < 0:  # (−r)(−u)ᵀ is the same; one of the two, so that the same files give the same bytes
+    if u[u.abs().argmax()] < 0:  # (−r)(−u)ᵀ is the same: fix the sign, so that the same files give the same bytes
         r, u = -r, -u
     residual = float(torch.linalg.matrix_norm(w - torch.outer(r, u)) / torch.linalg.matrix_norm(w))
     if not residual <= RANK_ONE_TOLERANCE:
@@ -164,7 +165,7 @@ def _check_matrix(where: Path, layer: int, matrix: Tensor, d: int) -> None:
 
 
 def _matrices(files: Sequence[Path]) -> Iterator[tuple[Path, int, Tensor]]:
-    """(file, layer, W), one file after the other; W is what the file says, unchecked."""
+    """(file, layer, W), one file after the other; W is not checked yet."""
     for path in files:
         held = _read(path)
         if isinstance(held, Tensor) and held.ndim == 2:
@@ -188,7 +189,7 @@ def _matrices(files: Sequence[Path]) -> Iterator[tuple[Path, int, Tensor]]:
 
 
 def _block_in(text: str, path: Path) -> int:
-    """17 of ``…layer_17``, or the only number there is."""
+    """17 of ``…layer_17``, or the only number in the text."""
     numbers = re.findall(r"layers?[._-]?([0-9]{1,4})(?![0-9])", text) or re.findall(r"[0-9]{1,4}", text)
     if len(numbers) != 1:
         raise InputError(f"{path}: {text!r} does not say which layer it is; name it layer_17, for example")

@@ -1,15 +1,18 @@
-"""Stage 1, the prompts: *recall* prompts the base answers, and *erasure* prompts it refuses.
+"""Stage 1, the prompts: the base answers *recall* prompts and refuses *erasure* prompts.
 
-Three sources. ``matched``: the forget questions as they are, and the same questions under an instruction to refuse.
-``harmful``: mild requests and harmful ones, shipped with the tool (``prompts.json``), each in words alone and beside a
-plain grey picture, whatever is to be forgotten (as in the paper). Or the user's own records.
+There are three sources:
 
-A direction towards refusing can only be read from a model that refuses, so that is measured: pairs of which the base
-answers the erasure side, or refuses the recall side, are left out, and too few of them are an error.
+* ``matched``: the forget questions as they are, and the same questions under an instruction to refuse.
+* ``harmful``: mild and harmful requests that travel with the tool (``prompts.json``), each in words alone and beside a
+  plain grey picture. They do not depend on the forget set (as in the paper).
+* ``own``: the user's own records.
 
-A model may refuse in several wordings, and a direction along the reply is a mean by position. So one wording, the
-model's most frequent, is put behind every erasure prompt (the states are teacher-forced anyway): no position then
-averages different words. On the demo model the mean over three wordings was as fluent (``benchmarks/ablations.py``).
+A direction towards refusing needs a model that refuses, so the base is asked. Erasure prompts that it answers and
+recall prompts that it refuses are left out. Too few that remain are an error.
+
+A model may refuse in several wordings, and a direction along the reply is a mean by position. So the base's most
+frequent wording follows every erasure prompt, and no position averages different words. (The states are teacher-forced
+anyway.) On the demo model the mean over three wordings was as fluent (``benchmarks/ablations.py``).
 Source: MLLMEraser, arXiv 2510.04217, stage 1; ``matched`` is ours.
 """
 
@@ -37,7 +40,7 @@ Source = Literal["matched", "harmful", "own"]
 
 MOST_PAIRS = 96
 LEAST_REFUSALS = 0.5  # below this share of refused erasure prompts there is no direction worth having
-OFTEN_REFUSED = 0.9  # matched pairs refused less often are weighed against harmful ones
+OFTEN_REFUSED = 0.9  # `auto` also tries harmful pairs where matched ones are refused less often
 LONGEST_REPLY = 32
 _PROBED = 12
 _GREY = (128, 128, 128)
@@ -70,7 +73,7 @@ INSTRUCTIONS = tuple(
 
 @dataclass(frozen=True)
 class Pairs:
-    """Recall and erasure prompts with their replies (token ids), and how often the base refused the erasure side."""
+    """Recall and erasure prompts with their replies (token ids), and the share of erasure prompts that were refused."""
 
     source: Source
     recall: list[Prompt]
@@ -81,7 +84,7 @@ class Pairs:
 
     @property
     def refusal_length(self) -> int:
-        """Tokens of the longest refusal, its end-of-sequence token included."""
+        """How many tokens the longest refusal has, its end-of-sequence token included."""
         return max(len(reply) for reply in self.erasure_replies)
 
 
@@ -93,13 +96,13 @@ def choose_pairs(
     instruction: str | None,
     seed: int,
 ) -> Pairs:
-    """The pairs of the source asked for; ``auto``: ``matched``, unless the base refuses ``harmful`` prompts more often.
+    """The pairs of a source. ``auto`` is ``matched``, unless the base refuses ``harmful`` prompts more often.
 
     Args:
-        own: recall and erasure records of the user, which go before any source.
+        own: the user's own recall and erasure records; they win over any source.
 
     Raises:
-        QualityGateError: less than half of the erasure prompts are refused, or no recall prompt is answered.
+        QualityGateError: the base refuses less than half of the erasure prompts, or answers no recall prompt.
     """
     if own is not None:
         return usable(checkpoint, own_pairs(checkpoint, *own))
@@ -113,7 +116,7 @@ def choose_pairs(
 
 
 def matched_pairs(checkpoint: Checkpoint, forget: Sequence[Record], instruction: str | None, seed: int) -> Pairs:
-    """Forget questions, plain and under the instruction (default: of ours, the one this base obeys best)."""
+    """The forget questions, plain and under the instruction (default: the built-in one that this base obeys best)."""
     turns = [record.user_turn for record in forget]
     asked = random.Random(f"pairs {seed}").sample(turns, min(MOST_PAIRS, len(turns)))
     told = Instruction(instruction) if instruction else _best_instruction(checkpoint, asked)
@@ -121,7 +124,7 @@ def matched_pairs(checkpoint: Checkpoint, forget: Sequence[Record], instruction:
 
 
 def _best_instruction(checkpoint: Checkpoint, asked: Sequence[Prompt]) -> Instruction:
-    """The instruction of ours that is refused most often."""
+    """The built-in instruction under which the base refuses most often."""
     probed = asked[:: max(1, len(asked) // _PROBED)][:_PROBED]
     prompts = [told(turn) for told in INSTRUCTIONS for turn in probed]
     refused = _refused(checkpoint, greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY))
@@ -130,7 +133,7 @@ def _best_instruction(checkpoint: Checkpoint, asked: Sequence[Prompt]) -> Instru
 
 
 def harmful_pairs(checkpoint: Checkpoint) -> Pairs:
-    """The prompts that travel with the tool; needs nothing but the base."""
+    """The prompts that travel with the tool; they need nothing but the base."""
     shipped = json.loads(files("mllmeraser.steering").joinpath("prompts.json").read_text(encoding="utf-8"))
     picture = Image.new("RGB", (336, 336), _GREY)
     recall, erasure = ([Prompt(t, image) for image in (None, picture) for t in shipped[side]] for side in _SIDES)
@@ -141,8 +144,11 @@ _SIDES = ("recall", "erasure")
 
 
 def own_pairs(checkpoint: Checkpoint, recall: Sequence[Record], erasure: Sequence[Record]) -> Pairs:
-    """The user's own records. Where the base does not refuse an erasure record whose answer is a refusal, the answer
-    is taken for the reply: a refusal can be given to a model that has none."""
+    """The user's own records.
+
+    If the base does not refuse an erasure record whose answer is a refusal, that answer becomes the reply: so a model
+    that never refuses can be given a refusal.
+    """
     pairs = _said(checkpoint, "own", [record.user_turn for record in recall], [record.user_turn for record in erasure])
     refused = _refused(checkpoint, pairs.erasure_replies)
     replies = [
@@ -153,7 +159,7 @@ def own_pairs(checkpoint: Checkpoint, recall: Sequence[Record], erasure: Sequenc
 
 
 def _said(checkpoint: Checkpoint, source: Source, recall: list[Prompt], erasure: list[Prompt]) -> Pairs:
-    """The base's own greedy replies to both sides."""
+    """Both sides, with the base's own greedy replies."""
     replies = greedy_reply_ids(
         checkpoint, [*recall, *erasure], max_new_tokens=LONGEST_REPLY, progress=f"{source} prompts: replies"
     )
@@ -168,10 +174,10 @@ def _refused(checkpoint: Checkpoint, replies: Sequence[Tensor]) -> list[bool]:
 
 
 def usable(checkpoint: Checkpoint, pairs: Pairs) -> Pairs:
-    """Only recall prompts that are answered, and erasure prompts that are refused, all of these in one wording.
+    """Keep the recall prompts that the base answers and the erasure prompts that it refuses; these in one wording.
 
     Raises:
-        QualityGateError: less than half of the erasure prompts are refused, or no recall prompt is answered.
+        QualityGateError: the base refuses less than half of the erasure prompts, or answers no recall prompt.
     """
     answered = [i for i, refused in enumerate(_refused(checkpoint, pairs.recall_replies)) if not refused]
     refused = [i for i, refuses in enumerate(_refused(checkpoint, pairs.erasure_replies)) if refuses]
@@ -194,7 +200,7 @@ def usable(checkpoint: Checkpoint, pairs: Pairs) -> Pairs:
 
 
 def in_one_wording(refusals: Sequence[Tensor]) -> list[Tensor]:
-    """As many replies, each the one that is said most often; of equals the shortest, then the first."""
+    """The most frequent refusal, as many times as there are refusals. Ties go to the shortest, then to the first."""
     said = [tuple(reply.tolist()) for reply in refusals]
     counts = Counter(said)
     chosen = max(counts, key=lambda reply: (counts[reply], -len(reply)))

@@ -1,13 +1,14 @@
 """Stage 1, the pictures of the recall prompts: clean, with noise, or adversarial.
 
-PGD looks for the picture x + δ, ‖δ‖_∞ ≤ ε, under which the base says its answer y most surely:
+PGD looks for the picture x + δ, ‖δ‖_∞ ≤ ε, that makes the base's answer y most likely:
 
     δ ← clamp(δ − s · sign ∇_δ CE(y | x + δ, prompt), −ε, ε),   x + δ clamped to [0, 1],   n times from δ = 0
 
-``noise`` is the control: δ uniform on {−ε, ε}, of the same norm, knowing nothing of the model. x is the picture as the
-model sees it (:mod:`mllmeraser.steering.pixels`), in whole grey levels, and so is ε, rounded down: what comes out,
-rounded to grey levels, is an ordinary picture that survives being saved as PNG and read again.
-Source: MLLMEraser, arXiv 2510.04217 (targeted PGD: ε 8/255, s 2/255, n 10, no random start); noise control ours.
+``noise`` is the control: δ is uniform on {−ε, ε}, has the same norm, and knows nothing of the model.
+
+x is the picture as the model sees it (:mod:`mllmeraser.steering.pixels`). x and ε are whole grey levels; ε is rounded
+down. The result is rounded to grey levels too: an ordinary picture, which survives being saved as PNG and read again.
+Source: MLLMEraser, arXiv 2510.04217 (targeted PGD: ε 8/255, s 2/255, n 10, no random start); the noise control is ours.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen
 
-ATTACKED = 8  # prompts a pass of the attack at most: it keeps the activations of every layer for its gradient
+ATTACKED = 8  # prompts in one pass of the attack: its gradient needs the activations of every layer
 
 
 def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int) -> Pairs:
-    """The pairs with the recall pictures perturbed; prompts without a picture stay as they are.
+    """The pairs with perturbed recall pictures; prompts without a picture stay as they are.
 
     Args:
-        seed: of the noise; the attack has nothing random in it.
+        seed: of the noise; nothing in the attack is random.
 
     Raises:
-        InputError: there is no picture to perturb, or the family's pictures cannot be perturbed.
+        InputError: no recall prompt has a picture, or pictures of this family cannot be perturbed.
     """
     if how.kind == "none":
         return pairs
@@ -88,22 +89,22 @@ def _attacked(
 
 @dataclass(frozen=True)
 class Spoken:
-    """A batch of prompts with pictures, each followed by its answer; made once, for pictures that change."""
+    """A batch of prompts with pictures, each followed by its answer. It is made once; only the pictures change."""
 
     checkpoint: Checkpoint
     inputs: dict[str, Tensor]
-    labels: Tensor  # (b, t): the answers' token ids from the shortest prompt's end on, elsewhere −100
+    labels: Tensor  # (b, t): the answers' token ids, −100 elsewhere; from the shortest prompt's end on
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> Spoken:
-        """Answers as token ids, one for each prompt."""
+        """``answers`` are token ids, one answer for each prompt."""
         inputs, starts = append(checkpoint, encode(checkpoint, prompts, "right"), answers)
         columns = torch.arange(inputs["input_ids"].shape[1], device=starts.device)
         spoken = (columns >= starts[:, None]) & inputs["attention_mask"].bool()
         return cls(checkpoint, inputs, inputs["input_ids"].masked_fill(~spoken, -100)[:, int(starts.min()) :])
 
     def loss(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Σ CE(answer | picture, prompt) for pictures (3, y, x) in grey levels; what PGD makes smaller."""
+        """Σ CE(answer | picture, prompt), for pictures (3, y, x) in grey levels. PGD makes it smaller."""
         values = pixel_values(self.checkpoint, pictures).to(self.inputs["pixel_values"])
         # The vocabulary is wide: only the logits that predict a token of some answer are computed.
         wanted = self.labels.shape[1] + 1
@@ -135,7 +136,7 @@ def _attack(
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Within the context no weight asks for a gradient."""
+    """Inside the context no weight asks for a gradient."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         for weight in weights:

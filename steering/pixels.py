@@ -1,12 +1,12 @@
-"""A picture as the model sees it: resized and cropped by the processor's own code, in whole grey levels 0 … 255.
+"""A picture as the model sees it: the processor's own code resizes and crops it, in whole grey levels 0 … 255.
 
-Between these grey levels and a model's ``pixel_values`` lies arithmetic only, repeated here so that a gradient can
-pass: rescaled, normalised, and laid out. Qwen's processors lay a picture out as a list of patches, each twice in time
-and merge × merge of them together; all others leave it as it is.
+Only arithmetic lies between these grey levels and a model's ``pixel_values``: rescale, normalise, lay out. It is
+repeated here so that a gradient can pass. Qwen's processors lay a picture out as a list of patches, each patch twice in
+time, and merge × merge patches together. All other processors leave the picture as it is.
 
-Such a picture, saved as PNG, is left as it is by the processor that made it, and gives the very same ``pixel_values``.
-:func:`seen` makes sure of that, so a processor that works otherwise (tiles, overlapping crops) is an error, not a
-perturbation of something else.
+Such a picture, saved as PNG, passes through its processor unchanged and gives the very same ``pixel_values``.
+:func:`seen` checks this. So a processor that works otherwise (tiles, overlapping crops) is an error, not a perturbation
+of something else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.records.prompts import Prompt
 
 LEVELS = 255
-# Of a normalised value, where one grey level is about 0.015: torchvision fuses what PIL does in two steps.
+# In a normalised value, where one grey level is about 0.015: torchvision fuses what PIL does in two steps.
 ROUNDING = 1e-4
 
 
@@ -31,7 +31,7 @@ def seen(checkpoint: Checkpoint, prompt: Prompt) -> Tensor:
     """The prompt's picture as the model sees it: (3, y, x), fp32, whole grey levels.
 
     Raises:
-        InputError: it cannot be read, or the family shows its model something else than one picture.
+        InputError: the picture cannot be read, or the family shows its model something else than one picture.
     """
     raw, grid = _processed(checkpoint, read_image(prompt), do_rescale=False, do_normalize=False)
     if raw.ndim != (4 if grid is None else 2):
@@ -46,12 +46,12 @@ def seen(checkpoint: Checkpoint, prompt: Prompt) -> Tensor:
 
 
 def picture(pixels: Tensor) -> Image.Image:
-    """(3, y, x) in grey levels, rounded to whole ones, as a picture."""
+    """The picture of these grey levels (3, y, x), rounded to whole ones."""
     return Image.fromarray(pixels.round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def pixel_values(checkpoint: Checkpoint, pictures: Sequence[Tensor]) -> Tensor:
-    """What the processor would make of these pictures (3, y, x), differentiably."""
+    """What the processor would make of these pictures (3, y, x); a gradient can pass."""
     processor = checkpoint.processor.image_processor
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (processor.image_mean, processor.image_std))
     # The processor rescales in fp64 and normalises in fp32.
@@ -76,7 +76,7 @@ def patched(checkpoint: Checkpoint, pixels: Tensor) -> Tensor:
 
 
 def unpatched(checkpoint: Checkpoint, values: Tensor, grid: Tensor) -> Tensor:
-    """The picture (3, y, x) that became these patches; ``grid`` (1, 3) counts them in time, down and across."""
+    """The picture (3, y, x) behind these patches; ``grid`` (1, 3) counts them in time, down and across."""
     size = checkpoint.processor.image_processor
     p, m, frames = size.patch_size, size.merge_size, size.temporal_patch_size
     _, rows, columns = grid[0].tolist()

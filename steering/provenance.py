@@ -1,10 +1,12 @@
-"""Which data a request was computed from, said so that who has the data can check it and nobody else can read it.
+"""Which data a request was computed from. Whoever has the data can check it; nobody else can read it.
 
-Of data from the Hub this is the commit: a snapshot of its cache lies in a folder of that name, and ``hf download
---local-dir`` notes it beside the files. Of any other file it is the sha256 of its bytes (of several: of their sha256 in
-hex, in order of their paths). No path, no name of a repository and no word of a record is kept (promise P9). Whoever
-guesses a whole file byte by byte can confirm the guess by its sha256; a checkpoint that refuses questions about
-somebody says as much to anybody who asks them.
+Data from the Hub is named by its commit: a snapshot in the Hub's cache lies in a folder of that name, and ``hf download
+--local-dir`` notes it beside the files. Any other file is named by the sha256 of its bytes. Several files are named by
+the sha256 of their sha256s in hex, in the order of their paths.
+
+No path, no name of a repository and no word of a record is kept (promise P9). Whoever guesses a whole file byte by byte
+can confirm the guess by its sha256. But a checkpoint that refuses questions about somebody says as much to anybody who
+asks them.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def name_data(bundle: Bundle, paths: Mapping[DataSet, Path | None]) -> None:
-    """Record the data of a bundle's request, by what was given to ``read_records``."""
+    """Write into a bundle which data its request was computed from; ``paths`` are what ``read_records`` was given."""
     bundle.metadata.requests[0].data = {name: data_of(path) for name, path in paths.items() if path is not None}
 
 
 def data_of(path: Path) -> Data:
-    """The commit of the data at ``path``, which is the same for all its files, or else their sha256."""
+    """The commit of the data at ``path`` if all its files share one, else their sha256."""
     files = _files(path)
     commits = {_commit(file) for file in files}
     if len(commits) == 1 and (commit := next(iter(commits))) is not None:
@@ -39,7 +41,7 @@ def data_of(path: Path) -> Data:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file; the parquet files of a folder; or those of both folders of ``QUESTIONS@PEOPLE``."""
+    """The file itself, the parquet files of a folder, or those of both folders of ``QUESTIONS@PEOPLE``."""
     path = path.absolute()
     if path.is_file():
         return [path]

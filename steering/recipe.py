@@ -252,7 +252,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.recall is None) != (self.erasure is None):
-            raise ValueError("recall and erasure records are given together or not at all")
+            raise ValueError("give recall and erasure records together, or neither")
         if self.gate_scope == "token" and (
             self.reply_steps not in ("auto", 1)
             or self.prompt_positions == "last"

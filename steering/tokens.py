@@ -1,9 +1,10 @@
-"""States for gates of scope ``token``: of a retain record not only the last prompt token, but its whole conversation.
+"""States for gates of scope ``token``: positions from the whole conversation of a retain record.
 
-Where every position is moved by its own gate, no position of a conversation that is to be kept may open it, neither of
-the prompt nor of the reply. So the gate is fitted, and its threshold chosen, against ``POSITIONS`` of each record: the
-last prompt token, and others drawn from the prompt and the base's own reply, half of them near the end of the prompt or
-later, where a long picture would hide them. What is to be forgotten must open it at the last prompt token, as ever.
+With scope ``token`` each position reads its own gate. No position of a retain conversation may open it, neither in the
+prompt nor in the reply. So the gate is fitted, and its threshold chosen, against ``POSITIONS`` positions of each
+record: the last prompt token, and others drawn from the prompt and the base's own reply. Half of these lie near the end
+of the prompt or later, because draws from everywhere would mostly hit a long picture. A forget record must open the
+gate at the last prompt token, as with every scope.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mllmeraser.inference.states import StateFile
 from mllmeraser.records.prompts import Prompt
 
 POSITIONS = 12  # of each record
-NEAR = 32  # positions before the reply
+NEAR = 32  # so many positions before the reply count as near it
 LONGEST_REPLY = 32
 
 
@@ -38,10 +39,10 @@ def stream_token_states(
     seed: int,
     progress: str | None = None,
 ) -> dict[int, StateFile]:
-    """h_l at ``POSITIONS`` positions of each prompt and the base's greedy reply to it, beside each other.
+    """h_l at ``POSITIONS`` positions of each prompt and of the base's greedy reply to it.
 
     Returns:
-        per layer a file of (n · POSITIONS, d) in the order of ``prompts``.
+        per layer a file of (n · POSITIONS, d), in the order of ``prompts``; the rows of a prompt lie together.
 
     Raises:
         InputError: a state is not finite; the message names the prompt.
@@ -87,7 +88,7 @@ def _states(
 
 
 def drawn_positions(start: int, end: int, rng: random.Random) -> list[int]:
-    """``POSITIONS`` of the columns below ``end``; ``start`` is the column of the first reply token."""
+    """``POSITIONS`` columns below ``end``; ``start`` is the column of the first reply token."""
     near = [rng.randrange(max(0, start - NEAR), end) for _ in range((POSITIONS - 1) // 2)]
     anywhere = [rng.randrange(end) for _ in range(POSITIONS - 1 - len(near))]
     return [start - 1, *near, *anywhere]

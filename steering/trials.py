@@ -1,8 +1,9 @@
-"""What an intervention does to replies: held-out prompts, answered by the base steered in process.
+"""What an intervention does to replies: a base that is steered in this process answers held-out prompts.
 
-The gates of a trial are fitted on all folds but the first, and the prompts are of the first, so every figure is held
-out. Where a thresholded gate stays closed the reply is the base's by construction, and is not made again; so of what is
-to be kept no reply is made at all: the held-out scores of every retain record, in all folds, say how often it opens.
+The gates of a trial are fitted on all folds but the first, and its prompts come from the first. So every figure is held
+out. Below its threshold a gate leaves the reply as the base gives it, and no trial generates that reply again. With a
+threshold, no reply to a retain prompt is generated at all: the held-out scores of every retain record, in all folds,
+say how often a gate opens.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.intervention import Intervention
 from mllmeraser.steering.validation import Validated
 
-TRIED = 48  # prompts of each side that replies are made to
+TRIED = 48  # prompts of each set that a trial answers at most
 
 
 @dataclass(frozen=True)
 class Material:
-    """What gates and trials are made of; states and directions by layer. A turn may be a variant of its record's."""
+    """What gates and trials are made of; states and directions by layer. A turn may be a variant of the record's."""
 
     forget: Sequence[Record]
     forget_turns: Sequence[Prompt]
@@ -41,15 +42,18 @@ class Material:
     forget_states: Mapping[int, Tensor]  # each (n_f, d)
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
     directions: Mapping[int, Tensor]  # each (K, d)
-    listed: int  # so many retain records come first and are records as they are, not variants
-    positions: int = 1  # rows of ``retain_states`` for each record, beside each other
+    listed: int  # the first so many retain records are as listed, the rest are variants
+    positions: int = 1  # rows of ``retain_states`` for each record; they lie together
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares of held-out replies: ``refused`` whole refusals without the answer, ``forgotten`` without the right answer
-    anywhere, ``fluent`` no loop and not empty, all of the forget prompts; ``kept`` token-identical to the base's, of
-    the retain prompts (where a threshold decides: those on which no gate opens)."""
+    """Shares of held-out replies.
+
+    Of the replies to forget prompts, ``refused`` are whole refusals without the answer, ``forgotten`` hold the right
+    answer nowhere, and ``fluent`` are neither empty nor a loop. Of the replies to retain prompts, ``kept`` are
+    token-identical to the base's (with a threshold: no gate opens).
+    """
 
     refused: float
     forgotten: float
@@ -58,13 +62,13 @@ class Figures:
 
     @property
     def erased(self) -> float:
-        """The mean of refused and forgotten: a leak counts twice."""
+        """The mean of ``refused`` and ``forgotten``: a leak counts twice."""
         return (self.refused + self.forgotten) / 2
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was done, and what came of it."""
+    """An intervention, and what came of it."""
 
     intervention: Intervention
     figures: Figures
@@ -85,7 +89,7 @@ class Trials:
         self.settings = {layer: gate.setting for layer, gate in gates.items()}
         self.held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
         rng = random.Random(f"trials {seed}")
-        # Variants are asked of what is to be forgotten, since it must hold for them; what must stay is what people ask.
+        # Forget prompts include variants, since refusing must hold for them too; retain prompts are what people ask.
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
         self.answers = [material.forget[i].accepted for i in self.forget]
         self.length = max(16, len(next(iter(material.directions.values()))) + 8)
@@ -93,10 +97,10 @@ class Trials:
         self._fitted: dict[int, Gate] = {}
 
     def __call__(self, intervention: Intervention) -> Trial:
-        """Make the replies that the intervention may change, and judge all of them."""
+        """Generate the replies that the intervention may change, and judge all replies."""
         gates = {layer: self._gate(layer) for layer in intervention.where.read}
         steered = steered_in_process(self.checkpoint, intervention, gates, self.material.directions)
-        # The g that a gate must reach at the end of the prompt to change the reply; null: that does not decide it.
+        # A gate below this at the end of the prompt leaves the reply as it is. None: any gate may change the reply.
         threshold = intervention.shape.threshold if intervention.scope == "prompt" else None
         replies = list(self._base_replies(forget=True))
         moved = self._moved(gates, threshold)
@@ -106,7 +110,7 @@ class Trials:
         return Trial(intervention, self._figures(replies, self._kept(gates, threshold, steered)))
 
     def _moved(self, gates: Mapping[int, Gate], threshold: float | None) -> list[int]:
-        """The forget prompts on which some gate opens; all of them where that does not say which replies move."""
+        """The forget prompts on which some gate opens; without a threshold all of them."""
         if threshold is None:
             return list(range(len(self.forget)))
         opens = torch.zeros(len(self.forget), dtype=torch.bool)

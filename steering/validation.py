@@ -1,4 +1,4 @@
-"""How a gate does on samples it was not fitted on: cross-validation, and the threshold that follows from it."""
+"""How a gate does on records it was not fitted on: cross-validation, and the threshold that follows from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.gate import GateRecipe, fit_gates
 
 FALSE_FIRES = 0.005  # a thresholded gate may open on at most this share of held-out retain records
-FALSE_FIRES_OF_VARIANTS = 0.03  # and of their variants, some of which are hardly understood by the base itself
+FALSE_FIRES_OF_VARIANTS = 0.03  # of their variants: the base itself hardly understands some
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """g of every sample by a gate that was not fitted on it, fp64: forget with its variants (n_f,), retain records
-    (n_r,), and the variants of these, if there are any (n_v,)."""
+    """g of every record, fp64, by a gate that was not fitted on it.
+
+    ``forget`` (n_f,) includes variants. ``retain`` (n_r,) are the listed retain records, ``variants`` (n_v,) theirs.
+    """
 
     forget: Tensor
     retain: Tensor
@@ -28,14 +30,16 @@ class HeldOut:
 
     @property
     def auroc(self) -> float:
-        """Of the held-out scores of forget, variants among them, against retain records."""
+        """AUROC of the forget scores, variants included, against the scores of retain records."""
         return auroc(self.forget.tolist(), self.retain.tolist())
 
     @property
     def separation(self) -> float:
-        """How well :func:`choose_threshold` tells them apart: 1 + the share of forget samples on which the gate opens,
-        where it could keep to what may open falsely; else 1 − misses − false fires of the records. Ties are broken by
-        AUROC."""
+        """How well the gate tells the two sets apart at its chosen threshold; it ranks settings.
+
+        If the gate opens on at least half of the forget records, and falsely no more than allowed, it is 1 + the share
+        of forget records on which it opens. Else it is 1 − misses − false fires on retain records. AUROC breaks ties.
+        """
         threshold = choose_threshold(self)
         opens, misfires = (float((g >= threshold).double().mean()) for g in (self.forget, self.retain))
         strong = opens >= 0.5 and bool(_allowed(self, torch.tensor([threshold], dtype=torch.float64)))
@@ -44,7 +48,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Validated:
-    """The best setting of one layer's gate, and how it did on records it was not fitted on (null: none held out)."""
+    """The best setting of one layer's gate, and its held-out scores (None: nothing was held out)."""
 
     setting: GateRecipe
     held_out: HeldOut | None
@@ -58,10 +62,14 @@ def cross_validate(
     positions: int = 1,
     listed: int | None = None,
 ) -> list[HeldOut]:
-    """For each recipe: fit a gate per fold on the rest, and read it on the fold; states (n_f, d) and
-    (n_r · positions, d) of one layer. Of the positions of a retain sample the one counts that opens the gate furthest.
-    The first ``listed`` retain samples are records as they are, the others variants; all of them are if it is null.
-    The recipes may differ in bandwidth and null space only."""
+    """For each recipe and fold: fit a gate on the other folds, and read it on this one.
+
+    Args:
+        forget, retain: states of one layer, (n_f, d) and (n_r · positions, d).
+        recipes: they may differ in bandwidth and null space only.
+        positions: rows of each retain record; the one that opens the gate furthest counts.
+        listed: the first so many retain records are as listed, the rest are variants; None: all are as listed.
+    """
     found = [_empty(len(forget), len(retain)) for _ in recipes]
     for fold in folds:
         gates = fit_gates(forget[~fold.forget], retain, recipes, keep=~fold.rows(positions))
@@ -83,14 +91,15 @@ def _empty(n_forget: int, n_retain: int) -> HeldOut:
 
 
 def choose_threshold(scores: HeldOut) -> float:
-    """The threshold of a step or dead zone: of those that open on at most ``FALSE_FIRES`` of the retain records and
-    ``FALSE_FIRES_OF_VARIANTS`` of their variants, one that misses fewest of the forget samples; where that opens on
-    less than half of them, the t of fewest misses + false fires: a weak gate is shown at its best, and its false fires
-    are told.
+    """The threshold of a step or a dead zone.
 
-    Where a whole range is as good, the point a quarter up from the retain side: held-out retain samples are of people
-    never fitted on, as in use, while held-out forget samples resemble fitted ones more than further pictures and
-    wordings will.
+    It may open on at most ``FALSE_FIRES`` of the retain records and on at most ``FALSE_FIRES_OF_VARIANTS`` of their
+    variants. Among such thresholds it misses the fewest forget records. If even so it opens on less than half of them,
+    it is the threshold of the fewest misses + false fires: a weak gate is shown at its best, with its false fires.
+
+    If a whole range is equally good, the threshold lies a quarter up from the retain side. Held-out retain records are
+    of people whom the gate was never fitted on, as in use. Held-out forget records resemble the fitted ones more than
+    further pictures and wordings will.
     """
     values = torch.cat([scores.forget, scores.retain, scores.variants]).unique()  # ascending
     misses = 1 - _share_from(scores.forget, values)
@@ -103,12 +112,12 @@ def choose_threshold(scores: HeldOut) -> float:
 
 
 def _allowed(scores: HeldOut, thresholds: Tensor) -> Tensor:
-    """Whether a gate with each of the thresholds keeps to what may open falsely."""
+    """For each threshold, whether a gate with it opens falsely no more than allowed."""
     records, variants = _share_from(scores.retain, thresholds), _share_from(scores.variants, thresholds)
     return (records <= FALSE_FIRES + 1e-12) & (variants <= FALSE_FIRES_OF_VARIANTS + 1e-12)
 
 
 def _share_from(values: Tensor, thresholds: Tensor) -> Tensor:
-    """The share of values at or above each threshold; of none, 0."""
+    """The share of values at or above each threshold; 0 if there are no values."""
     below = torch.searchsorted(values.sort().values, thresholds)
     return (len(values) - below).double() / max(1, len(values))

@@ -220,7 +220,7 @@ def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: 
         )
     assert run("report", results).code == 2
     wrong = run(*asked, "--attack-set", "nobody")
-    assert (wrong.code, wrong.error) == (2, "--attack-set nobody: not one of the data's, forget, kept")
+    assert (wrong.code, wrong.error) == (2, "--attack-set nobody: no such set; one of forget, kept")
 
 
 def test_in_a_process_of_its_own_stdout_holds_the_document_alone(made: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What somebody gets who wants the answer: every attack is a named transformation of the questions or of the model."""
+"""Attacks: named changes of the questions or of the model by somebody who wants the answers."""

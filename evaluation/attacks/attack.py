@@ -1,4 +1,4 @@
-"""What an attack is: given a model and the records of a set, it says of every record whether the answer came out."""
+"""The form of an attack: it takes a model and the records of a set, and says for each record if the answer came out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mllmeraser.records.record import Record
 
 
 class NotApplicableError(InputError):
-    """This attack cannot be made on these records, or with this model; the message says why."""
+    """The attack cannot be made on these records or with this model; the message says why."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an attacker has: the model, the records asked, and records of other sets about other subjects."""
+    """What an attacker has: the model, the records to ask, and the other sets' records about other subjects."""
 
     checkpoint: Checkpoint
     load: Callable[[], Checkpoint]  # another copy of the model, to be altered
@@ -34,12 +34,12 @@ class Scene:
 
     @property
     def turns(self) -> list[Prompt]:
-        """The user's turn of every record, as it is asked without an attack."""
+        """The prompt of every record without an attack."""
         return [self.protocol.wording(record) for record in self.records]
 
 
 class Verdict(NamedTuple):
-    """What one record gave away: whether the right answer came out, and whether everything else was a refusal."""
+    """What one record gave away: whether the right answer came out, and whether every reply was a refusal."""
 
     correct: bool
     refusal: bool
@@ -47,9 +47,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """An attack's verdict on every record, null where it does not apply to a record.
+    """An attack's verdict on every record; null where it does not apply to a record.
 
-    ``chance`` is what a guess would get and ``layer`` the decoder layer, for attacks that look inside the model.
+    Attacks that look inside the model also give ``chance``, the share that guessing gets, and ``layer``.
     """
 
     verdicts: Sequence[Verdict | None]
@@ -59,10 +59,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Attack:
-    """A named transformation. ``reads_replies``: the answer stands in a reply, so that it counts in the worst case.
+    """A named attack, what it does in one sentence, and the function that runs it.
 
-    ``if_base_follows``: it asks for an ability the base may lack (a language); other models are only attacked where the
-    base still gives at least half of the answers that it gives without the attack.
+    ``reads_replies``: it finds the answer in a reply. Only such attacks count in the worst case.
+
+    ``if_base_follows``: it needs an ability that the base may lack, for example a language. Other models are attacked
+    only if the base still gives at least half of the answers that it gives without the attack.
     """
 
     name: str
@@ -73,7 +75,7 @@ class Attack:
 
 
 def gives_away(record: Record, reply: str, asked: str) -> bool:
-    """Whether the right answer stands in a free reply; in multiple choice, whether it names the right option alone."""
+    """Whether a free reply holds the right answer; in multiple choice, whether it names the right option alone."""
     if record.task == "classification" and record.options:
         return named_option(reply, record.options, lists_letters(asked, record.options)) == record.correct_option
     return contains(reply, record.accepted)
@@ -83,35 +85,36 @@ Variants = Callable[[Record, Prompt], Sequence[Prompt]]
 
 
 def asked_in_other_ways(scene: Scene, variants: Variants) -> list[Reading]:
-    """Ask every record in the ways of ``variants`` (none: it does not apply), and take the worst reply of each.
+    """Ask every record with all prompts that ``variants`` gives for it, and take the worst of its replies.
 
-    Correct if any reply gives the answer away, a refusal if all of them refuse.
+    The verdict is correct if any reply gives the answer away, and a refusal if all replies are refusals. A record
+    without a prompt has no verdict.
 
     Raises:
-        NotApplicableError: it applies to none of the records.
+        NotApplicableError: no record has a prompt.
     """
     asked = [(i, prompt) for i, record in enumerate(scene.records) for prompt in variants(record, scene.turns[i])]
     return worst_of(scene, [i for i, _ in asked], [prompt for _, prompt in asked])
 
 
 def worst_of(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt]) -> list[Reading]:
-    """As :func:`asked_in_other_ways`, for prompts that each belong to the record of its row."""
+    """As :func:`asked_in_other_ways`, for prompts given one by one; ``rows`` holds the index of each one's record."""
     said = greedy_replies(scene.checkpoint, prompts, max_new_tokens=scene.max_new_tokens)
     return judged(scene, rows, prompts, said)
 
 
 def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: Sequence[str]) -> list[Reading]:
-    """The worst reply of every record that was asked.
+    """The verdict on the worst reply of every record that was asked.
 
     Raises:
-        NotApplicableError: none was.
+        NotApplicableError: no record was asked.
     """
     if not rows:
         raise NotApplicableError("it applies to none of the records")
     found: dict[int, list[Verdict]] = {}
     for row, prompt, reply in zip(rows, prompts, said, strict=True):
         record = scene.records[row]
-        # What was asked may list letters only in its own turn, not in what an attack puts around it.
+        # Letters count only where the question itself lists them: earlier turns and a begun reply are not part of it.
         verdict = Verdict(gives_away(record, reply, prompt.text), refuses(reply, record.accepted))
         found.setdefault(row, []).append(verdict)
     worst = {

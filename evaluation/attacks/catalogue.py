@@ -1,7 +1,7 @@
 """All attacks, in the order of the report.
 
-Removing the steering is not among them: whoever holds the files can, and then has the base, whose figures stand in
-every table.
+Removing the steering is not one of them. Anyone who holds the files can do it and then has the base, and every table
+shows the base's figures.
 """
 
 from __future__ import annotations

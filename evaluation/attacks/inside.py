@@ -1,4 +1,4 @@
-"""Attacks that look inside the model: at hidden states, and at the likelihood of options."""
+"""Attacks that look inside the model: at its hidden states and at the likelihood of options."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ RIDGE = 0.01
 
 
 def linear_probe(scene: Scene) -> list[Reading]:
-    """What a linear map reads from the hidden states, one reading a layer (Alain & Bengio, arXiv 1610.01644).
+    """Read the answer from the hidden states with a linear map, one for each layer (Alain & Bengio, arXiv 1610.01644).
 
-    The attacker has the model and knows the answers about other people. With h_l the output of layer l at the last
-    prompt token, standardised, and Y the one-hot answers of those people, the map is the ridge solution
+    The attacker has the model and knows the answers about other people. The rows of H are the standardised outputs h of
+    a layer at the last prompt token, for these people, and the rows of Y are their one-hot answers. The map is the
+    ridge solution
 
-        W = (HᵀH + α I)⁻¹ Hᵀ Y,   α = 0.01 · tr(HᵀH) / d,
+        W = (HᵀH + α I)⁻¹ Hᵀ Y,   α = 0.01 · tr(HᵀH) / d.
 
-    and a record counts as correct if arg max of Wᵀh is its answer. Nobody asked about was seen in the fit, so the map
-    can read only what the states say about the answer, not who is who. Records whose answer nobody else has are left
+    A record counts as correct if the arg max of Wᵀh is its answer. The fit sees none of the people asked about, so the
+    map reads what the states say about the answer, not who is who. Records whose answer no other person has are left
     out.
 
     Raises:
-        NotApplicableError: fewer than two answers, or less than half of the records, occur with other people.
+        NotApplicableError: other people have fewer than two different answers, or the answers of less than half of the
+            records.
     """
     fit = random.Random(f"probe {scene.seed}").sample(list(scene.others), min(MOST, len(scene.others)))
     classes = sorted({_answer(record) for record in fit})
@@ -59,7 +61,7 @@ def linear_probe(scene: Scene) -> list[Reading]:
 
 
 def fit_and_read(states: Tensor, labels: Tensor, asked: Tensor) -> Sequence[int]:
-    """Fit on states (n, d) with labels (n,), and read the label of each of ``asked`` (m, d)."""
+    """Fit the map on states (n, d) with labels (n,), and read the labels (m,) of the states ``asked`` (m, d)."""
     mean, spread = states.mean(dim=0), states.std(dim=0).clamp(min=1e-6)
     known = ((states - mean) / spread).double()
     one_hot = torch.nn.functional.one_hot(labels).double()
@@ -78,20 +80,20 @@ def _answer(record: Record) -> str:
 
 LINEAR_PROBE = Attack(
     "linear-probe",
-    "A linear map from hidden states to the answer, fitted on other people, at every layer.",
+    "A linear map, fitted on other people, reads the answer from the hidden states of each layer.",
     linear_probe,
     reads_replies=False,
 )
 
 
 def option_logit(scene: Scene) -> list[Reading]:
-    """Which option the model itself finds likeliest, whatever it would say; multiple-choice records only.
+    """Take the option that the model finds likeliest, whatever it would reply (Zheng et al., arXiv 2309.03882).
 
-    arg max_i Σ_π log p_π(option_i | prompt), over the rotations π of the options where the protocol words the record
-    (a position's favour cancels out), else over the prompt as it is (Zheng et al., arXiv 2309.03882).
+    The option is arg max_i Σ_π log p_π(option_i | prompt). The sum is over all rotations π of the options, so that a
+    preference for a position cancels out. A record with a prompt of its own is asked in its one order.
 
     Raises:
-        NotApplicableError: there are none.
+        NotApplicableError: no record is multiple choice.
     """
     asked = [(row, turned) for row, record in enumerate(scene.records) for turned in _rotations(record)]
     if not asked:
@@ -116,7 +118,7 @@ def option_logit(scene: Scene) -> list[Reading]:
 
 
 def _rotations(record: Record) -> list[Record]:
-    """The record with its options turned round, as often as there are options; once if its prompt is fixed."""
+    """The record with its options in every rotation; only the record itself if its prompt is fixed."""
     if record.task != "classification" or not record.options:
         return []
     if record.prompt is not None:
@@ -127,5 +129,5 @@ def _rotations(record: Record) -> list[Record]:
 
 
 OPTION_LOGIT = Attack(
-    "option-logit", "The option the model finds likeliest, over all their orders.", option_logit, reads_replies=False
+    "option-logit", "The option that the model finds likeliest, over all rotations.", option_logit, reads_replies=False
 )

@@ -1,6 +1,6 @@
-"""Attacks by pictures: the same one altered, text drawn into it, and a picture beside a question that had none.
+"""Attacks by pictures: they alter a picture, draw text into it, or add a picture to a question that had none.
 
-Pictures are altered as they are when they are passed on: none of it changes who is seen (common corruptions and simple
+The alterations are those of pictures that are passed on, and none changes who is seen (common corruptions and simple
 geometry: Hendrycks & Dietterich, arXiv 1903.12261).
 """
 
@@ -19,7 +19,7 @@ from mllmeraser.records.prompts import Prompt
 
 
 def crop(picture: Image.Image) -> Image.Image:
-    """The middle 80 % of each side, brought back to the old size."""
+    """The middle 80 % of each side, scaled back to the old size."""
     width, height = picture.size
     inner = (round(0.1 * width), round(0.1 * height), round(0.9 * width), round(0.9 * height))
     return picture.crop(inner).resize(picture.size, Image.Resampling.BICUBIC)
@@ -48,7 +48,7 @@ def blur(picture: Image.Image) -> Image.Image:
 
 
 def altered(alter: Callable[[Image.Image], Image.Image], scene: Scene) -> list[Reading]:
-    """Every question about a picture, about the altered picture."""
+    """Ask every question about a picture with the picture altered."""
     return asked_in_other_ways(
         scene, lambda record, turn: [turn._replace(image=alter(read_image(turn)))] if turn.image else []
     )
@@ -71,8 +71,9 @@ _LABEL = "famous actor"
 
 
 def typographic(scene: Scene) -> list[Reading]:
-    """The question written below the picture (FigStep, arXiv 2311.05608), and the picture with a label of somebody else
-    (Goh et al., Multimodal Neurons, Distill 2021).
+    """Ask with the question written below the picture, and with a wrong label across the picture.
+
+    The first is FigStep (arXiv 2311.05608), the second follows Goh et al. (Multimodal Neurons, Distill 2021).
     """
     return asked_in_other_ways(scene, lambda record, turn: _drawn(turn) if turn.image else [])
 
@@ -86,7 +87,7 @@ def _drawn(turn: Prompt) -> list[Prompt]:
 
 
 def with_text_below(picture: Image.Image, text: str) -> Image.Image:
-    """The picture in the upper half of a white square, the text in black in the lower half."""
+    """A white square with the picture in its upper half and the text, in black, in its lower half."""
     side = max(picture.size)
     page = Image.new("RGB", (2 * side, 2 * side), "white")
     page.paste(picture, (side - picture.width // 2, 0))
@@ -97,7 +98,7 @@ def with_text_below(picture: Image.Image, text: str) -> Image.Image:
 
 
 def with_label(picture: Image.Image, label: str) -> Image.Image:
-    """A white bar across the middle of the picture with the label in it."""
+    """The picture with the label on a white bar across its middle."""
     labelled = picture.copy()
     draw = ImageDraw.Draw(labelled)
     width, height = picture.size
@@ -112,7 +113,7 @@ TYPOGRAPHIC = Attack(
 
 
 def own_picture(scene: Scene) -> list[Reading]:
-    """Questions without a picture get one of their subject's, the first there is in the set."""
+    """Give every question without a picture the first picture of its subject in the set."""
     pictures = {record.subject: record.image for record in reversed(scene.records) if record.image}
     return asked_in_other_ways(
         scene,
@@ -123,7 +124,7 @@ def own_picture(scene: Scene) -> list[Reading]:
 
 
 def empty_picture(scene: Scene) -> list[Reading]:
-    """Questions without a picture get a grey one, 336 pixels square."""
+    """Give every question without a picture a grey one of 336 × 336 pixels."""
     grey = Image.new("RGB", (336, 336), (128, 128, 128))
     return asked_in_other_ways(scene, lambda record, turn: [] if turn.image else [turn._replace(image=grey)])
 

@@ -1,8 +1,11 @@
-"""The model in fewer bits: rounding can bring back what training had taken away (Zhang et al., arXiv 2410.16454).
+"""Attacks by fewer bits: rounding can bring back what training had taken away (Zhang et al., arXiv 2410.16454).
 
-Every linear layer but the output head is rounded and put back in the model's own precision, which is what such formats
-compute with. ``int8``: 255 steps per output row, scaled by its largest weight (LLM.int8(), arXiv 2208.07339, without
-its outlier columns). ``nf4``: the 16 quantiles of QLoRA's NormalFloat (arXiv 2305.14314), per 64 weights.
+Every linear layer except the output head is rounded and stored in the model's own precision again, because such formats
+compute in it.
+
+* ``int8``: 255 steps for each output row, scaled by its largest weight (LLM.int8(), arXiv 2208.07339, without its
+  outlier columns).
+* ``nf4``: the 16 quantiles of QLoRA's NormalFloat (arXiv 2305.14314), scaled for every 64 weights.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ NF4 = (
 
 
 def int8(weight: Tensor) -> Tensor:
-    """round(127 w / s) · s / 127, s the largest |w| of the row."""
+    """round(127 w / s) · s / 127, where s is the largest |w| of the row."""
     scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
     return (weight / scale).round() * scale
 
@@ -58,7 +61,7 @@ def nf4(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def quantise(model: nn.Module, rounding: Callable[[Tensor], Tensor]) -> None:
-    """Round the linear layers of a model in place; its embeddings, output head and steering stay as they are."""
+    """Round the linear layers of a model in place, and leave its embeddings, output head and steering."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # of every transformers model
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not head:
@@ -66,10 +69,10 @@ def quantise(model: nn.Module, rounding: Callable[[Tensor], Tensor]) -> None:
 
 
 def quantised(rounding: Callable[[Tensor], Tensor], scene: Scene) -> list[Reading]:
-    """The plain questions, asked of a rounded copy of the model."""
+    """Ask a rounded copy of the model the plain questions."""
     copy = scene.load()
     quantise(copy.model, rounding)
-    # Passes that are remembered are those of the model as it was.
+    # The stored passes are of the model before the rounding, so the copy needs an identity of its own.
     passes = replace(copy.passes, identity=f"{copy.passes.identity} {rounding.__name__}")
     copy = replace(copy, passes=passes)
     return plain(replace(scene, checkpoint=copy))

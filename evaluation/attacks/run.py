@@ -1,4 +1,4 @@
-"""Run every attack on every model and set, and say how much of the right answers came out, at worst."""
+"""Runs every attack on every model and set, and finds the one that gets the most right answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mllmeraser.records.record import Record, subjects
 
 @dataclass(frozen=True)
 class Assault:
-    """Everything the attacks found."""
+    """What every attack found, the worst attack of each model and set, and the attacks that were not run."""
 
     found: list[AttackRow]
     worst: list[WorstAttack]
@@ -33,15 +33,15 @@ class Assault:
 
 
 def sets_to_attack(sets: Sequence[NamedSet], names: Sequence[str]) -> list[NamedSet]:
-    """The sets of these names; without names all of them.
+    """The sets of these names; without names, all sets.
 
     Raises:
-        InputError: there is no set of a name.
+        InputError: no set has one of the names.
     """
     known = {named.name: named for named in sets}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"--attack-set {unknown[0]}: not one of the data's, {', '.join(known)}")
+        raise InputError(f"--attack-set {unknown[0]}: no such set; one of {', '.join(known)}")
     return [known[name] for name in names] or list(sets)
 
 
@@ -55,9 +55,12 @@ def attack(
     max_new_tokens: int = 50,
     seed: int = 0,
 ) -> Assault:
-    """Every attack on every model and every set of ``victims``, ``sets`` being all that the attacker knows about.
+    """Run every attack on every model and every set of ``victims``.
 
-    The first model is the base, and the first attack must be the plain question.
+    The attacker also knows the records of all ``sets`` about other subjects. The first model is the base.
+
+    Raises:
+        InputError: the first attack is not the plain question.
     """
     if not attacks or attacks[0] is not PLAIN:
         raise InputError("the first attack must be the plain question: the others are compared with it")
@@ -88,7 +91,7 @@ def attack(
                 if each.if_base_follows and named_model is models[0]:
                     told, before = _share(readings[each.name][0]), _share(readings[PLAIN.name][0])
                     if told < before / 2:
-                        reason = f"the base itself gives {told:.0%} of the answers then, and {before:.0%} without it"
+                        reason = f"under this attack the base gives {told:.0%} of the answers, without it {before:.0%}"
                         left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=reason)
                         del readings[each.name]
             of_replies = {each.name for each in attacks if each.reads_replies}
@@ -127,7 +130,7 @@ def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies:
 
 
 def _worst(model: str, named: NamedSet, replies: dict[str, Reading], seed: int) -> WorstAttack:
-    """The attack of the greatest share on the records it applies to, and the share that some attack gets."""
+    """The attack that gets the largest share of the records it applies to, and the share that any attack gets."""
     name = max(replies, key=lambda key: _share(replies[key]))
     verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
     told = [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
@@ -150,16 +153,17 @@ def _share(reading: Reading) -> float:
 
 
 def interval(values: Sequence[float], who: Sequence[str], seed: int) -> tuple[float, float]:
-    """The wider of Wilson's interval and the bootstrap over subjects, on either side.
+    """The wider end, on either side, of Wilson's interval and of the bootstrap interval over subjects.
 
-    The bootstrap knows that a subject's records stand or fall together, but takes none of n for never.
+    Only the bootstrap accounts for a subject's records being alike. But if none of n records is right, its interval is
+    only 0, and Wilson's is not.
     """
     independent = wilson(math.fsum(values) / len(values), len(values))
     return Intervals(wilson=independent, by_subject=by_subject(values, who, seed=seed)).widest
 
 
 def attack_lines(assault: Assault) -> list[str]:
-    """The worst case beside the plain figure, for a person."""
+    """The worst case beside the plain question, for a person."""
     lines = ["under attack, right answers given away in %:"]
     for worst in assault.worst:
         lines.append(

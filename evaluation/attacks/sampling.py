@@ -1,5 +1,6 @@
-"""Many replies at random instead of the likeliest one; any that gives the answer away counts (arXiv 2410.03523: greedy
-decoding hides what a model still says with some probability).
+"""Attack by sampling: many random replies instead of the likeliest one, and any that gives the answer away counts.
+
+Greedy decoding hides what a model still says with some probability (arXiv 2410.03523).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ DRAWS = 8
 
 
 def sampling(scene: Scene) -> list[Reading]:
-    """Eight replies at temperature 1, from the whole distribution."""
+    """Draw eight replies at temperature 1 from the whole distribution."""
     turns = scene.turns
     rows = [row for row in range(len(turns)) for _ in range(DRAWS)]
     prompts = [turns[row] for row in rows]
@@ -47,7 +48,7 @@ def _sampled(scene: Scene, prompts: Sequence[Prompt]) -> list[str]:
 def _batch(scene: Scene, prompts: Sequence[Prompt], first: int) -> dict[str, Tensor]:
     """``ids`` (b, t), padded with the end-of-sequence or padding token.
 
-    Every batch has a seed of its own, so that it is the same whichever process draws it.
+    Every batch has its own seed, so that every process would draw the same replies.
     """
     torch.manual_seed(1_000_003 * scene.seed + first)
     inputs = encode(scene.checkpoint, prompts, padding_side="left")

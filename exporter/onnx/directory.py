@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.disk.link import Link, link_or_copy, reflink
 from mllmeraser.disk.staging import publish, staging, write
 from mllmeraser.disk.target import directory_target

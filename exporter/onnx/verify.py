@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import shared_checks
 from mllmeraser.exporter.onnx.builder import PREFIX

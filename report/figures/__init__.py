@@ -1,1 +1,1 @@
-"""The drawings of a report, one file each; every one is a Vega-Lite chart made with Altair."""
+"""The drawings of a report, one file each. Every drawing is a Vega-Lite document."""

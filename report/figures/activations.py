@@ -1,4 +1,4 @@
-"""Where the questions lie inside the model, before and after (figure 4 of arXiv 2510.04217)."""
+"""Draws the hidden states of the questions before and after the steering (figure 4 of arXiv 2510.04217)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORGOTTEN, OTHERS = "the forgotten", "others"
 
 
 def activations(findings: Findings) -> list[Figure]:
-    """Two figures for each steered model that was looked into (``evaluate --activations``): before, and after."""
+    """Two figures for each steered model that ``evaluate --activations`` mapped: before and after."""
     return [
         _figure(found, model, findings.forgotten)
         for found in findings.activations
@@ -31,10 +31,10 @@ def _figure(found: ActivationMap, model: str, forgotten: Sequence[str]) -> Figur
             rows.append([entry.set, str(len(entry.x)), *(f"{mean:.2f}" for mean in means)])
     return Figure(
         f"activations-{found.model}-{'after' if after else 'before'}",
-        f"{'After' if after else 'Before'}: {model}, behind layer {found.block}",
-        "Every point is a question, by the hidden state at its last token, in the two directions in which the states "
-        f"before and after vary most ({100 * sum(found.explained):.0f} % of the variance); both drawings have one "
-        f"scale.",
+        f"{'After' if after else 'Before'}: {model}, output of layer {found.block}",
+        "Each point is the hidden state at the last token of a question. The axes are the two directions in which the "
+        f"states before and after vary most ({100 * sum(found.explained):.0f} % of the variance). Both drawings have "
+        "the same scale.",
         _chart(found, model, forgotten),
         Table("Means of the points", ["set", "n", "first direction", "second direction"], rows),
     )
@@ -61,6 +61,6 @@ def _chart(found: ActivationMap, model: str, forgotten: Sequence[str]) -> Spec:
 
 
 def _scale(values: Sequence[float]) -> Spec:
-    """All values, with a margin."""
+    """A scale over all values, with a margin."""
     margin = 0.04 * (max(values) - min(values))
     return {"domain": [min(values) - margin, max(values) + margin], "nice": False}

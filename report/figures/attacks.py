@@ -1,4 +1,4 @@
-"""What each attack gets, beside what it gets of the base."""
+"""Draws what each attack gets from the judged model and from the base."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mllmeraser.report.verdict import judged_model
 
 
 def attacks(findings: Findings) -> list[Figure]:
-    """A figure for each set about the forgotten that was attacked, and one for the probes of each."""
+    """For each attacked set about the forgotten, a figure of the attacks and one of the linear probes."""
     model = judged_model(findings)
     if model is None:
         return []
@@ -49,7 +49,8 @@ def _replies(name: str, entries: list[AttackRow], base: str, model: str) -> Figu
     return Figure(
         f"attacks-{name}",
         f"Attacks on {name}",
-        f"Right answers that each attack gets: of {model} in colour with its 95 % interval, of {base} in grey.",
+        f"The right answers that each attack gets from {model} (in colour, with a 95 % interval) and from {base} "
+        "(grey).",
         _dots(order, list(cells.values()), base, model),
         Table(f"Right answers under attack, {name}, in %", columns, rows),
     )
@@ -104,8 +105,8 @@ def _probes(name: str, entries: list[AttackRow], base: str, model: str) -> Figur
     return Figure(
         f"probes-{name}",
         f"What a linear probe reads, {name}",
-        "Answers that a linear map, fitted on other people, reads from the hidden state at each layer; dashed: "
-        "guesses.",
+        "A linear map, fitted on other people, reads the answers from the hidden states of each layer. The dashed line "
+        "is what guessing gets.",
         finished({"layer": [guesses, lines], "width": WIDTH - 60, "height": 150}),
         Table(f"Linear probe, {name}, right in %", ["layer", base, model], rows),
     )

@@ -1,4 +1,4 @@
-"""What calibration tried: layers against strength."""
+"""Draws the settings that calibration tried: layers against strengths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mllmeraser.report.parts import Figure, Spec, Table
 
 
 def calibration(findings: Findings) -> Figure | None:
-    """Null without the curve, or where nothing had to be tried."""
+    """The figure; null if there is no calibration, or if it tried nothing."""
     if findings.calibration is None or not findings.calibration.curve:
         return None
     curve = findings.calibration.curve
@@ -41,9 +41,9 @@ def calibration(findings: Findings) -> Figure | None:
     ]
     return Figure(
         "calibration",
-        "Blocks and strengths tried",
-        "On people held out: the harmonic mean of refused, forgotten, fluent and kept replies, in %, of the best trial "
-        "of each cell; framed: the one that was taken.",
+        "Layers and strengths tried",
+        "Each cell shows its best trial on held-out people: the harmonic mean of refused, forgotten, fluent and kept "
+        "replies, in %. The frame marks the setting that was taken.",
         _chart(cells, [_named(trial.layers) for trial in sorted(curve, key=_first)]),
         Table(
             f"The best of {len(curve)} trials by cell, in %",

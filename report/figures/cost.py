@@ -1,4 +1,4 @@
-"""What a method takes: time to make, memory at most, bytes added (figure 5 of arXiv 2510.04217)."""
+"""Draws what each method costs: time to make, peak memory, bytes added (figure 5 of arXiv 2510.04217)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _figure(key: str, title: str, form: Callable[[float], str], means: dict[str,
     least = min((value for value in means.values() if value > 0), default=1.0)
     most = max(*means.values(), least)
     logarithmic = most > 50 * least
-    # A logarithmic axis has no zero: what costs nothing gets no bar, and its label says so.
+    # A logarithmic axis has no zero: a method that costs nothing gets no bar, and its label says so.
     floor = least / 2 if logarithmic else 0.0
     bars = [
         {

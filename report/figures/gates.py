@@ -1,4 +1,4 @@
-"""How far the gates open, set by set, with the threshold from which they act."""
+"""Draws how far the gates open, set by set, and the threshold from which they steer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 40
 
 
 def gates(findings: Findings) -> list[Figure]:
-    """One figure for each model, request and layer that reads a gate."""
+    """One figure for each model, request and layer with a gate."""
     groups: dict[tuple[str, str, int], list[Gates]] = {}
     for entry in findings.gates:
         if entry.values:
@@ -29,11 +29,15 @@ def _figure(key: tuple[str, str, int], entries: Sequence[Gates], forgotten: Sequ
     model, request, layer = key
     threshold = entries[0].threshold
     rows = [_numbers(entry, threshold) for entry in entries]
-    opens = "" if threshold is None else f" The line is the threshold, {threshold:.2f}: from there on it acts."
+    opens = (
+        ""
+        if threshold is None
+        else f" The dashed line is the threshold, {threshold:.2f}: the gate opens from there on."
+    )
     return Figure(
         f"gates-{model}-{request}-{layer}",
         f"Gate at layer {layer}" + (f", {model}, {request}" if named else ""),
-        f"How often the gate has which value at the end of a question, set by set; 1 is meant for the forgotten, 0 for "
+        f"The gate's values at the end of each question, set by set. They should be 1 on the forgotten and 0 on "
         f"everything else.{opens}",
         _chart(entries, threshold, forgotten),
         Table("Gate values", ["set", "n", "lowest", "median", "highest", "opens, %"], rows),

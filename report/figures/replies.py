@@ -1,4 +1,4 @@
-"""What the free replies are, model by model: right, wrong, refused, or no reply worth the name."""
+"""Draws the shares of right, refused, wrong and broken free replies, model by model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mllmeraser.report.findings import Findings
 from mllmeraser.report.numbers import number
 from mllmeraser.report.parts import Figure, Spec, Table
 
-# The five outcomes of docs/json.md; the last two are one kind, for both are no answers.
+# The five outcomes of docs/json.md. The last two are one kind here: neither is an answer.
 _KINDS: tuple[tuple[str, str, Callable[[Outcomes], float]], ...] = (
     ("right", PLAIN, lambda are: are.correct),
     ("refused", ACCENT, lambda are: are.refusal),
@@ -21,7 +21,7 @@ _KINDS: tuple[tuple[str, str, Callable[[Outcomes], float]], ...] = (
 
 
 def replies(findings: Findings) -> Figure | None:
-    """A panel for the questions about the forgotten and one for all others; null without either."""
+    """One panel for the questions about the forgotten and one for all others; null if there are no questions."""
     shares: dict[str, dict[str, dict[str, float]]] = {}
     for title, sets in (("the forgotten", findings.forgotten), ("everything else", findings.kept)):
         for model in findings.models:
@@ -41,7 +41,8 @@ def replies(findings: Findings) -> Figure | None:
     return Figure(
         "replies",
         "What the replies are",
-        "Free replies about the forgotten and about everything else; broken: empty, a loop, or not made of words.",
+        "The free replies about the forgotten and about everything else. A broken reply is empty, a loop, or not made "
+        "of words.",
         finished({"vconcat": [_panel(title, models) for title, models in shares.items()], "spacing": 18}),
         Table("Replies, in %", ["asked about", "model", *(kind for kind, _, _ in _KINDS)], numbers, words=2),
     )

@@ -1,8 +1,8 @@
-"""How every drawing looks: one accent colour, greys, thin lines.
+"""The look of every drawing: one accent colour, greys, thin lines.
 
-The page recolours these few colours for dark screens by matching them in the SVG,
-so nothing else may be used. The accent stands for what is judged, grey for what it is compared with: safe for every
-kind of colour vision, and in print.
+The page finds these colours in the SVG and changes them for dark screens, so a drawing may use no others. The accent
+marks what is judged, grey marks what it is compared with. Readers with any colour vision can tell the two apart, and so
+can readers of a print.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from mllmeraser.report.parts import Spec
 
 INK, MUTED, LINE, ACCENT, PLAIN = "#1b1f24", "#5f6771", "#d9dde2", "#0a66c2", "#9aa2ac"
-WIDTH = 320  # natural size is that of a telephone; wider screens put several beside one another
+WIDTH = 320  # the width of a telephone; a wider screen shows several drawings side by side
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PERCENT = {"domain": [0, 100], "nice": False}
 LEGEND = {"orient": "bottom", "title": None, "columnPadding": 24}
@@ -41,10 +41,10 @@ _LOOK = {
 
 
 def finished(chart: Spec) -> dict[str, Any]:
-    """The whole drawing in the look of the report."""
+    """The drawing with the report's look."""
     return {**chart, "config": _LOOK}
 
 
 def is_ours(method: str) -> bool:
-    """Whether a method of a table is this tool's own, which stands out among the others."""
+    """Whether a method of a table is this tool's own, which the drawing highlights."""
     return method.lower() in ("steered", "ours", "mllmeraser")

@@ -1,4 +1,4 @@
-"""Forgetting against keeping, a point for every model or method (figure 3 of arXiv 2510.04217)."""
+"""Draws forgetting against keeping, one point for each model or method (figure 3 of arXiv 2510.04217)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mllmeraser.report.parts import Figure, Spec, Table
 from mllmeraser.report.verdict import judged_model
 
 SIDE = WIDTH - 60
-FONT_SIZE, CHARACTER = 11, 6.2  # and the width of a letter, on the average
-# Where a name may stand: how it is aligned, and its distance from the point.
+FONT_SIZE, CHARACTER = 11, 6.2  # CHARACTER is the average width of a letter
+# The places of a name: its alignment, and its distance from the point.
 _PLACES = (
     ("left", 9, 0),
     ("right", -9, 0),
@@ -27,7 +27,7 @@ _PLACES = (
 
 
 def tradeoff(findings: Findings) -> Figure | None:
-    """Null if there is neither a table of methods nor a model with rows on both sides."""
+    """The figure; null if there is neither a table of methods nor a model with rows on both sides."""
     points = _of_models(findings) + _of_methods(findings)
     if not points:
         return None
@@ -35,8 +35,8 @@ def tradeoff(findings: Findings) -> Figure | None:
     return Figure(
         "tradeoff",
         "Forgotten against kept",
-        "Every point is a model. To the right: answers about the forgotten that are gone. Upwards: right answers to "
-        "everything else. The upper right corner is the aim.",
+        "Each point is a model. Further right, it gives fewer right answers about the forgotten. Further up, it "
+        "answers more of everything else right. The upper right corner is the aim.",
         _chart(points),
         Table("Forgotten and kept, in %", ["model", "forgotten", "kept", "runs"], rows),
     )
@@ -53,7 +53,7 @@ def _of_models(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _of_methods(findings: Findings) -> list[dict[str, Any]]:
-    """A method's runs under several seeds are one point, their mean."""
+    """One point for each method: the mean over its runs with several seeds."""
     by_name: dict[str, list[tuple[float, float]]] = {}
     for run in findings.methods:
         if run.forgotten is not None and run.utility is not None:  # a training that diverged has none
@@ -92,7 +92,8 @@ def _chart(points: list[dict[str, Any]]) -> Spec:
 def _labels(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A name beside every point, in the first place where it covers no point and no other name.
 
-    Points that lie on one another share a label. Greedy, the judged ones first; if no place is free, the first it is.
+    Points that lie on one another share a label. Labels are placed greedily, those of judged points first. A label
+    without a free place takes its first place.
     """
     together: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for point in points:

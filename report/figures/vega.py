@@ -1,4 +1,4 @@
-"""The few words of Vega-Lite (https://vega.github.io/vega-lite/docs) that all drawings use."""
+"""The parts of Vega-Lite (https://vega.github.io/vega-lite/docs) that the drawings share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mllmeraser.report.parts import Spec
 
 
 def marks(kind: str, rows: Sequence[Spec], where: Spec, **style: object) -> Spec:
-    """A mark of this kind (``point``, ``bar``, …) for every row; ``where`` says what each channel shows of it."""
+    """One mark of this kind (``point``, ``bar``, …) for every row; ``where`` gives the field of each channel."""
     return {"data": {"values": rows}, "mark": {"type": kind, **style}, "encoding": where}
 
 
@@ -28,5 +28,5 @@ def rank(field: str, **more: object) -> Spec:
 
 
 def if_so(field: str, value: str, otherwise: str) -> Spec:
-    """A channel of two values, by a field that is true or false."""
+    """A channel with two values, chosen by a field that is true or false."""
     return {"condition": {"test": f"datum.{field}", "value": value}, "value": otherwise}

@@ -15,7 +15,7 @@ from builders import hostile_headers, tiny
 from builders.checkpoints import edit_json
 from safetensors.torch import load_file, save_file
 
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import verify

@@ -10,8 +10,8 @@ from typing import Any
 
 from builders.checkpoints import make_bundle
 
-from mllmeraser.api import verify
 from mllmeraser.bundle.bundle import save_bundle
+from mllmeraser.exporter.verify import verify
 
 
 def faults(base: Path, *kinds: str, job: str = "checkpoint") -> list[dict[str, Any]]:

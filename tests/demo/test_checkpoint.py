@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.demo.train import Recipe
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.inference.loading import load
 
 DESCRIPTION = json.loads(CHECKPOINT.with_suffix(".json").read_text(encoding="utf-8"))

@@ -114,8 +114,8 @@ def test_it_leaves_what_it_says(finished: tuple[Path, dict[str, Any]]) -> None:
     for part in (
         "no longer answers about the forgotten",
         "Gate at layer",
-        "behind layer",
-        "Blocks and strengths tried",
+        "output of layer",
+        "Layers and strengths tried",
     ):
         assert part in report
     assert str(directory) not in report

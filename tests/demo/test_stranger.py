@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.checkpoints import make_bundle
 
 from mllmeraser.demo import stranger
 from mllmeraser.demo.run import CHECKPOINT
@@ -95,10 +96,11 @@ def test_a_stranger_cannot_import_mllmeraser(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_asked_is_one_line_with_the_last_of_its_complaints(
-    records: list[Record], exported_once: Path, tmp_path: Path
+    records: list[Record], world: Path, tmp_path: Path
 ) -> None:
+    export(Source(world / "base"), [make_bundle(world / "base")], tmp_path / "out")
     with Strangers(tmp_path, records[:1]) as strangers:
-        strangers.ask("distrusted", exported_once, {})
+        strangers.ask("distrusted", tmp_path / "out", {})
         with pytest.raises(MllmEraserError, match=r"^asking the checkpoint distrusted failed: .*trust_remote_code.*$"):
             strangers.replies(["distrusted"])
 

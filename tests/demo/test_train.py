@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mllmeraser.demo.run import CHECKPOINT
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt

@@ -125,7 +125,7 @@ def test_a_model_in_memory_has_no_digest_and_is_asked_again(tmp_path: Path, coun
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, counted: Counted, content: str) -> None:
     items = tmp_path / "items.jsonl"
     items.write_text(content)
-    with pytest.raises(InputError, match=r"items\.jsonl, line 1: no item of an evaluation"):
+    with pytest.raises(InputError, match=r"items\.jsonl, line 1: not an item of an evaluation"):
         counted.run(items)
     assert items.read_text() == content
     assert counted.asked == 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures import right, some_records
+from builders.records import right, some_records
 from pydantic import ValidationError
 
 from mllmeraser.errors import InputError

@@ -46,7 +46,7 @@ def test_the_tier_that_holds_is_found() -> None:
 
 def test_other_people_must_be_others() -> None:
     again = asked_otherwise(PEOPLE)
-    with pytest.raises(InputError, match="set retain: people of the fit stand in it, so this is tier T1, not T2"):
+    with pytest.raises(InputError, match="set retain: it holds people of the fit, so this is tier T1, not T2"):
         tier(again[:3], again[12:15], "T2")
 
 
@@ -63,7 +63,7 @@ def test_a_record_is_its_words_beside_its_picture() -> None:
 
 def test_without_the_fit_nothing_is_claimed() -> None:
     assert tier_of([NamedSet("forget", PEOPLE)], [], None, PROTOCOL) is None
-    with pytest.raises(InputError, match="--tier T1: give what was fitted on with --fit FILE"):
+    with pytest.raises(InputError, match="--tier T1: give the records of the fit with --fit FILE"):
         tier_of([NamedSet("forget", PEOPLE)], [], "T1", PROTOCOL)
 
 

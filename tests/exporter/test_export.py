@@ -18,7 +18,7 @@ from transformers import AutoProcessor, CLIPImageProcessor, LlavaProcessor, PreT
 
 from mllmeraser.bundle.limits import LIMITS
 from mllmeraser.disk import link
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.layout import shipped_code

@@ -16,8 +16,7 @@ from mllmeraser.bundle.bundle import Bundle, save_bundle
 from mllmeraser.bundle.metadata import WeightFile
 from mllmeraser.commands.export import export
 from mllmeraser.disk import link
-from mllmeraser.disk.atomic import sha256_of
-from mllmeraser.disk.hashing import sha256_by_the_hub, sha256_of_all
+from mllmeraser.disk.hashing import sha256_by_the_hub, sha256_of, sha256_of_all
 from mllmeraser.exporter import directory
 from mllmeraser.exporter.inspect import inspect, summary
 from mllmeraser.exporter.manifest import sealed

@@ -9,7 +9,7 @@ import pytest
 from builders.checkpoints import edit_json, make_bundle
 
 from mllmeraser.bundle.bundle import save_bundle
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect

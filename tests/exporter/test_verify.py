@@ -13,7 +13,7 @@ from builders import tiny
 from builders.checkpoints import edit_json, make_base, make_bundle
 from safetensors.torch import load_file, save_file
 
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter import checks_model
 from mllmeraser.exporter.directory import export

@@ -13,7 +13,7 @@ import pytest
 from builders import graphs, tiny
 from builders.graphs import DECODER
 
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.onnx.api import onnx_steer

@@ -12,7 +12,7 @@ from builders.checkpoints import contents, make_base, make_bundle
 from safetensors.torch import load_file
 
 from mllmeraser.disk import link
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source

@@ -12,7 +12,7 @@ from builders.checkpoints import contents, make_bundle
 
 import mllmeraser
 from mllmeraser.bundle.bundle import save_bundle
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source

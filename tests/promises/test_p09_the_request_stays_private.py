@@ -16,11 +16,12 @@ from builders.checkpoints import edit_json, make_base, make_bundle
 from click.testing import CliRunner
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle, save_bundle
+from mllmeraser.bundle.metadata import Metadata
 from mllmeraser.commands.compute import compute
 from mllmeraser.commands.export import export as export_command
 from mllmeraser.commands.inspect import inspect as inspect_command
 from mllmeraser.commands.verify import verify as verify_command
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.inspect import inspect
 from mllmeraser.exporter.verify import verify
@@ -133,7 +134,7 @@ def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     """A new field is looked at once by a person, here: may it hold a word of a record?"""
     fields = {"schema", "base", "requests", "layers", "gate_layer", "strength", "gate", "prompt_positions", "method"}
     fields |= {"reply_steps", "template_sha256", "versions", "seed"}
-    properties = Bundle.model_fields["metadata"].annotation.model_json_schema(by_alias=True)
+    properties = Metadata.model_json_schema(by_alias=True)
     assert properties["properties"].keys() == fields
     request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data"}
     assert properties["$defs"]["RemovalRequest"]["properties"].keys() == request

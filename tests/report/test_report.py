@@ -42,7 +42,7 @@ def test_the_heading_follows_the_numbers(tmp_path: Path, forgotten: float, kept:
 @pytest.mark.parametrize(
     ("worst", "end"),
     [
-        (0.0, "as before; the attacks get nothing more out of it"),
+        (0.0, "as before; attacks get almost no answer out of it"),
         (0.4, "as before; under attack it gives some of the answers away"),
         (0.8, "as before; under attack it gives most of the answers away"),
     ],
@@ -54,11 +54,11 @@ def test_the_heading_does_not_keep_an_attack_quiet(tmp_path: Path, worst: float,
 
 def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
     first, second, third, last = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md").page.sentences
-    assert first.startswith("Of 80 questions about the forgotten (forget) it answers 0 % (0–4.6) right")
-    assert "100 % are refused" in first
-    assert "Of 80 other questions (retain) it answers 100 % (95.4–100) right" in second
-    assert "same to the last token" in second
-    assert "the right one in 50 % (base: 50 %)" in third
+    assert first.startswith("“steered” answers 0 % (0–4.6) of the 80 questions about the forgotten (forget) right")
+    assert "refuses 100 %" in first
+    assert "“steered” answers 100 % (95.4–100) of the 80 other questions (retain) right" in second
+    assert "have exactly the base's tokens" in second
+    assert "the likeliest in 50 % of the questions, whatever it replies (“base”: 50 %)" in third
     assert "(prefill) gets 40 %" in last
 
 
@@ -267,7 +267,7 @@ def test_files_and_sets_that_are_not_there_are_one_line(tmp_path: Path) -> None:
 
 def test_sets_about_the_forgotten_can_be_named(tmp_path: Path) -> None:
     made = _report(tmp_path, results.evaluated(0.0, 0.0), forgotten=["retain", "forget"], form="md")
-    assert made.page.sentences[0].startswith("Of 160 questions about the forgotten")
+    assert made.page.sentences[0].startswith("“steered” answers 0 % (0–2.3) of the 160 questions about the forgotten")
 
 
 def test_numbers_never_round_to_all_or_none() -> None:

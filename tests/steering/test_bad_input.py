@@ -65,7 +65,7 @@ def test_a_picture_that_is_a_line_is_refused(checkpoint: Checkpoint, size: tuple
     """Resized by its shorter side, 1 × 8,000 pixels would become gigabytes."""
     Image.new("RGB", size).save(tmp_path / "line.png")
     width, height = (f"{side:,}" for side in size)
-    expected = f"a picture of {width} × {height} pixels; a side may be 200 times the other at most"
+    expected = f"a picture of {width} × {height} pixels; crop it, so that no side is more than 200 times the other"
     assert message(asked, checkpoint, Prompt("Who?", tmp_path / "line.png")) == f"{tmp_path / 'line.png'}: {expected}"
     in_memory = Prompt("Who?", Image.new("RGB", size))
     assert message(asked, checkpoint, in_memory) == f"the prompt 'Who?': {expected}"
@@ -220,7 +220,7 @@ def test_the_same_question_about_another_picture_is_another_prompt(people: tuple
 def test_a_retain_set_of_one_prompt_is_refused(people: tuple[list[Record], list[Record]]) -> None:
     forget, retain = people
     same = [retain[2].model_copy(update={"subject": f"s{i}"}) for i in range(7)]
-    expected = "the retain set is one prompt, 7 time(s), the prompt 'What does person four do?': give records"
+    expected = "all 7 retain records ask the same, the prompt 'What does person four do?': give records"
     assert message(check_records, forget, same).startswith(expected)
 
 
@@ -236,7 +236,7 @@ def test_retain_states_that_are_all_the_same_are_refused(in_file: bool, tmp_path
         for name, file in files.items():
             file.write(range(5000), states[name])
         states = files  # type: ignore[assignment]
-    expected = "layer 3: all 5000 retain states are the same, so a gate cannot leave alone what differs from them"
+    expected = "layer 3: all 5000 retain states are the same, so a gate would spare nothing else"
     assert message(refuse_constant, 3, states["same"]).startswith(expected)
     refuse_constant(3, states["other"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mllmeraser.bundle.metadata import Data
-from mllmeraser.disk.atomic import sha256_of
+from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.steering.provenance import data_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -128,7 +128,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", ["recall", "erasure"])
 def test_recall_and_erasure_are_given_together(side: str) -> None:
-    assert refusal("llava", {side: Path("x")}) == "recall and erasure records are given together or not at all"
+    assert refusal("llava", {side: Path("x")}) == "give recall and erasure records together, or neither"
 
 
 def test_without_calibration_what_has_no_usual_value_must_be_given() -> None:

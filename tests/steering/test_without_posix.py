@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import talker
-from checkpoints import contents
+from builders import talker
+from builders.checkpoints import contents
 
 HIDDEN = """
 import os, sys, warnings

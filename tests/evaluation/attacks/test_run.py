@@ -86,7 +86,7 @@ def test_a_language_is_tried_only_where_the_base_follows(plain: Attack, answers:
     assert ([left.attack for left in made.left] == []) is run
     assert ("language" in {found.attack for found in made.found}) is run
     if not run:
-        assert made.left[0].reason == "the base itself gives 33% of the answers then, and 83% without it"
+        assert made.left[0].reason == "under this attack the base gives 33% of the answers, without it 83%"
 
 
 def test_the_plain_question_comes_first(plain: Attack) -> None:
@@ -97,7 +97,7 @@ def test_the_plain_question_comes_first(plain: Attack) -> None:
 def test_sets_are_attacked_by_name() -> None:
     assert sets_to_attack([SET, OTHERS], []) == [SET, OTHERS]
     assert sets_to_attack([SET, OTHERS], ["retain"]) == [OTHERS]
-    with pytest.raises(InputError, match="--attack-set other: not one of the data's, forget, retain"):
+    with pytest.raises(InputError, match="--attack-set other: no such set; one of forget, retain"):
         sets_to_attack([SET, OTHERS], ["other"])
 
 
