@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import baselines as command
 from mllmeraser.baselines.recipes import RECIPES, Training, recipe_of
+from mllmeraser.judging.results_file import Method
 
 
 def test_trained_methods_have_equal_budgets() -> None:
@@ -44,15 +45,16 @@ def test_a_run_leaves_its_figures_and_what_it_cost(
     found = {}
     for run in runs:
         command.work(run)
-        found[run.folder.name] = json.loads(run.result.read_text())
-    assert found["base.0.0"]["identical"] == 1.0 and found["base.0.0"]["bytes_added"] == 0
+        found[run.folder.name] = run.found()
+    assert found["base.0.0"].identical == 1.0 and found["base.0.0"].bytes_added == 0
     trained, filters = found["ga.1.1"], [found[f"{name}.0.0"] for name in command.FILTERS]
-    assert trained["seconds"] > 0 and trained["bytes_added"] > 0 and trained["checkpoint"]
-    assert trained["settings"] == list(settings) and trained["seed"] == 1
-    assert all(command.COLUMNS.keys() <= row.keys() and not row["checkpoint"] for row in filters)
+    assert trained.seconds > 0 and trained.bytes_added > 0 and trained.checkpoint
+    assert trained.settings == list(settings) and trained.seed == 1
+    figures = {"harmonic_mean", "forgotten", "refusal", "options", "kept", "celebrity", "common", "identical"}
+    assert all(figures <= row.model_fields_set and not row.checkpoint for row in filters)
     refusing = found["refuse-all.0.0"]
-    assert (refusing["forgotten"], refusing["refusal"], refusing["identical"]) == (1.0, 1.0, 0.0)
-    assert refusing["utility"] == refusing["harmonic_mean"] == 0.0
+    assert (refusing.forgotten, refusing.refusal, refusing.identical) == (1.0, 1.0, 0.0)
+    assert refusing.utility == refusing.harmonic_mean == 0.0
     assert (tmp_path / "runs" / "ga.1.1" / "checkpoint").is_dir()
     assert not (tmp_path / "trials" / "ga.1.0" / "checkpoint").exists()
     assert len(command.table([trained, *filters])) == 2 + 1 + len(filters)
@@ -60,23 +62,22 @@ def test_a_run_leaves_its_figures_and_what_it_cost(
 
 def test_the_best_configuration_is_taken_and_a_failed_one_never(tmp_path: Path) -> None:
     grid = command.grid_of("ga")
-    for settings, facts in zip(
-        grid, ('"failed": "no"', *(f'"harmonic_mean": {h}' for h in (0.2, 0.7, 0.7))), strict=True
-    ):
+    facts: list[dict[str, Any]] = [{"failed": "no"}, *({"harmonic_mean": h} for h in (0.2, 0.7, 0.7))]
+    for settings, found in zip(grid, facts, strict=True):
         run = command.Run(tmp_path, "ga", settings, 0, True)
         run.folder.mkdir(parents=True)
-        run.result.write_text(f"{{{facts}}}")
+        run.result.write_text(Method(name="ga", **found).model_dump_json(exclude_unset=True))
     assert command.chosen(tmp_path, "ga") == grid[2]
 
 
 def test_a_line_shows_the_mean_and_half_the_range() -> None:
-    row = dict.fromkeys(command.COLUMNS, 0.5) | {"seconds": 2.0, "peak_memory_bytes": 2**20, "bytes_added": 1_500}
-    rows = [{**row, "name": "ga", "kept": kept, "options": None} for kept in (0.2, 0.3, 0.6)]
+    costs = {"seconds": 2.0, "peak_memory_bytes": 2**20, "bytes_added": 1_500}
+    rows = [Method(name="ga", harmonic_mean=0.5, kept=kept, options=None, **costs) for kept in (0.2, 0.3, 0.6)]
     line = command.table(rows)[-1]
     assert line.startswith("| ga | 50.0 ± 0.0 |")
     assert "| 36.7 ± 20.0 |" in line and "| – |" in line
     assert line.endswith("| 2.0 | 1 MiB | 1.5 KB |")
-    failed = command.table([{"name": "ga", "failed": "the training diverged"}])[-1]
+    failed = command.table([Method(name="ga", failed="the training diverged")])[-1]
     assert failed == "| ga | the training diverged |"
 
 
