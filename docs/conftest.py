@@ -1,6 +1,6 @@
 """Every snippet of the pages is run as a reader would: in a fresh process, beside what `mllmeraser demo` leaves.
 
-Not run are those after `<!--- skip: next "why" -->`.
+Not run are those after `<!--- skip: next "why" -->`. They are slow: a snippet loads, computes and evaluates for real.
 """
 
 from __future__ import annotations
@@ -56,3 +56,10 @@ pytest_collect_file = Sybil(
     patterns=["*.md"],
     fixtures=["demo"],
 ).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hooks of a conftest see all items; only the pages' are marked."""
+    for item in items:
+        if item.path.suffix == ".md":
+            item.add_marker(pytest.mark.slow)
