@@ -147,11 +147,10 @@ def summary(document: dict[str, Any]) -> list[str]:
     """The lines of :func:`inspect` for a person."""
     base = document["base"]
     name = base["repo_id"] or "a local directory"
-    ratio = document["dense_bytes"] / document["steering_bytes"]
     lines = [
         f"{document['kind']} of {base['architecture']} ({name}), {base['num_layers']} layers of {base['hidden_size']}",
         f"steering {'on' if document['steering_enabled'] else 'OFF'}, strength {document['steering_strength']:g}, "
-        f"{document['steering_bytes']:,} bytes (as dense matrices {ratio:,.1f} times that)",
+        f"{document['steering_bytes']:,} bytes (the paper's dense matrices: {document['dense_bytes']:,})",
     ]
     for graph, entry in document.get("graphs", {}).items():
         twin = "" if entry["twin"] is None else f", the base's graph is {entry['twin']}"

@@ -103,7 +103,7 @@ class Computation:
             f"request    {request.id}: {request.n_forget} records to forget, {request.n_retain} to keep",
             f"direction  {self.pairs.source}, {len(self.pairs.erasure)} pairs, "
             f"{self.pairs.refusal_rate:.0%} of them refused by the base; {meta.reply_steps} positions",
-            f"moved      layers {at} of {meta.base.num_layers}, strength {meta.strength:g}",
+            f"moved      {at} (of layers 0 to {meta.base.num_layers - 1}), strength {meta.strength:g}",
             f"gate       {gate.kind}, {gate.shape}{threshold}, read {read}",
         ]
         variants = " (variants included)" if meta.method.calibration["augment"] else ""

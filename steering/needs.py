@@ -67,7 +67,8 @@ class Needs:
                 f"{name:<10} {size.records} records of {size.subjects} subjects, {size.with_picture} with a picture"
                 for name, size in (("forget", self.forget), ("retain", self.retain))
             ),
-            f"gates      read at {_listed(self.gate_blocks)}; moved: some of {_listed(self.moved_blocks)}",
+            f"gates      may be read at layers {_listed(self.gate_blocks)}",
+            f"moved      may be layers {_listed(self.moved_blocks)}",
             f"calibrated {', '.join(self.calibrated) or 'nothing'}",
             f"memory     {self.memory:,} bytes for the weights, {self.memory_available:,} available",
             f"disk       {self.disk:,} bytes for states, {self.disk_free:,} free",
