@@ -99,8 +99,8 @@ _SUMMARY: tuple[tuple[str, Callable[[SummaryLine], float | None]], ...] = (
 )
 SUMMARY_LEGEND = (
     "in %: utility: knowledge kept, harmonic mean; knows: answers still given about the forgotten; gap: knows minus "
-    "the reference's; same: kept replies that are token-identical; score: harmonic mean of utility and forgetting; KS p: "
-    "truth ratios against the reference's"
+    "the reference's; same: kept replies that are token-identical; score: harmonic mean of utility and forgetting; "
+    "KS p: truth ratios against the reference's"
 )
 
 
