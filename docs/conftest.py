@@ -1,6 +1,10 @@
 """Every snippet of the pages is run as a reader would: in a fresh process, beside what `mllmeraser demo` leaves.
 
+<<<<<<< HEAD
 Not run are those after `<!--- skip: next "why" -->`. They are slow: a snippet loads, computes and evaluates for real.
+=======
+Not run are those after `<!--- skip: next "why" -->`. All are slow: each process imports torch, and some compute.
+>>>>>>> w-tests
 """
 
 from __future__ import annotations
@@ -17,6 +21,13 @@ from sybil.parsers.myst import CodeBlockParser, SkipParser
 import mllmeraser
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
+
+
+@pytest.hookimpl(tryfirst=True)  # before the items are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -27,10 +27,19 @@ if TYPE_CHECKING:
     from mllmeraser.inference.source import Source
     from mllmeraser.records.record import Record
 
+# Fixtures that take most of a minute: what uses them is slow.
+SLOW = {"exported_bases", "demo_data"}
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 PATIENCE = 300_000  # milliseconds: how long a page may take on a busy machine; nobody waits for it on an idle one
+
+
+@pytest.hookimpl(tryfirst=True)  # before the items are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +61,9 @@ def _one_thread() -> None:
 # -------------------------------------------------------------------------------------------------- models in memory
 
 
-@pytest.fixture(params=["llava", "qwen2_5_vl"])
+@pytest.fixture(params=["llava", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
 def family(request: pytest.FixtureRequest) -> Family:
-    """The two families that everything is tried on."""
+    """The two families that everything is tried on; the code is the same, so the second one is slow."""
     chosen: Family = request.param
     return chosen
 

@@ -185,6 +185,7 @@ def test_interference_is_a_matrix_or_one_document(run: Run, made: Path, tmp_path
     assert (wrong.code, wrong.error) == (2, "give one --forget for each --bundle, in the same order")
 
 
+@pytest.mark.slow
 def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: Path, tmp_path: Path) -> None:
     """Every attack through the commands; of the records and their folder not a word in results or page."""
     assert run("export", made / "base", "--bundle", made / "b.safetensors", "-o", tmp_path / "out").code == 0
@@ -223,6 +224,7 @@ def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: 
     assert (wrong.code, wrong.error) == (2, "--attack-set nobody: no such set; one of forget, kept")
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_stdout_holds_the_document_alone(made: Path, tmp_path: Path) -> None:
     result = mllmeraser(*computation(made, tmp_path / "b.safetensors", "--json"))
     assert result.code == 0
@@ -550,6 +552,7 @@ def test_an_interruption_is_exit_code_130_and_leaves_nothing(
         assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["weights", "gate"])
 def test_in_a_process_of_its_own_an_error_is_one_line_too(made: Path, tmp_path: Path, case: str) -> None:
     """Whatever torch and transformers print by themselves."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pytest
 
 from mllmeraser.cli import cli
 
@@ -30,6 +31,7 @@ OTHER_PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", tmp_path / "doctrees"]
     done = subprocess.run([*build, DOCS, tmp_path / "html"], capture_output=True, text=True)

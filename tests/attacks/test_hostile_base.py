@@ -241,6 +241,7 @@ def test_a_template_of_the_base_is_carried_and_never_rendered(base: Path, tmp_pa
     assert "49" not in card.split("---")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="python -P is new in 3.11")
 def test_a_python_in_the_base_does_not_shadow_a_module(base: Path, tmp_path: Path) -> None:
     """Run from inside the base, as people do."""

@@ -124,6 +124,7 @@ def test_it_leaves_what_it_says(finished: tuple[Path, dict[str, Any]]) -> None:
     assert {path.name for path in directory.parent.iterdir()} == {directory.name}
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_nothing_and_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Strangers] = []
     ask = Strangers.ask

@@ -79,6 +79,7 @@ def test_steering_changes_what_is_heard_and_off_is_the_base(replies: dict[str, l
     assert replies["off"] == replies["base"]
 
 
+@pytest.mark.slow
 def test_a_stranger_cannot_import_mllmeraser(tmp_path: Path) -> None:
     code = (
         "import runpy, sys\n"

@@ -24,6 +24,7 @@ def test_any_two_faces_differ_in_at_least_six_features() -> None:
     assert min(differences(a.face, b.face) for a, b in itertools.combinations(KNOWN, 2)) >= 6
 
 
+@pytest.mark.slow
 def test_the_face_of_a_stranger_is_nobodys() -> None:
     for faces in world().stranger_faces:
         assert min(differences(face, person.face) for face in faces for person in KNOWN) >= 5

@@ -29,6 +29,7 @@ print(json.dumps({"peak": peak, "new": plan.needed_bytes, "heavy": heavy}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 @pytest.mark.parametrize(
     "family", [export_7b.llava_1_5_7b, export_7b.qwen2_5_vl_7b], ids=lambda family: family.__name__

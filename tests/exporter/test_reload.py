@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from builders import tiny
 from builders.checkpoints import make_bundle
@@ -38,6 +39,7 @@ torch.save({"refused": refused, "on": loaded[0], "off": loaded[1]}, results)
 """
 
 
+@pytest.mark.slow
 def test_it_loads_without_us_steers_as_in_process_and_never_un_erased(base: Path, tmp_path: Path) -> None:
     bundle = make_bundle(base)
     export(Source(base), [bundle], tmp_path / "out")

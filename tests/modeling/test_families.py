@@ -16,7 +16,10 @@ from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, SteeringEr
 NEW = 5
 
 
-@pytest.fixture(params=tiny.EVERY_FAMILY)
+OTHERS = [name for name in tiny.EVERY_FAMILY if name not in tiny.FAMILIES]
+
+
+@pytest.fixture(params=[*tiny.FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def family(request: pytest.FixtureRequest) -> tiny.Family:
     chosen: tiny.Family = request.param
     return chosen
@@ -35,6 +38,7 @@ def test_every_table_names_every_family() -> None:
         assert issubclass(family.config_class, family.native_class.config_class)
 
 
+@pytest.mark.parametrize("family", tiny.EVERY_FAMILY)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("image", [True, False])
 @torch.no_grad()

@@ -14,6 +14,7 @@ from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 
 
+@pytest.mark.slow
 def test_kill_9_or_an_io_error_at_every_stage_leaves_a_whole_target_or_the_former_one(base: Path) -> None:
     whole_or_as_before(faults(base, "kill", "error"))
 

@@ -33,6 +33,7 @@ FILES = ("LICENSE", "NOTICE.txt", "README.md", "chat_template.jinja", "config.js
 FILES += ("generation_config.json", STEERING, "mllmeraser.json", SHARD, INDEX, "modeling_mllmeraser.py")
 FILES += ("preprocessor_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json")
 UNREAD = ("LICENSE", "NOTICE.txt", "README.md", "mllmeraser.json")  # by any loader
+READ = tuple(name for name in FILES if name not in UNREAD)
 
 
 @st.composite
@@ -57,7 +58,7 @@ def _logits(directory: Path, **options: Any) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")  # a damaged configuration may warn before it fails
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*READ, *(pytest.param(name, marks=pytest.mark.slow) for name in UNREAD)])
 @settings(
     max_examples=8,
     phases=[Phase.generate],  # a shorter damage is no better one
@@ -172,6 +173,7 @@ CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
 NEEDED = (STEERING, "config.json", INDEX, SHARD, "generation_config.json", "tokenizer.json", *CODE)
 
 
+@pytest.mark.slow
 def test_a_stranger_loads_no_damaged_directory(exported: Path, tmp_path: Path) -> None:
     """Fresh processes, transformers alone: files missing, cut in the middle, one bit flipped."""
     cases: dict[str, Path] = {}

@@ -97,6 +97,7 @@ def sensitive_records(folder: Path) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_nothing_of_the_records_is_in_any_byte_that_is_made_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

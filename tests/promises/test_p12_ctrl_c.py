@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from builders.checkpoints import contents, make_bundle
 from builders.every_stage import faults
 
 from mllmeraser.bundle.bundle import save_bundle
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_every_stage_leaves_nothing(base: Path) -> None:
     for row in faults(base, "interrupt"):
         assert row["target"] in ("as before", "complete"), row

@@ -53,6 +53,7 @@ def near(folder: Path) -> Computation:
     return computed(folder, load(folder / "base"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", SPREADS)
 def test_calibration_of_an_offloaded_base_finds_the_same_bundle(
     folder: Path, near: Computation, spread: str, tmp_path: Path

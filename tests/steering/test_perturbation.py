@@ -266,6 +266,7 @@ def test_pictures_of_several_sizes_are_laid_one_behind_another(tmp_path: Path) -
 DEMO = 12  # people of the demo world, whom its checkpoint knows
 
 
+@pytest.mark.slow
 def test_an_attack_on_the_demo_model_makes_it_surer_than_noise() -> None:
     """Through a trained model of bfloat16 weights: greedy answers to pictures larger than it takes, then surer."""
     checkpoint = load(CHECKPOINT)

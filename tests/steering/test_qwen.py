@@ -176,6 +176,7 @@ torch.save(found, results)
 # A fresh process takes seconds, so each of these two is shown on one of the bases.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [True], ids=["tied"], indirect=True)
 def test_in_a_fresh_process_it_steers_as_here(made: Made, exported: Path, tmp_path: Path) -> None:
     """Loaded with transformers alone; pictures of three sizes in one batch, padded on the left."""
@@ -201,6 +202,7 @@ def test_in_a_fresh_process_it_steers_as_here(made: Made, exported: Path, tmp_pa
     assert not torch.equal(found["on"], found["off"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [False], ids=["untied"], indirect=True)
 def test_it_is_evaluated_from_the_command_line(made: Made, exported: Path, tmp_path: Path) -> None:
     arguments = [f"base={made.folder / 'base'}", f"steered={exported}", "--data", made.folder / "forget.jsonl"]

@@ -44,6 +44,7 @@ for link in ("auto", "copy"):
 """
 
 
+@pytest.mark.slow
 def test_the_same_bytes_without_what_windows_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     talker.make_base(tmp_path / "base")
     talker.write_people(tmp_path / "forget.jsonl", range(3))

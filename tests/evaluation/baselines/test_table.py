@@ -28,6 +28,7 @@ def test_what_a_configuration_is_judged_by_was_not_fitted(world: Path, tmp_path:
     assert held_retain and not {s.subject for s in fit_retain} & {s.subject for s in held_retain}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_figures_and_what_it_cost(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
