@@ -1,10 +1,6 @@
 """Every snippet of the pages is run as a reader would: in a fresh process, beside what `mllmeraser demo` leaves.
 
-<<<<<<< HEAD
 Not run are those after `<!--- skip: next "why" -->`. They are slow: a snippet loads, computes and evaluates for real.
-=======
-Not run are those after `<!--- skip: next "why" -->`. All are slow: each process imports torch, and some compute.
->>>>>>> w-tests
 """
 
 from __future__ import annotations
