@@ -63,10 +63,3 @@ pytest_collect_file = Sybil(
     patterns=["*.md"],
     fixtures=["demo"],
 ).pytest()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hooks of a conftest see all items; only the pages' are marked."""
-    for item in items:
-        if item.path.suffix == ".md":
-            item.add_marker(pytest.mark.slow)
