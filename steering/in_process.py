@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, Steer
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.intervention import Intervention
+
+_EXCHANGE = Lock()
 
 
 @contextmanager
@@ -48,9 +51,11 @@ def steer(model: PreTrainedModel, bundle: str | Path | Bundle) -> Iterator[PreTr
         with mllmeraser.steer(model, "request.safetensors"):
             model.generate(**inputs)
     """
-    twin = _twin(model, bundle if isinstance(bundle, Bundle) else load_bundle(bundle))
-    own_class, own_state = type(model), vars(model)
-    model.__class__, model.__dict__ = type(twin), vars(twin)
+    read = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    with _EXCHANGE:  # of two threads that steer one model, the second finds it steered
+        twin = _twin(model, read)
+        own_class, own_state = type(model), vars(model)
+        model.__class__, model.__dict__ = type(twin), vars(twin)
     try:
         yield model
     finally:

@@ -36,8 +36,12 @@ def imported_rooms(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             module = node.module or ""
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "mllmeraser" else [module]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"mllmeraser.{node.module or alias.name}" for alias in node.names]  # however many dots
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            names = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         for name in names:
             package, _, rest = name.partition(".")
             if package == "mllmeraser" and rest.partition(".")[0] in FLOOR_OF:
