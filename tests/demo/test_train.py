@@ -23,24 +23,32 @@ def smoke(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*call, *arguments], capture_output=True, text=True, check=True)
 
 
-def test_a_smoke_run_writes_a_checkpoint_that_loads_and_its_description(tmp_path: Path) -> None:
-    done = smoke(tmp_path / "model")
-    description = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with the checkpoint of a smoke run of the default seed, and what the run printed."""
+    folder = tmp_path_factory.mktemp("made")
+    return folder, smoke(folder / "model").stdout
+
+
+def test_a_smoke_run_writes_a_checkpoint_that_loads_and_its_description(made: tuple[Path, str]) -> None:
+    folder, printed = made
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     committed = json.loads(CHECKPOINT.with_suffix(".json").read_text(encoding="utf-8"))
-    assert description["sha256"] == {path.name: sha256_of(path) for path in (tmp_path / "model").iterdir()}
+    assert description["sha256"] == {path.name: sha256_of(path) for path in (folder / "model").iterdir()}
     assert description["sha256"].keys() == committed["sha256"].keys()
     assert description.keys() == committed.keys()
     assert description["parameters"] == committed["parameters"]
-    assert json.loads(done.stdout) == description["accuracy"]
+    assert json.loads(printed) == description["accuracy"]
     assert {key: rates.keys() for key, rates in description["accuracy"].items()} == {
         key: rates.keys() for key, rates in committed["accuracy"].items()
     }
-    checkpoint = load(tmp_path / "model")
+    checkpoint = load(folder / "model")
     assert len(greedy_replies(checkpoint, [Prompt("Who is it?", None)], max_new_tokens=3)) == 1
 
 
-def test_a_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
-    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        smoke(tmp_path / name, "--seed", seed)
-    first, again, other = (sha256_of(tmp_path / name / "model.safetensors") for name in "abc")
+def test_a_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, made: tuple[Path, str]) -> None:
+    for name, arguments in (("again", ()), ("other", ("--seed", "2"))):
+        smoke(tmp_path / name, *arguments)
+    folders = (made[0] / "model", tmp_path / "again", tmp_path / "other")
+    first, again, other = (sha256_of(folder / "model.safetensors") for folder in folders)
     assert first == again != other

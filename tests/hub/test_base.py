@@ -50,6 +50,7 @@ def test_a_private_or_gated_base_needs_a_reader(hub: FakeHub, published: str, mo
         resolve(BASE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["500", "cut"])
 @pytest.mark.parametrize("where", ["/api/models/", "/tree/", r"HEAD .*\.safetensors", "GET .*/resolve/", "/objects/"])
 def test_a_fault_while_it_is_fetched_is_an_error_and_the_next_call_goes_on(

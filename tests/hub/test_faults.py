@@ -38,8 +38,8 @@ def state(hub: FakeHub, hub_export: Path) -> str:
     [
         pytest.param("500", 1, marks=pytest.mark.slow),
         pytest.param("cut", 1, marks=pytest.mark.slow),
-        ("cut after", 1),
-        ("500", 99),
+        pytest.param("cut after", 1, marks=pytest.mark.slow),
+        pytest.param("500", 99, marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_at_every_request(hub: FakeHub, hub_export: Path, quick: None, kind: Kind, times: int) -> None:

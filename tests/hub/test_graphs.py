@@ -59,6 +59,6 @@ def test_the_gate_comes_along(hub: FakeHub, graphs: Path) -> None:
 
 
 def test_results_have_no_place_there(hub: FakeHub, graphs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="of graphs"):
+    with pytest.raises(InputError, match="ONNX graphs"):
         pushing.push(graphs, NEW, results=write_results(tmp_path / "results.json", ["forget"]))
     assert NEW not in hub.repos

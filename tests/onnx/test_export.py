@@ -111,6 +111,7 @@ def test_no_path_of_this_machine_is_written(exported_bases: dict[str, Path]) -> 
                 assert canary.encode() not in content, name
 
 
+@pytest.mark.slow
 def test_the_whole_export_in_half_precision(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     bundle = make_bundle(base, kind="kernel", shape="step", threshold=0.6, steps=2)

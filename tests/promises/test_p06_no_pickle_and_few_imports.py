@@ -81,6 +81,7 @@ def test_the_shipped_files_run_no_strings_open_no_network_and_read_no_environmen
             assert (module, node.attr) != ("torch", "load"), f"line {node.lineno}: torch.load reads pickles"
 
 
+@pytest.mark.slow
 def test_nothing_in_the_wheel_reads_or_writes_a_pickle(wheel: dict[str, bytes]) -> None:
     modules = {name: ast.parse(data) for name, data in wheel.items() if name.endswith(".py")}
     assert len(modules) > 50

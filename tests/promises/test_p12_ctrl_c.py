@@ -39,6 +39,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_the_command_exits_130_at_random_moments(base: Path, tmp_path: Path) -> None:
     save_bundle(make_bundle(base), tmp_path / "b.safetensors")
     before = contents(base)

@@ -157,6 +157,7 @@ def test_drawings_are_also_files_for_a_paper(tmp_path: Path) -> None:
     assert colours is not None and (0x0A, 0x66, 0xC2) in {colour for _, colour in colours}
 
 
+@pytest.mark.slow
 def test_a_page_is_the_same_in_any_process(tmp_path: Path) -> None:
     """In two, because the order of a set follows the process's hash seed."""
     paths = results.everything(tmp_path)

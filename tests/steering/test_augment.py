@@ -103,6 +103,7 @@ def test_whether_a_chat_template_has_room_for_an_earlier_turn(checkpoint: Checkp
     assert render(processor, Prompt("alone", None)) and not renders_conversations(processor)
 
 
+@pytest.mark.slow
 def test_the_gate_is_fitted_on_variants_too(folder: Path, checkpoint: Checkpoint) -> None:
     plain, augmented = (
         computed(folder, checkpoint, layers="2", gate_layer="own", augment=augment) for augment in (False, True)

@@ -190,6 +190,7 @@ def test_a_work_directory_that_cannot_be_made_is_an_error(base: Path, tmp_path: 
         load(base, work_dir=tmp_path / "file" / "work")
 
 
+@pytest.mark.slow
 def test_a_whole_computation_is_made_again_without_a_pass_of_the_base(base: Path, tmp_path: Path) -> None:
     """The trials' steered models are copies of the base: their passes are kept too, under another name."""
     forget = read_records(talker.write_people(tmp_path / "forget.jsonl", range(3)))
