@@ -1,9 +1,9 @@
-"""Peak memory of `compute` with few and with many retain records; it must not grow with their number.
+"""Peak memory of `compute` with few and with many retain records; only the records themselves may add to it.
 
     python benchmarks/memory.py 1000 20000
 
-Each count runs in its own process, on a random model of LLaVA's architecture with hidden size 160. The script prints
-the peak resident memory of each and its ratio to the first.
+Each count runs in its own process, on the demo's model unless ``--base`` names another. The script prints the peak
+resident memory of each and its ratio to the first.
 """
 
 from __future__ import annotations
