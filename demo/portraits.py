@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import astuple, dataclass, fields
+from operator import attrgetter, ne
 from typing import TypeAlias
 
 import numpy as np
@@ -88,6 +89,7 @@ CHOICES = Face(
     ears=3,
 )
 FEATURES = tuple(field.name for field in fields(Face))
+_features_of = attrgetter(*FEATURES)  # astuple copies deeply, and the world compares faces 160,000 times
 
 
 def random_face(rng: random.Random) -> Face:
@@ -96,7 +98,7 @@ def random_face(rng: random.Random) -> Face:
 
 def differences(a: Face, b: Face) -> int:
     """The number of features in which two faces differ."""
-    return sum(x != y for x, y in zip(astuple(a), astuple(b), strict=True))
+    return sum(map(ne, _features_of(a), _features_of(b)))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from builders import talker
 
 import mllmeraser
+from mllmeraser import api
 from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.inference import loading
 from mllmeraser.steering import needs as planning
 from mllmeraser.steering.augment import VARIANTS
 
@@ -30,7 +30,7 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_arguments: Any, **_options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(api, "load", load)  # where it is called: a module that is imported meanwhile would keep it
 
 
 def given(made: Path) -> tuple[Path, Path, Path]:
