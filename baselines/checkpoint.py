@@ -17,10 +17,11 @@ from mllmeraser.disk.staging import publish, staging, write
 from mllmeraser.disk.target import directory_target
 from mllmeraser.exporter.base import BaseCheckpoint, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.listing import as_json
 from mllmeraser.exporter.sidecars import read_sidecars
 from mllmeraser.exporter.weights import DEFAULT_INDEX
+from mllmeraser.inference.saving import published_name, save_base
 from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches.format_mllmeraser import as_json
 
 DESCRIPTION = "mllmeraser-baseline.json"
 
@@ -55,7 +56,7 @@ def write_checkpoint(
         if weights is None:
             _link_base(base, folder)
         else:
-            weights.to(stored_dtype(base.config)).save_pretrained(folder)
+            save_base(weights.to(stored_dtype(base.config)), folder)
             for shard in folder.glob("*.safetensors"):
                 shard.chmod(0o644)
         for name, content in beside.items():
@@ -108,5 +109,6 @@ def _tensors(directory: Path) -> dict[str, tuple[int, Callable[[], torch.Tensor]
                     with safe_open(path, framework="pt") as file:
                         return file.get_tensor(name).contiguous().flatten().view(torch.uint8)
 
-                tensors[name] = (file.get_tensor(name).nbytes, read)
+                # What transformers 5 saved by itself has other names than what was published.
+                tensors[published_name(name)] = (file.get_tensor(name).nbytes, read)
     return tensors

@@ -1,12 +1,13 @@
 """Steering with one part replaced. Each variant is a bundle made from a bundle, so it exports as any other.
 
-* :func:`constant_vector` keeps the directions and always adds them. A bundle has no constant gate, so its gate is a
-  kernel gate whose only landmark is the origin and whose bandwidth m is so wide that g = exp(−2/m²) ≈ 1.
-* :func:`random_vector` keeps the gate and draws random directions with the norms of the true ones.
-* :func:`conditional_steering` keeps the directions and opens where the cosine of the hidden state and one *condition
-  vector* reaches a threshold. This is conditional activation steering (Lee et al., arXiv 2409.05907). Their vector is a
-  principal component of the states of both groups; ours is the difference of the groups' means. A kernel gate with one
-  landmark c of norm 1 is a monotone function of the cosine: ‖ĥ − c‖² = 2 − 2 cos, so g = exp(−4(1 − cos)/m²).
+* :func:`constant_vector` keeps the directions, or states, and always applies them. A bundle has no constant gate, so
+  its gate is a kernel gate whose only landmark is the origin and whose bandwidth m is so wide that g = exp(−2/m²) ≈ 1.
+* :func:`random_vector` keeps the gate and draws random directions, or states, with the norms of the true ones.
+* :func:`conditional_steering` keeps the directions, or states, and opens where the cosine of the hidden state and one
+  *condition vector* reaches a threshold. This is conditional activation steering (Lee et al., arXiv 2409.05907). Their
+  vector is a principal component of the states of both groups; ours is the difference of the groups' means. A kernel
+  gate with one landmark c of norm 1 is a monotone function of the cosine: ‖ĥ − c‖² = 2 − 2 cos, so
+  g = exp(−4(1 − cos)/m²).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mllmeraser.bundle.metadata import GateForm, tensor_name
 Array = npt.NDArray[np.float32]
 _WIDE = 1e6  # m²: exp(−2/m²) is 1 to six digits
 _BANDWIDTH = 1.0
+_EDITED = (".direction", ".states")  # what an open gate adds to a state, or sets it to
 
 
 def gate_layer(bundle: Bundle) -> int:
@@ -55,7 +57,7 @@ def random_vector(bundle: Bundle, seed: int) -> Bundle:
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(bundle.tensors)
     for name in sorted(tensors):
-        if name.endswith(".direction"):
+        if name.endswith(_EDITED):
             direction = torch.from_numpy(tensors[name])
             drawn = torch.randn(direction.shape, generator=generator)
             drawn = drawn / drawn.norm(dim=-1, keepdim=True) * direction.norm(dim=-1, keepdim=True)
@@ -96,7 +98,7 @@ def _normed(states: Tensor) -> Tensor:
 def _with_gate(bundle: Bundle, name: str, landmark: Array, bandwidth: float, threshold: float) -> Bundle:
     """The bundle with one kernel gate for all layers: one landmark of weight 1, and a step at ``threshold``."""
     layer = gate_layer(bundle)
-    tensors = {key: value for key, value in bundle.tensors.items() if key.endswith(".direction")}
+    tensors = {key: value for key, value in bundle.tensors.items() if key.endswith(_EDITED)}
     leaves = {
         "landmarks": landmark[None],
         "weights": np.ones(1, np.float32),

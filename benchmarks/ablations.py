@@ -74,7 +74,7 @@ def random_direction(bundle: Bundle, bench: Bench) -> Bundle:
 
 def first_token_only(bundle: Bundle, bench: Bench) -> Bundle:
     """The bundle with the direction at the end of the prompt alone: K = 1, as in the paper."""
-    tensors = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
+    tensors = {name: t[:1] if name.endswith((".direction", ".states")) else t for name, t in bundle.tensors.items()}
     metadata = bundle.metadata.model_copy(update={"reply_steps": 1})
     return Bundle(metadata, tensors)
 

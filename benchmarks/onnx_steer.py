@@ -3,8 +3,8 @@
     python benchmarks/onnx_steer.py [--layers 32]
 
 The graph is Llama 2 7B's in plain operators; its 26 GB of weights are a hole on the disk. The bundle has a kernel gate
-of 512 landmarks and six directions along the reply. The script does not measure linking the weights (which takes no
-time) or copying them, nor their sha256 for the manifest (which reads every byte). torch cannot be imported here. The
+of 512 landmarks on 128 projections, and six sealed states. The script does not measure linking the weights (which takes
+no time) or copying them, nor their sha256 for the manifest (which reads every byte). torch cannot be imported here. The
 goal is below 1 s.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-D, HEADS, INNER, VOCABULARY, LANDMARKS, STEPS = 4096, 32, 11008, 32064, 512, 6
+D, HEADS, INNER, VOCABULARY, LANDMARKS, PROJECTION, STEPS = 4096, 32, 11008, 32064, 512, 128, 6
 HEAD = D // HEADS
 DATA = "decoder_model_merged.onnx_data"
 
@@ -145,16 +145,29 @@ def main() -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]
     from mllmeraser.exporter.onnx.folder import read_folder
     from mllmeraser.exporter.onnx.insert import insert_steering
-    from mllmeraser.exporter.onnx.requests import Gate, GraphRequest
+    from mllmeraser.exporter.onnx.requests import GraphRequest
     from mllmeraser.exporter.onnx.weights import write_graph
+    from mllmeraser.modeling_patches.format_mllmeraser import Request
 
     random, layer = np.random.default_rng(0), options.layers // 2
-    gate = Gate(
-        landmarks=random.standard_normal((LANDMARKS, D), np.float32),
-        weights=random.standard_normal(LANDMARKS, np.float32),
+    rule = Request(
+        index=0,
+        layers=(options.layers * 3 // 4,),
+        gate_layer=layer,
+        scope="conversation",
+        kind="kernel",
+        shape="step",
+        threshold=0.5,
+        landmarks=LANDMARKS,
+        projection=PROJECTION,
+        edit="seal",
+        steps=STEPS,
+        all_positions=True,
     )
-    direction = random.standard_normal((STEPS, D), np.float32)
-    request = GraphRequest("r1", 1.0, "step", 0.5, True, {layer: gate}, {layer: layer}, {layer: direction})
+    tensors = {key: random.standard_normal(shape, np.float32) for key, shape in rule.shapes(D).items()}
+    tensors[layer, "projection"] = np.sign(tensors[layer, "projection"]).astype(np.int8)
+    tensors[layer, "bandwidth"] = np.array(0.5, np.float32)
+    request = GraphRequest("r1", 1.0, rule, tensors)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = write_model(folder, options.layers)

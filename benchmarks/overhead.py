@@ -1,14 +1,17 @@
 """The cost of steering in inference, on decoder layers of the LLaVA-1.5-7B shape with random weights.
 
-    python benchmarks/overhead.py [--tokens 640] [--steps 32] [--rounds 7] [--layers 2] [--dtype float32|bfloat16]
-        [--cpu-time] [--load]
+    python benchmarks/overhead.py [--gates 128x512 128x2048] [--tokens 256] [--steps 32] [--rounds 7] [--layers 2]
+        [--hidden 4096] [--dtype float32|bfloat16] [--cpu-time] [--load]
 
-Three models share their weights: the base; ours, steered at one layer (a kernel gate of 64 landmarks, always open, six
-directions along the reply); and the paper's layer, which adds W h_last with a dense d × d matrix W at the same layer,
-as a forward hook. They take turns in each round, in a new order each time. The base takes two turns: ``base again``
-shows how much the machine varies. The script prints the median of the rounds' ratios and, in brackets, their quartiles.
-``of 32`` is the ratio for a model of 32 such layers: the time that one steered layer adds, over 32 times the time of a
-layer.
+The models share their weights: the base; for each of --gates (projections x landmarks) two steered ones, which read the
+gate at every column of one layer and seal two layers, of which ``kept`` never opens and ``sealed`` always does; and the
+paper's layer, which adds W h_last with a dense d x d matrix W at one layer, as a forward hook. They take turns in each
+round, in a new order each time. The base takes two turns: ``base again`` shows how much the machine varies. The script
+prints the median of the rounds' ratios and, in brackets, their quartiles. ``of 32`` is the ratio for a model of 32 such
+layers: the time that one request adds, over 32 times the time of a layer. It also prints the bytes of each bundle.
+
+With --hidden 128 --layers 32 --gates 16x16 nothing is left but the work of Python and of torch's dispatch. That is what
+decoding waits for on an accelerator that is quicker than the processor which drives it.
 
 With --load the script compares loading instead: the native class on the base's directory against ours on its export, in
 turns. Each directory has a tokenizer file of LLaVA's size, which ours hashes. There are two checkpoints. The first is
@@ -30,11 +33,11 @@ from typing import Any
 
 import torch
 from export_7b import llava_1_5_7b, write_sparse
-from random_bundle import kernel_bundle
+from random_bundle import sealing_bundle
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.utils import logging
 
-from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.exporter.directory import export
 from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import MllmEraserLlavaForConditionalGeneration
@@ -44,17 +47,17 @@ FULL = 32  # decoder layers of a 7B
 clock = time.perf_counter
 
 
-def base_model(layers: int, dtype: torch.dtype) -> LlavaForConditionalGeneration:
-    """A LLaVA with a few decoder layers of the 7B shape and a tiny vision tower and vocabulary."""
+def base_model(layers: int, hidden: int, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """A LLaVA with a few decoder layers of the 7B shape (at 4096) and a tiny vision tower and vocabulary."""
     vision = CLIPVisionConfig(
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
     )
     text = LlamaConfig(
         vocab_size=512,
-        hidden_size=4096,
-        intermediate_size=11008,
+        hidden_size=hidden,
+        intermediate_size=hidden * 43 // 16,
         num_hidden_layers=layers,
-        num_attention_heads=32,
+        num_attention_heads=hidden // 128,
         max_position_embeddings=4096,
     )
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=511, vision_feature_layer=-1)
@@ -67,7 +70,7 @@ def base_model(layers: int, dtype: torch.dtype) -> LlavaForConditionalGeneration
     return model.eval()
 
 
-def dense_hook(dtype: torch.dtype, d: int = 4096) -> Callable[..., Any]:
+def dense_hook(dtype: torch.dtype, d: int) -> Callable[..., Any]:
     """The paper's layer: every forward adds a d × d matrix times the last position's hidden state at all positions."""
     w = torch.randn(d, d, dtype=dtype) * 1e-4
 
@@ -112,10 +115,12 @@ def quartiles(values: list[float], reference: list[float]) -> tuple[float, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=640, help="tokens of the prompt")
+    parser.add_argument("--gates", nargs="+", default=["128x512", "128x2048"], help="projections x landmarks")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens of the prompt")
     parser.add_argument("--steps", type=int, default=32, help="tokens decoded")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=2, help="two or more")
+    parser.add_argument("--hidden", type=int, default=4096, help="a multiple of 128")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--load", action="store_true", help="compare loading instead")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a shared machine")
@@ -127,27 +132,43 @@ def main() -> None:
     logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # past_key_values has another name from transformers 5.24 on
     torch.manual_seed(0)
-    dtype: torch.dtype = vars(torch)[options.dtype]
-    ids = torch.randint(3, 500, (1, options.tokens))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = base_model(options.layers, dtype)
+        base = base_model(options.layers, options.hidden, vars(torch)[options.dtype])
         base.save_pretrained(folder / "base")
-        bundle = make_export(folder)
         if options.load:
             del base
             write_sparse(folder / "7b" / "base", *llava_1_5_7b(), shards=3)
-            make_export(folder / "7b")
+            for where in (folder, folder / "7b"):
+                make_export(where)
             compare_loading("LLaVA-1.5-7B over holes", folder / "7b", options.rounds, read=False)
             compare_loading(f"{options.layers} layers, every weight read", folder, options.rounds, read=True)
         else:
-            ours = MllmEraserLlavaForConditionalGeneration.from_base(base, bundle.steering(), torch_tensors(bundle))
-            compare_inference(base, ours, ids, options)
+            compare_inference(base, steered(base, folder, options.gates), options)
 
 
-def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse.Namespace) -> None:
+def steered(base: LlavaForConditionalGeneration, folder: Path, gates: list[str]) -> dict[str, Any]:
+    """The base steered by each gate, never open and always; prints the bundles' bytes."""
+    models = {}
+    for gate in gates:
+        projection, landmarks = map(int, gate.split("x"))
+        for row, threshold in (("kept", 1e9), ("sealed", -1e9)):
+            bundle = sealing_bundle(folder / "base", landmarks=landmarks, projection=projection, threshold=threshold)
+            models[f"{gate} {row}"] = MllmEraserLlavaForConditionalGeneration.from_base(
+                base, bundle.steering(), torch_tensors(bundle)
+            )
+        save_bundle(bundle, folder / gate)
+        print(f"{gate}: a bundle of {(folder / gate).stat().st_size:,} bytes (16 states of two layers)")
+    return models
+
+
+def compare_inference(base: Any, ours: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the ratios of prefill and of decoding."""
-    hook, layer = dense_hook(base.dtype), base.get_decoder().layers[options.layers // 2]
+    ids = torch.randint(3, 500, (1, options.tokens))
+    hook, layer = dense_hook(base.dtype, options.hidden), base.get_decoder().layers[options.layers // 2]
+
+    def run(model: Any) -> Callable[[], tuple[float, float]]:
+        return lambda: timed(model, ids, options.steps)
 
     def paper() -> tuple[float, float]:
         handle = layer.register_forward_hook(hook)
@@ -156,24 +177,18 @@ def compare_inference(base: Any, ours: Any, ids: torch.Tensor, options: argparse
         finally:
             handle.remove()
 
-    found = in_turns(
-        options.rounds,
-        {
-            "base": lambda: timed(base, ids, options.steps),
-            "base again": lambda: timed(base, ids, options.steps),
-            "ours": lambda: timed(ours, ids, options.steps),
-            "paper": paper,
-        },
-    )
+    steered = {name: run(model) for name, model in ours.items()}
+    found = in_turns(options.rounds, {"base": run(base), "base again": run(base), **steered, "paper": paper})
     threads = torch.get_num_threads()
-    print(f"{options.layers} layers of d = 4096, {options.dtype}, {threads} thread(s), {options.tokens} tokens")
+    shape = f"{options.layers} layers of d = {options.hidden}, {options.dtype}"
+    print(f"{shape}, {threads} thread(s), {options.tokens} tokens")
     for index, phase in enumerate(("prefill", "decode")):
         times = {who: [row[index] for row in rows] for who, rows in found.items()}
-        print(f"{phase:8} {'base':10} {1e3 * statistics.median(times['base']):8.1f} ms")
-        for who in ("base again", "ours", "paper"):
+        print(f"{phase:8} {'base':15} {1e3 * statistics.median(times['base']):8.1f} ms")
+        for who in (who for who in found if who != "base"):
             low, ratio, high = quartiles(times[who], times["base"])
             whole = 1 + (ratio - 1) * options.layers / FULL
-            print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  of 32: {whole:.4f}", flush=True)
+            print(f"{'':8} {who:15} {ratio:8.4f} [{low:.4f}, {high:.4f}]  of 32: {whole:.4f}", flush=True)
 
 
 def read_every_weight(model: Any) -> None:
@@ -206,13 +221,11 @@ def compare_loading(title: str, folder: Path, rounds: int, read: bool) -> None:
         print(f"{'':8} {who:10} {ratio:8.4f} [{low:.4f}, {high:.4f}]  {more:+.1f} ms", flush=True)
 
 
-def make_export(folder: Path) -> Bundle:
-    """The export of ``folder/base``, with a gate that is always open, beside a tokenizer as large as LLaVA's."""
+def make_export(folder: Path) -> None:
+    """The export of ``folder/base``, beside a tokenizer as large as LLaVA's."""
     (folder / "base" / "tokenizer.json").write_text(f'{{"as large as": "{"x" * 3_600_000}"}}')
-    bundle = kernel_bundle(folder / "base")
-    bundle.metadata.gate.threshold = -1e9  # always open: nothing is saved by a closed gate
+    bundle = sealing_bundle(folder / "base", landmarks=512, projection=128)
     export(Source(folder / "base"), [bundle], folder / "steered", hash_weights=False)
-    return bundle
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A bundle in the default form for any base, with random numbers, for benchmarks that do not depend on them."""
+"""Bundles for any base, with random numbers, for benchmarks that do not depend on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mllmeraser.inference.source import Source
 
 
 def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
-    """A bundle that steers one middle layer, with a kernel gate and directions along the reply."""
+    """A bundle of the paper's form: one middle layer, a kernel gate at the prompt's end, directions along the reply."""
     base = read_base(Source(folder))
     d, layer = base.hidden_size, base.num_layers // 2
     name = f"requests.0.layers.{layer}"
@@ -32,7 +32,49 @@ def kernel_bundle(folder: Path, landmarks: int = 64, steps: int = 6) -> Bundle:
         "strength": 1.0,
         "layers": [layer],
         "gate_layer": None,
-        "gate": {"kind": "kernel", "shape": "step", "threshold": 0.5},
+        "gate": {"kind": "kernel", "shape": "step", "threshold": 0.5, "scope": "prompt", "projection": None},
+        "edit": "add",
+        "prompt_positions": "all",
+        "reply_steps": steps,
+        "landmarks": landmarks,
+    }
+    return bundle(base.identity, ({"requests": [request]}, tensors))
+
+
+def sealing_bundle(
+    folder: Path,
+    *,
+    landmarks: int,
+    projection: int | None,
+    steps: int = 16,
+    threshold: float = 0.5,
+) -> Bundle:
+    """A bundle that reads a kernel gate at every column, and seals two layers, at three quarters of the depth.
+
+    Args:
+        folder: the base, of at least two layers.
+        threshold: θ; infinite is no number of a configuration, but 1e9 never opens the gate, and -1e9 always does.
+    """
+    base = read_base(Source(folder))
+    d, late = base.hidden_size, min(base.num_layers * 3 // 4, base.num_layers - 2)
+    layers, gate_layer = (late, late + 1), min(base.num_layers // 3, late)
+    gate = f"requests.0.layers.{gate_layer}"
+    tensors = {f"requests.0.layers.{layer}.states": torch.randn(steps, d) for layer in layers}
+    tensors |= {
+        f"{gate}.landmarks": torch.nn.functional.normalize(torch.randn(landmarks, projection or d), dim=-1),
+        f"{gate}.weights": torch.randn(landmarks),
+        f"{gate}.bandwidth": torch.tensor(0.5),
+    }
+    if projection is not None:
+        tensors[f"{gate}.projection"] = (torch.randint(0, 2, (projection, d)) * 2 - 1).to(torch.int8)
+    form = {"kind": "kernel", "shape": "step", "threshold": threshold, "scope": "conversation"}
+    request = {
+        "enabled": True,
+        "strength": 1.0,
+        "layers": list(layers),
+        "gate_layer": gate_layer,
+        "gate": {**form, "projection": projection},
+        "edit": "seal",
         "prompt_positions": "all",
         "reply_steps": steps,
         "landmarks": landmarks,

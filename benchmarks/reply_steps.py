@@ -28,7 +28,7 @@ def prompt_only(bundle: Bundle) -> tuple[dict[str, Any], dict[str, torch.Tensor]
     """The steering of a bundle, with K = 1."""
     section = bundle.steering()
     section["requests"] = [{**request, "reply_steps": 1} for request in section["requests"]]
-    tensors = {n: t[:1] if n.endswith(".direction") else t for n, t in torch_tensors(bundle).items()}
+    tensors = {n: t[:1] if n.endswith((".direction", ".states")) else t for n, t in torch_tensors(bundle).items()}
     return section, tensors
 
 

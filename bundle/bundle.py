@@ -1,14 +1,17 @@
 """The bundle: one safetensors file of kilobytes that holds what to apply, and nothing about whom.
 
-For request i and layer l, all fp32 (``d`` hidden size, ``K`` reply steps, ``J`` landmarks):
+For request i and layer l (``d`` hidden size, ``p`` what the gate reads: d, or the projection's dimensions, ``K`` reply
+steps, ``J`` landmarks), fp32 but for the signs:
 
-====================================  =======  =====================================================
-``requests.{i}.layers.{l}.direction``  (K, d)   r_{l,k}: k = 0 acts on the prompt, k > 0 along the reply
-``requests.{i}.layers.{l}.gate``       (d,)     u_l of a linear gate, g = uᵀh
-``requests.{i}.layers.{l}.landmarks``  (J, d)   c_j of a kernel gate
-``requests.{i}.layers.{l}.weights``    (J,)     w_j of a kernel gate
-``requests.{i}.layers.{l}.bandwidth``  ()       m², g = Σ_j w_j exp(−2‖ĥ − c_j‖²/m²), ĥ = h/‖h‖
-====================================  =======  =====================================================
+=======================================  =======  =====================================================
+``requests.{i}.layers.{l}.states``        (K, d)   m_k of the edit ``seal``: what a sealed state becomes
+``requests.{i}.layers.{l}.direction``     (K, d)   r_k of the edit ``add``: what a state is pushed along
+``requests.{i}.layers.{l}.gate``          (p,)     u of a linear gate
+``requests.{i}.layers.{l}.landmarks``     (J, p)   c_j of a kernel gate
+``requests.{i}.layers.{l}.weights``       (J,)     w_j of a kernel gate
+``requests.{i}.layers.{l}.bandwidth``     ()       m² of a kernel gate
+``requests.{i}.layers.{l}.projection``    (p, d)   R, random signs (int8) that the gate reads states through
+=======================================  =======  =====================================================
 
 The tensors of a shared gate (``gate_layer``) lie under that layer only. The metadata key ``mllmeraser`` holds one JSON
 object, :class:`~mllmeraser.bundle.metadata.Metadata`. It holds no subject, question, answer, path or picture. The
@@ -32,15 +35,15 @@ from mllmeraser.bundle.metadata import METADATA_KEY, SCHEMA, Metadata, check_for
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.errors import InputError
 
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {"float32": "F32", "int8": "I8"}  # numpy's words, and those of safetensors
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Metadata and tensors (numpy, fp32, by name) of one bundle."""
+    """Metadata and tensors (numpy, by name) of one bundle."""
 
     metadata: Metadata
-    tensors: Mapping[str, npt.NDArray[np.float32]]
+    tensors: Mapping[str, npt.NDArray[Any]]
 
     def steering(self) -> dict[str, object]:
         """``steering`` in the ``config.json`` of this bundle's checkpoint, but for the file's name and seal."""
@@ -55,7 +58,7 @@ class Bundle:
         Raises:
             InputError: they do not fit, or a value is not finite.
         """
-        forms = {name: (str(array.dtype), array.shape) for name, array in self.tensors.items()}
+        forms = {name: (_DTYPES.get(str(a.dtype), str(a.dtype)), a.shape) for name, a in self.tensors.items()}
         check_forms(self.metadata, forms, where)
         for name, array in self.tensors.items():
             if not np.isfinite(array).all():
@@ -126,5 +129,4 @@ def load_bundles(bundles: Sequence[str | Path | Bundle]) -> list[Bundle]:
 
 
 def _form(tensor: Any) -> tuple[str, tuple[int, ...]]:
-    dtype = tensor.get_dtype()
-    return _DTYPES.get(dtype, dtype), tuple(tensor.get_shape())
+    return tensor.get_dtype(), tuple(tensor.get_shape())

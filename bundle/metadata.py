@@ -5,15 +5,25 @@ Everybody who reads or writes a bundle (:mod:`mllmeraser.bundle.bundle`) uses th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
+from mllmeraser.modeling_patches.format_mllmeraser import (
+    Request,
+    SteeringError,
+    bundle_name,
+    check_tensors,
+    expected_tensors,
+    parse_requests,
+    tensor_key,
+)
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 METADATA_KEY = "mllmeraser"
 REQUEST_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -85,17 +95,22 @@ class RemovalRequest(_Strict):
     data: dict[DataSet, Data] = Field(default_factory=dict)  # empty: not known
 
 
-class GateForm(_Strict):
-    """How a gate is computed and shaped (φ of ``docs/method.md``); ``landmarks`` is null for a linear gate.
+Scope = Literal["conversation", "prompt", "token"]
+Edit = Literal["seal", "add"]
 
-    Scope ``prompt``: the gate is read once, at the last prompt token; ``token``: each position reads its own.
+
+class GateForm(_Strict):
+    """How a gate is computed and shaped; ``modeling_patches/steering_mllmeraser.py`` has the equations.
+
+    ``landmarks`` (J) is null for a linear gate; ``projection`` (p) is null where the gate reads the state itself.
     """
 
     kind: Literal["linear", "kernel"]
     shape: Literal["identity", "clip", "dead-zone", "step"]
     threshold: float | None
     landmarks: int | None = None
-    scope: Literal["prompt", "token"] = "prompt"
+    scope: Scope = "prompt"
+    projection: int | None = Field(default=None, ge=1)
 
 
 class Method(_Strict):
@@ -111,15 +126,16 @@ class Method(_Strict):
 
 
 class Metadata(_Strict):
-    """The JSON object of the bundle (schema 1)."""
+    """The JSON object of the bundle (schema 2; one of schema 1 is read as the prompt's scope and the edit ``add``)."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     base: Base
     requests: list[RemovalRequest] = Field(min_length=1)
     layers: list[int] = Field(min_length=1)
     gate_layer: int | None
     strength: float
     gate: GateForm
+    edit: Edit = "add"
     prompt_positions: Literal["all", "last"]
     reply_steps: int = Field(ge=1)
     method: Method
@@ -127,25 +143,24 @@ class Metadata(_Strict):
     versions: dict[str, str]
     seed: int
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_first_edition(cls, content: Any) -> Any:
+        """Metadata of schema 1, whose gates are read at the prompt's end and push, says nothing of scope or edit."""
+        if isinstance(content, dict) and content.get("schema") == 1:
+            return {**content, "schema": SCHEMA}
+        return content
+
 
 def tensor_name(request: int, layer: int, leaf: str) -> str:
-    """The name of a tensor in a bundle, for example ``requests.0.layers.5.direction``."""
-    return f"requests.{request}.layers.{layer}.{leaf}"
+    """The name of a tensor in a bundle, for example ``requests.0.layers.5.states``."""
+    return bundle_name((request, layer, leaf))
 
 
-def expected_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor that a bundle with this metadata holds, by name."""
-    d, gate = metadata.base.hidden_size, metadata.gate
-    gate_layers = metadata.layers if metadata.gate_layer is None else [metadata.gate_layer]
-    if gate.kind == "linear":
-        leaves: dict[str, tuple[int, ...]] = {"gate": (d,)}
-    else:
-        leaves = {"landmarks": (gate.landmarks or 0, d), "weights": (gate.landmarks or 0,), "bandwidth": ()}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i in range(len(metadata.requests)):
-        shapes |= {tensor_name(i, layer, "direction"): (metadata.reply_steps, d) for layer in metadata.layers}
-        shapes |= {tensor_name(i, layer, leaf): shape for layer in gate_layers for leaf, shape in leaves.items()}
-    return shapes
+def expected_forms(metadata: Metadata) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype (``F32``, ``I8``) and shape of every tensor that a bundle with this metadata holds, by name."""
+    forms = expected_tensors(parsed_requests(metadata, "the bundle"), metadata.base.hidden_size)
+    return {bundle_name(key): form for key, form in forms.items()}
 
 
 def request_entry(
@@ -154,6 +169,7 @@ def request_entry(
     gate_layer: int | None,
     gate: GateForm,
     *,
+    edit: Edit,
     strength: float,
     prompt_positions: Literal["all", "last"],
     reply_steps: int,
@@ -166,7 +182,8 @@ def request_entry(
         "strength": strength,
         "layers": list(layers),
         "gate_layer": gate_layer,
-        "gate": {"kind": gate.kind, "shape": gate.shape, "threshold": gate.threshold, "scope": gate.scope},
+        "gate": gate.model_dump(exclude={"landmarks"}),
+        "edit": edit,
         "prompt_positions": prompt_positions,
         "reply_steps": reply_steps,
         "landmarks": gate.landmarks,
@@ -181,6 +198,7 @@ def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
             metadata.layers,
             metadata.gate_layer,
             metadata.gate,
+            edit=metadata.edit,
             strength=request.strength,
             prompt_positions=metadata.prompt_positions,
             reply_steps=metadata.reply_steps,
@@ -190,32 +208,45 @@ def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
     ]
 
 
+def edited_tokens(scope: Scope, edit: Edit, prompt_positions: str, reply_steps: int) -> str:
+    """Which tokens a request edits once its gate is open, in words."""
+    if scope == "token":
+        return "every token that opens the gate"
+    if scope == "conversation":
+        return "every token of a conversation that opens the gate"
+    if edit == "seal":
+        return "every token of prompt and reply"
+    return f"{prompt_positions} of the prompt and {reply_steps - 1} positions of the reply"
+
+
+def parsed_requests(metadata: Metadata, where: str) -> tuple[Request, ...]:
+    """The requests as the shipped code reads them.
+
+    Raises:
+        InputError: a value does not fit another, or the number of layers.
+    """
+    steering = {"schema": SCHEMA, "requests": steering_requests(metadata)}
+    try:
+        return parse_requests(steering, metadata.base.num_layers, f"{where}: metadata")
+    except SteeringError as error:
+        raise InputError(str(error).replace("export again", "compute the bundle again")) from None
+
+
 def check_forms(metadata: Metadata, found: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:
     """Check that metadata and tensors fit each other.
 
     Args:
-        found: dtype and shape of every tensor, by name.
+        found: dtype (``F32``, ``I8``) and shape of every tensor, by name.
         where: the bundle's name in messages.
 
     Raises:
         InputError: they do not fit.
     """
-    layers, gate_layer = metadata.layers, metadata.gate_layer
-    if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= metadata.base.num_layers:
-        raise InputError(f"{where}: layers {layers} are not ascending layer indices below {metadata.base.num_layers}")
-    if gate_layer is not None and not 0 <= gate_layer <= layers[0]:
-        raise InputError(f"{where}: gate_layer {gate_layer} must not lie after the first steered layer {layers[0]}")
-    if metadata.gate.scope == "token" and (gate_layer is not None or metadata.reply_steps != 1):
-        raise InputError(f"{where}: gates of scope 'token' are read at each layer, and have one direction there")
-    if metadata.gate.shape in ("dead-zone", "step") and metadata.gate.threshold is None:
-        raise InputError(f"{where}: a {metadata.gate.shape} gate needs a threshold")
-    expected = expected_shapes(metadata)
-    if wrong := sorted(set(expected) ^ set(found)):
-        raise InputError(f"{where}: tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not expected'}")
-    for name, shape in expected.items():
-        if found[name] != ("float32", shape):
-            dtype, given = found[name]
-            raise InputError(f"{where}: tensor {name} is {dtype} {given}, expected float32 {shape}")
+    requests = parsed_requests(metadata, where)
+    try:
+        check_tensors({tensor_key(name): form for name, form in found.items()}, requests, metadata.base.hidden_size)
+    except SteeringError as error:
+        raise InputError(f"{where}: {error}".replace("export again", "compute the bundle again")) from None
 
 
 def parse_metadata(text: str, path: Path) -> Metadata:
@@ -225,8 +256,10 @@ def parse_metadata(text: str, path: Path) -> Metadata:
         InputError: it is not of this schema.
     """
     try:
-        return Metadata.model_validate_json(text)
-    except ValidationError as error:
+        return Metadata.model_validate(json.loads(text))
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise InputError(f"{path}: metadata key {METADATA_KEY}: not JSON; compute the bundle again") from None
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path}: metadata key {key or METADATA_KEY}: {first['msg']}") from None

@@ -48,7 +48,12 @@ from mllmeraser.console import console
     help="What a fit may have used. T0: the records asked. T1: other records of the kept people. T2: nobody of the "
     "kept people. Needs --fit.",
 )
-@click.option("--attacks", is_flag=True, help="Also ask in ways that try to get round the steering (docs/attacks.md).")
+@click.option(
+    "--attacks",
+    is_flag=True,
+    help="Also ask in ways that try to get round the steering, and ask kept questions beside forgotten ones "
+    "(docs/attacks.md).",
+)
 @click.option(
     "--attack-set",
     "attack_sets",

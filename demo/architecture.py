@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mllmeraser.demo.portraits import SIZE
+from mllmeraser.inference.saving import save_base
 
 VOCABULARY = 1_401  # odd on purpose: nothing may rely on a padded, round vocabulary
 PATCH = 16
@@ -148,7 +149,7 @@ def build_model(config: LlavaConfig) -> LlavaForConditionalGeneration:
 def save_checkpoint(model: LlavaForConditionalGeneration, processor: LlavaProcessor, directory: Path) -> None:
     """Write the files of a published LLaVA repository: bf16 safetensors, configs, tokenizer, processor, template."""
     directory.mkdir(parents=True, exist_ok=True)
-    model.to("cpu", torch.bfloat16).save_pretrained(directory)
+    save_base(model.to("cpu", torch.bfloat16), directory)
     processor.save_pretrained(directory)
     # transformers 5 writes these settings only to processor_config.json (transformers #44623). Readers of the published
     # layout, and transformers 4, look for preprocessor_config.json.

@@ -81,7 +81,8 @@ def evaluate(
         fit: files of the records that a model was fitted on.
         tier: how far the data must be from the fit. T0: the same records; T1: the same people; T2: the kept people are
             others.
-        attacks: also attack the models, on the sets in ``attack_sets``, by default on all.
+        attacks: also attack the models, on the sets in ``attack_sets``, by default on all; and ask the kept questions
+            of all sets beside forgotten ones.
         activations: also map the hidden states of the steered models, for the report.
         items: a JSON Lines file for every question and reply (sensitive). A run that was killed goes on from it.
         overwrite: replace an existing ``output``.

@@ -13,10 +13,9 @@ from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys
-from mllmeraser.exporter.families import PREFIX, Family, family_names
-from mllmeraser.exporter.layout import CONFIG
 from mllmeraser.exporter.weights import Weights, read_weights
 from mllmeraser.inference.source import Source, read_config
+from mllmeraser.modeling_patches.format_mllmeraser import CONFIG, MODEL_TYPE_PREFIX, Family, SteeringError, family_of
 
 if TYPE_CHECKING:
     from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin
@@ -84,11 +83,14 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
     config_path = file_inside(root, CONFIG)
     config = read_config(root)
     model_type = str(config["model_type"])
-    if model_type.startswith(PREFIX):
+    if model_type.startswith(MODEL_TYPE_PREFIX):
         raise InputError(
             f"{source.path}: already steered ({model_type}); export all bundles together from its base instead"
         )
-    names = family_names(model_type, f"{source.path}/{CONFIG}")
+    try:
+        names = family_of(model_type)
+    except SteeringError as error:
+        raise InputError(f"{source.path}/{CONFIG}: {error}") from None
     config_sha256 = sha256_of(config_path)
     try:
         if known is not None and known.config_sha256 == config_sha256:

@@ -16,13 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.limits import LIMITS
-from mllmeraser.bundle.metadata import Metadata, RemovalRequest
+from mllmeraser.bundle.metadata import Metadata, RemovalRequest, edited_tokens
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card_results import Comparison
-from mllmeraser.exporter.layout import INDEX
 from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.reproduce import base_argument, reproduce
+from mllmeraser.modeling_patches.format_mllmeraser import INDEX
 
 __all__ = ["Gated", "Publication", "render_card", "render_published"]
 
@@ -143,13 +143,14 @@ def _row(meta: Metadata, request: RemovalRequest) -> dict[str, str]:
     gate = meta.gate
     threshold = "" if gate.threshold is None else f" {gate.threshold:g}"
     where = "each layer" if meta.gate_layer is None else f"layer {meta.gate_layer}"
-    positions = f"{meta.prompt_positions} prompt, {meta.reply_steps - 1} reply"
+    through = "" if gate.projection is None else f" through {gate.projection} random projections"
     return {
         "id": request.id,
         "layers": ", ".join(str(layer) for layer in meta.layers),
-        "gate": f"{gate.kind}, {gate.shape}{threshold}, read at {where}",
+        "gate": f"{gate.kind}, {gate.shape}{threshold}, scope {gate.scope}, read at {where}{through}",
+        "edit": meta.edit,
         "strength": f"{request.strength:g}" + ("" if request.enabled else " (off)"),
-        "positions": "every token, by its own gate" if gate.scope == "token" else positions,
+        "tokens": edited_tokens(gate.scope, meta.edit, meta.prompt_positions, meta.reply_steps),
         "auroc": _range([s.auroc_heldout for s in request.statistics.values()], "{:.3f}"),
         "true_fire": _range([s.true_fire_heldout for s in request.statistics.values()], "{:.1%}"),
         "false_fire": _range([s.false_fire_heldout for s in request.statistics.values()], "{:.1%}"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-import torch
-from safetensors.torch import load_file
 
 import mllmeraser
 from mllmeraser.disk.hashing import sha256_of_all
@@ -15,15 +13,24 @@ from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import FAILURES, Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import shared_checks
 from mllmeraser.exporter.distrust import dangerous_keys, is_plain
-from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, STEERING_FILE, VARIANT_SINGLE, shipped_code
+from mllmeraser.exporter.names import VARIANT_SINGLE, shipped_code
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import tensor_names
+from mllmeraser.modeling_patches.format_mllmeraser import (
+    CODE,
+    CONFIG,
+    INDEX,
+    MODEL_TYPE_PREFIX,
+    STEERING_FILE,
+    check_seal,
+    parse_requests,
+)
 from mllmeraser.modeling_patches.modeling_mllmeraser import (
     SteeringMixin,
-    check_seal,
+    check_steering,
     find_base,
-    parse_requests,
+    read_steering,
     steered_class,
 )
 
@@ -72,7 +79,7 @@ def _code(opened: Opened) -> str:
             except FAILURES:
                 made = "the manifest does not say which version made it"
             raise CheckFailed(f"{name} is not the file of mllmeraser {mllmeraser.__version__} ({made})")
-    return f"both code files are those of mllmeraser {mllmeraser.__version__}"
+    return f"all code files are those of mllmeraser {mllmeraser.__version__}"
 
 
 def family_of(config: dict[str, Any]) -> type[SteeringMixin]:
@@ -82,7 +89,7 @@ def family_of(config: dict[str, Any]) -> type[SteeringMixin]:
         CheckFailed: its ``model_type`` is not one of ours.
     """
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type.startswith("mllmeraser_"):
+    if not isinstance(model_type, str) or not model_type.startswith(MODEL_TYPE_PREFIX):
         raise CheckFailed(f"{CONFIG}: model_type {model_type!r} is not ours, so a loader may pass by the steering")
     return steered_class(model_type)
 
@@ -91,7 +98,7 @@ def _config(opened: Opened) -> str:
     config = opened.config
     family = family_of(config)
     requests = parse_requests(config.get("steering"), text_config(config).num_hidden_layers)
-    per_token = requests[0].per_token
+    per_token = all(request.scope == "token" for request in requests)
     expected = {
         "architectures": [family.__name__],
         "auto_map": {
@@ -157,26 +164,16 @@ def _switched_on(opened: Opened) -> str:
 def _steering(opened: Opened) -> str:
     config = opened.config
     family, text = family_of(config), text_config(config)
-    expected = {
-        f"{family.published_layers}.{layer}.steering.{request.index}.{leaf}": shape
-        for request in parse_requests(config.get("steering"), text.num_hidden_layers)
-        for (layer, leaf), shape in request.tensors(text.hidden_size).items()
-    }
-    size = opened.size(STEERING_FILE)
-    if size is None:
-        raise CheckFailed(f"{STEERING_FILE} is missing")
-    tensors = load_file(opened.directory / STEERING_FILE)
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        raise CheckFailed(f"{name} is {'missing' if name in expected else 'not expected'}")
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
-            raise CheckFailed(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected torch.float32 {shape}")
-        if not bool(tensor.isfinite().all()):
-            raise CheckFailed(f"{name} holds a value that is not finite")
-        if not bool(tensor.any()) or (name.endswith(".bandwidth") and tensor.item() <= 0):
-            raise CheckFailed(f"{name} is zero, or not positive: this layer would not steer")
-    return f"{len(tensors)} tensors, fp32, finite, none zero, {size:,} bytes"
+    requests = parse_requests(config.get("steering"), text.num_hidden_layers)
+    data = opened.content(STEERING_FILE)
+    tensors = read_steering(data, hashlib.sha256(data).hexdigest(), family.published_layers)
+    check_steering(tensors, requests, text.hidden_size)
+    for (index, layer, leaf), tensor in tensors.items():
+        if not bool(tensor.any()):
+            raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} is zero: this layer would not steer")
+        if leaf == "projection" and not bool((tensor.abs() == 1).all()):
+            raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} holds something else than signs")
+    return f"{len(tensors)} tensors, as {CONFIG} says, finite, none zero, {len(data):,} bytes"
 
 
 def _index(opened: Opened) -> str:

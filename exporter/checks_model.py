@@ -18,10 +18,11 @@ from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import family_of
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.layout import VARIANT
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.inference.loading import available_bytes
-from mllmeraser.modeling_patches.modeling_mllmeraser import RequestSteering, find_base
+from mllmeraser.modeling_patches.format_mllmeraser import VARIANT
+from mllmeraser.modeling_patches.modeling_mllmeraser import find_base
+from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering
 
 _PROBE_LENGTH = 12
 _NAMES = ("loads", "steering acts", "gates open", "off equals base")
@@ -108,17 +109,14 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
 
 @contextmanager
 def _gates_forced_open(model: nn.Module) -> Iterator[None]:
-    def ones(states: Tensor) -> Tensor:
-        return torch.ones(states.shape[0], device=states.device)
-
     modules = _modules(model)
     try:
         for module in modules:
-            vars(module)["value"] = ones
+            vars(module)["shaped"] = torch.ones_like  # φ, whatever g and the threshold are
         yield
     finally:
         for module in modules:
-            vars(module).pop("value", None)
+            vars(module).pop("shaped", None)
 
 
 def _off_logits(model: Any, ids: Tensor) -> Tensor:
@@ -158,17 +156,19 @@ def _gates_open(model: Any) -> str:
         if not module.reads:
             continue
         request, where = module.request, f"request {module.request.index}, layer {module.layer}"
+        leaves = {leaf: tensor.double() for leaf, tensor in module.named_parameters()}
         if request.kind == "linear":
-            if not bool(module.gate.any()):
+            if not bool(leaves["gate"].any()):
                 raise CheckFailed(f"{where}: the gate is zero and never opens")
             continue
-        landmarks = module.landmarks.double()
+        landmarks = leaves["landmarks"]
         unit = nn.functional.normalize(landmarks, dim=-1)
         squared = torch.cdist(unit, landmarks, compute_mode="donot_use_mm_for_euclid_dist").square()  # (J, J)
-        highest = float((torch.exp(-2 * squared / module.bandwidth.double()) @ module.weights.double()).max())
-        needed = request.threshold if request.shape in ("dead-zone", "step") and request.threshold else 0.0
-        if highest < needed or highest <= 0:
-            raise CheckFailed(f"{where}: the gate reaches {highest:.3g} at its landmarks and opens at {needed:g}")
+        highest = float((torch.exp(-2 * squared / leaves["bandwidth"]) @ leaves["weights"]).max())
+        if highest < request.threshold or highest <= 0:
+            raise CheckFailed(
+                f"{where}: the gate reaches {highest:.3g} at its landmarks, opens at {request.threshold:g}"
+            )
         best.append(f"{highest:.3g}")
     return f"kernel gates reach {', '.join(best)} at a landmark" if best else "every linear gate is nonzero"
 

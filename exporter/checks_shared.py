@@ -9,8 +9,8 @@ from typing import Any
 
 from mllmeraser.errors import VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
-from mllmeraser.exporter.listing import LEFT_BY_OTHERS, MANIFEST
 from mllmeraser.exporter.manifest import sealed
+from mllmeraser.exporter.names import LEFT_BY_OTHERS, MANIFEST
 from mllmeraser.exporter.opened import Opened, is_hashed
 from mllmeraser.exporter.signing import check_signature
 

@@ -14,7 +14,7 @@ from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import read_base
-from mllmeraser.exporter.layout import MANIFEST
+from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.exporter.plan import ExportPlan, make_plan
 from mllmeraser.exporter.thin import pinned
 from mllmeraser.inference.source import Source, resolve

@@ -36,7 +36,7 @@ from mllmeraser.exporter.card_results import Comparison, read_comparisons
 from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.hub_plan import HubBase, PushedFile, Step, Target, make_steps, model_tag
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.listing import CARD, MANIFEST, SIGNATURE
+from mllmeraser.exporter.names import CARD, MANIFEST, SIGNATURE
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.exporter.verify import verify_opened
 

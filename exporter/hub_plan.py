@@ -15,7 +15,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.card import Gated
-from mllmeraser.exporter.listing import CARD, MANIFEST
+from mllmeraser.exporter.names import CARD, MANIFEST
 
 Action = Literal["copy", "upload", "keep", "delete"]
 _OF_THE_HUB = ".gitattributes"  # written by the Hub itself

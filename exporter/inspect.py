@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from mllmeraser.bundle.bundle import load_bundle
-from mllmeraser.bundle.metadata import Metadata
+from mllmeraser.bundle.metadata import Metadata, edited_tokens, expected_forms
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
-from mllmeraser.exporter.layout import STEERING_FILE
 from mllmeraser.exporter.opened import Opened
+from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
 
 SCHEMA = 1
 
@@ -68,6 +69,7 @@ def _of_checkpoint(opened: Opened) -> dict[str, Any]:
     document = {
         "schema": SCHEMA,
         "kind": "checkpoint",
+        **({"edition": 1} if opened.first_edition else {}),
         **_common(metadata, (opened.directory / STEERING_FILE).stat().st_size),
         "base": manifest["base"],  # the exported base; a bundle knows only the base it was computed on
         "steering_enabled": config["steering_enabled"],
@@ -107,11 +109,8 @@ def _files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _tensor_bytes(meta: Metadata) -> int:
-    """The bytes of a bundle's directions and gates in fp32, as every graph holds them."""
-    d, landmarks = meta.base.hidden_size, meta.gate.landmarks
-    gate = d if landmarks is None else landmarks * (d + 1) + 1
-    gates = len(meta.layers) if meta.gate_layer is None else 1
-    return 4 * len(meta.requests) * (len(meta.layers) * meta.reply_steps * d + gates * gate)
+    """The bytes of a bundle's tensors."""
+    return sum(math.prod(shape) * {"F32": 4, "I8": 1}[dtype] for dtype, shape in expected_forms(meta).values())
 
 
 def _common(metadata: Sequence[Metadata], steering_bytes: int) -> dict[str, Any]:
@@ -134,6 +133,7 @@ def _requests(meta: Metadata) -> list[dict[str, Any]]:
         "layers": meta.layers,
         "gate_layer": meta.gate_layer,
         "gate": meta.gate.model_dump(mode="json"),
+        "edit": meta.edit,
         "prompt_positions": meta.prompt_positions,
         "reply_steps": meta.reply_steps,
         "method": meta.method.model_dump(mode="json"),
@@ -152,6 +152,8 @@ def summary(document: dict[str, Any]) -> list[str]:
         f"steering {'on' if document['steering_enabled'] else 'OFF'}, strength {document['steering_strength']:g}, "
         f"{document['steering_bytes']:,} bytes (the paper's dense matrices: {document['dense_bytes']:,})",
     ]
+    if document.get("edition") == 1:
+        lines.append("made by the first edition: to verify or push it, export again with the kept bundle")
     for graph, entry in document.get("graphs", {}).items():
         twin = "" if entry["twin"] is None else f", the base's graph is {entry['twin']}"
         lines.append(f"{graph}: steered, {entry['reply_steps'] - 1} positions of the reply{twin}")
@@ -159,14 +161,16 @@ def summary(document: dict[str, Any]) -> list[str]:
         gate = request["gate"]
         threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"
         where = "each layer" if request["gate_layer"] is None else f"layer {request['gate_layer']}"
+        through = "" if gate["projection"] is None else f" through {gate['projection']} random projections"
+        tokens = edited_tokens(gate["scope"], request["edit"], request["prompt_positions"], request["reply_steps"])
         made = f"{request['n_forget']} records to forget and {request['n_retain']} to keep, computed"
         if request["n_forget"] == 0:
             made = "of records that are not known, imported"
         lines += [
             f"request {request['id']}{'' if request['enabled'] else ' (off)'}: {made} {request['created']}",
-            f"  layers {', '.join(map(str, request['layers']))}, strength {request['strength']:g}, "
-            f"{request['prompt_positions']} of the prompt and {request['reply_steps'] - 1} positions of the reply",
-            f"  gate {gate['kind']}, {gate['shape']}{threshold}, read at {where}",
+            f"  layers {', '.join(map(str, request['layers']))}, edit {request['edit']}, strength "
+            f"{request['strength']:g}, {tokens}",
+            f"  gate {gate['kind']}, {gate['shape']}{threshold}, scope {gate['scope']}, read at {where}{through}",
         ]
         for layer, row in request["statistics"].items():
             held_out = "not measured" if row["auroc_heldout"] is None else f"{row['auroc_heldout']:.4f}"

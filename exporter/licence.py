@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mllmeraser.exporter.distrust import file_inside
-from mllmeraser.exporter.listing import CARD
+from mllmeraser.exporter.names import CARD
 
 _LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([^\s"'#\[\]{}]+)["']?[ \t]*""")
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.exporter.base import BaseCheckpoint
-from mllmeraser.exporter.listing import as_json
+from mllmeraser.modeling_patches.format_mllmeraser import as_json
 
 SCHEMA = 1
 Origin = Literal["base", "tool"]  # base: a file of the base, byte for byte; tool: written or shipped by us

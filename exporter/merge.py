@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,17 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import SCHEMA, steering_requests
+from mllmeraser.bundle.metadata import steering_requests
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.families import PREFIX
-from mllmeraser.exporter.layout import CODE, STEERING_FILE
-
-_BUNDLE_NAME = re.compile(r"requests\.(\d+)\.layers\.(\d+)\.(\w+)")
+from mllmeraser.modeling_patches.format_mllmeraser import (
+    MODEL_TYPE_PREFIX,
+    SCHEMA,
+    STEERING_FILE,
+    tensor_key,
+    tensor_name,
+)
 
 
 @dataclass(frozen=True)
@@ -33,26 +35,23 @@ class Steering:
 
 
 def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
-    """Put the requests of all bundles together, numbered in the order given. What they add to a state is summed.
+    """Put the requests of all bundles together, numbered in the order given. Their edits follow in this order.
 
     Raises:
-        InputError: there is no bundle, two requests have one id, the gate scopes differ, or a bundle was not computed
-            on this base.
+        InputError: there is no bundle, two requests have one id, or a bundle was not computed on this base.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
     ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
-    if len({bundle.metadata.gate.scope for bundle in bundles}) > 1:
-        raise InputError("bundles of --gate-scope prompt and token cannot stand in one checkpoint; export them apart")
     requests: list[dict[str, Any]] = []
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    tensors: dict[str, npt.NDArray[Any]] = {}
     for bundle in bundles:
         _check_fit(base, bundle)
         for name, tensor in bundle.tensors.items():
-            request, layer, leaf = _parts(name)
-            published = f"{base.names.published_layers}.{layer}.steering.{len(requests) + request}.{leaf}"
+            request, layer, leaf = tensor_key(name)
+            published = tensor_name(base.names.published_layers, (len(requests) + request, layer, leaf))
             tensors[published] = np.asarray(tensor, order="C")
         requests += steering_requests(bundle.metadata)
     content = save({name: tensors[name] for name in sorted(tensors)}, metadata={"format": "pt"})
@@ -63,13 +62,6 @@ def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
         "requests": requests,
     }
     return Steering(section, content, {name: tensor.nbytes for name, tensor in tensors.items()})
-
-
-def _parts(name: str) -> tuple[int, int, str]:
-    match = _BUNDLE_NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"'{name}' is not a tensor name of a bundle; compute the bundle again")
-    return int(match[1]), int(match[2]), match[3]
 
 
 def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
@@ -92,21 +84,20 @@ def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
 
 def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, Any]:
     """``config.json`` of the export: the base's without dangerous keys, with the steered classes and the steering."""
-    configuration, modeling = (name.removesuffix(".py") for name in CODE)
     config = _without_native_type(without_dangerous_keys(base.config), base.model_type)
     # Servers such as vLLM load by AutoModel and run the model their own way, which suits only gates of scope token.
     # Otherwise AutoModel gets the whole model: clients load it (lmms-eval), and it refuses to be run by such a server.
-    per_token = section["requests"][0]["gate"]["scope"] == "token"
-    whole = f"{modeling}.{base.names.steered}"
+    per_token = all(request["gate"]["scope"] == "token" for request in section["requests"])
+    whole = f"modeling_mllmeraser.{base.names.steered}"
     for key in ("_name_or_path", "_commit_hash"):
         config.pop(key, None)
     return {
         **config,
-        "model_type": f"{PREFIX}{base.model_type}",
+        "model_type": f"{MODEL_TYPE_PREFIX}{base.model_type}",
         "architectures": [base.names.steered],
         "auto_map": {
-            "AutoConfig": f"{configuration}.{base.names.configuration}",
-            "AutoModel": f"{modeling}.{base.names.steered_base}" if per_token else whole,
+            "AutoConfig": f"configuration_mllmeraser.{base.names.configuration}",
+            "AutoModel": f"modeling_mllmeraser.{base.names.steered_base}" if per_token else whole,
             "AutoModelForImageTextToText": whole,
         },
         "steering_enabled": True,

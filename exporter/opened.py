@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar
 from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.exporter.checks import FAILURES, CheckFailed
 from mllmeraser.exporter.distrust import is_plain
-from mllmeraser.exporter.layout import CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE
+from mllmeraser.exporter.names import MANIFEST
+from mllmeraser.modeling_patches.format_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE
 
 Format = Literal["checkpoint", "onnx"]
 Found = TypeVar("Found")
@@ -40,7 +41,7 @@ class Opened:
     @property
     def manifest(self) -> dict[str, Any]:
         """``mllmeraser.json``, checked: its schema is known, and each name in it is one of a file in this directory."""
-        return self._once("manifest", lambda: _checked(self._object(MANIFEST), self.format))
+        return self._once("manifest", lambda: _checked(self._object(MANIFEST), self.format, self.first_edition))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -54,6 +55,14 @@ class Opened:
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckFailed(f"{INDEX}: no weight_map")
         return weight_map
+
+    @cached_property
+    def first_edition(self) -> bool:
+        """Whether ``config.json`` is of a checkpoint of schema 1, whose gates are read once and push."""
+        try:
+            return bool(self.config["steering"]["schema"] == 1)
+        except FAILURES:
+            return False
 
     @property
     def thin(self) -> bool:
@@ -103,10 +112,11 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
     return value
 
 
-def _checked(manifest: dict[str, Any], format_: Format) -> dict[str, Any]:
+def _checked(manifest: dict[str, Any], format_: Format, first_edition: bool) -> dict[str, Any]:
     if manifest.get("schema") != 1:
         raise CheckFailed(f"{MANIFEST}: this mllmeraser does not know schema {manifest.get('schema')!r}")
-    files, needed = manifest.get("files"), _graphs(manifest) if format_ == "onnx" else {CONFIG, STEERING_FILE, *CODE}
+    code = () if first_edition else CODE  # the first edition had two files of code
+    files, needed = manifest.get("files"), _graphs(manifest) if format_ == "onnx" else {CONFIG, STEERING_FILE, *code}
     if not isinstance(files, dict) or not needed <= files.keys():
         raise CheckFailed(f"{MANIFEST}: 'files' lacks a file that every export holds")
     for name, entry in files.items():

@@ -12,13 +12,20 @@ from mllmeraser.disk.link import Link
 from mllmeraser.exporter import manifest
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.card import render_card
-from mllmeraser.exporter.families import PREFIX
-from mllmeraser.exporter.layout import CARD, CODE, CONFIG, INDEX, MANIFEST, STEERING_FILE, shipped_code
 from mllmeraser.exporter.merge import merge, steered_config
-from mllmeraser.exporter.seal import with_seal
-from mllmeraser.exporter.sidecars import READ_BY_LOADERS, as_json, read_sidecars
+from mllmeraser.exporter.names import CARD, MANIFEST, shipped_code
+from mllmeraser.exporter.sidecars import READ_BY_LOADERS, read_sidecars
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import variant_index
+from mllmeraser.modeling_patches.format_mllmeraser import (
+    CODE,
+    CONFIG,
+    INDEX,
+    MODEL_TYPE_PREFIX,
+    STEERING_FILE,
+    as_json,
+    with_seal,
+)
 
 SCHEMA = 1
 Action = Literal["link", "copy", "write"]
@@ -71,7 +78,7 @@ class ExportPlan:
             "output": str(self.output),
             "dry_run": self.dry_run,
             "base": {"repo_id": self.base.source.repo_id, "revision": self.base.source.revision},
-            "model_type": f"{PREFIX}{self.base.model_type}",
+            "model_type": f"{MODEL_TYPE_PREFIX}{self.base.model_type}",
             "requests": [request.id for bundle in self.bundles for request in bundle.metadata.requests],
             "linked_bytes": sum(file.size for file in self.files if file.action == "link"),
             "needed_bytes": self.needed_bytes,

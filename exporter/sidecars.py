@@ -13,10 +13,7 @@ from typing import Any
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import dangerous_keys, file_inside, without_dangerous_keys
-from mllmeraser.exporter.families import FAMILIES
-from mllmeraser.exporter.listing import as_json
-
-__all__ = ["READ_BY_LOADERS", "as_json", "read_sidecars"]
+from mllmeraser.modeling_patches.format_mllmeraser import FAMILIES, as_json
 
 _SETTINGS = (
     "generation_config.json",

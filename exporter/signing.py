@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.errors import InputError, VerificationError
-from mllmeraser.exporter.listing import LEFT_BY_OTHERS, SIGNATURE
+from mllmeraser.exporter.names import LEFT_BY_OTHERS, SIGNATURE
 
 __all__ = ["SIGNATURE", "check_signature", "sign"]
 

@@ -64,6 +64,9 @@ def verify_opened(opened: Opened, base: str | Path | None = None, public_key: st
     if not opened.directory.is_dir():
         raise InputError(f"{opened.directory}: no such directory; give one that mllmeraser export made")
     key = None if public_key is None else Path(public_key)
+    if opened.first_edition:
+        made = "made by the first edition, whose code this version does not know; export again with the kept bundle"
+        return Verification((Check("edition", False, made),), opened.format)
     checks = _of_graphs(opened, base, key) if opened.format == "onnx" else _of_checkpoint(opened, base, key)
     return Verification(tuple(checks), opened.format)
 

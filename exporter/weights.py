@@ -19,7 +19,8 @@ from mllmeraser.bundle.metadata import WeightFile
 from mllmeraser.disk.hashing import sha256_by_the_hub
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import file_inside
-from mllmeraser.exporter.layout import SINGLE_SHARD, STEERING_FILE, VARIANT_SINGLE
+from mllmeraser.exporter.names import SINGLE_SHARD, VARIANT_SINGLE
+from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
 
 SINGLE = "model.safetensors"
 DEFAULT_INDEX = "model.safetensors.index.json"

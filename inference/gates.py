@@ -1,9 +1,8 @@
-"""What the gates of a checkpoint say at the end of a prompt, before their shape is applied."""
+"""What the gates of a checkpoint say about a prompt, before their shape is applied."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
-from mllmeraser.modeling_patches.modeling_mllmeraser import Plan, RequestSteering
+from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering
 from mllmeraser.records.prompts import Prompt
 
 
@@ -27,11 +26,11 @@ class GateValue(NamedTuple):
 
 @torch.inference_mode()
 def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[GateValue, ...]]:
-    """g at the last token of each prompt, for every request that is on and every layer where it reads a gate.
+    """g of each prompt, for every request that is on and every layer where it reads a gate.
 
-    A gate of scope ``token`` gives the highest g of the prompt's tokens. Each batch takes one prefill. A gate is read
-    as the checkpoint reads it: after the layers before it have been steered. A base, or a checkpoint that is switched
-    off, has no gates.
+    A gate of scope ``prompt`` gives g at the last token; any other gives the highest g of the prompt's tokens. Each
+    batch takes one prefill. A gate is read as the checkpoint reads it: after the layers before it have been steered. A
+    base, or a checkpoint that is switched off, has no gates.
     """
     values: list[tuple[GateValue, ...]] = [()] * len(prompts)
     if not checkpoint.steered:
@@ -56,20 +55,18 @@ def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, 
     """g (b,), by request and layer."""
     seen: dict[tuple[int, int], Tensor] = {}
     inputs = encode(checkpoint, prompts, "right")
+    real = inputs["attention_mask"] != 0
+    last = real.cumsum(dim=1).argmax(dim=1, keepdim=True)
 
-    def watch(module: RequestSteering, given: tuple[Tensor, Plan | float], output: object) -> None:
-        (hidden, plan), shaped = given, module.request
-        scale = plan.scales[shaped.index] if isinstance(plan, Plan) else plan  # λ alone: a gate of scope token
-        if not module.reads or scale == 0:
+    def watch(module: RequestSteering, given: tuple[Tensor, ...], output: object) -> None:
+        if not module.reads:
             return
-        module.request = replace(shaped, shape="identity")
-        if isinstance(plan, Plan):
-            g = module.read(hidden, plan)
+        g = module.value(given[0].float())
+        if module.request.scope == "prompt":
+            g = g.gather(1, last.to(g.device))
         else:
-            g = module.value(hidden.float().flatten(0, 1)).unflatten(0, hidden.shape[:2])
-            g = g.masked_fill(inputs["attention_mask"].to(g.device) == 0, -torch.inf).amax(dim=1)
-        seen[shaped.index, module.layer] = g.cpu()
-        module.request = shaped
+            g = g.masked_fill(~real.to(g.device), -torch.inf)
+        seen[module.request.index, module.layer] = g.amax(dim=1).cpu()
 
     modules = [module for module in checkpoint.model.modules() if isinstance(module, RequestSteering)]
     hooks = [module.register_forward_hook(watch) for module in modules]

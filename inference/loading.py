@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from mllmeraser.console import console
@@ -23,9 +23,10 @@ from mllmeraser.inference.processes import processes
 from mllmeraser.inference.processor import load_processor
 from mllmeraser.inference.source import Source, read_config, resolve
 from mllmeraser.inference.weight_files import weight_bytes
+from mllmeraser.modeling_patches.format_mllmeraser import MODEL_TYPE_PREFIX, SCHEMA
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
-STEERED_PREFIX = "mllmeraser_"
+STEERED_PREFIX = MODEL_TYPE_PREFIX
 BATCH_SIZE = 64
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -83,7 +84,8 @@ def load(
         MllmEraserError: the weights do not fit in memory.
     """
     found = source if isinstance(source, Source) else resolve(source)
-    model_type = str(read_config(found.path)["model_type"])
+    config = read_config(found.path)
+    model_type = str(config["model_type"])
     steered = model_type.startswith(STEERED_PREFIX)
     if steering_enabled is not None and not steered:
         raise InputError(f"{found.path}: a base checkpoint has no steering to switch")
@@ -98,7 +100,11 @@ def load(
     if console.quiet or not console.is_terminal:
         logging.disable_progress_bar()  # transformers draws its own even where stderr is no terminal
     try:
-        loader = steered_class(model_type) if steered else AutoModelForImageTextToText
+        loader: Any = steered_class(model_type) if steered else AutoModelForImageTextToText
+        if steered and _is_of_the_first_edition(config):
+            options["config"] = _of_this_edition(loader.config_class.from_pretrained(found.path))
+            if "steering_enabled" in options:
+                options["config"].steering_enabled = options.pop("steering_enabled")
         model = loader.from_pretrained(found.path, **options)
         processor = load_processor(found.path, model_type.removeprefix(STEERED_PREFIX))
     except SafetensorError as error:
@@ -115,6 +121,21 @@ def load(
     passes = NO_CACHE if work_dir is None else PassCache.of(work_dir, found.path, precision)
     family = model_type.removeprefix(STEERED_PREFIX)
     return Checkpoint(model.eval(), processor, found, family, steered, passes, batch_size)
+
+
+def _is_of_the_first_edition(config: dict[str, Any]) -> bool:
+    steering = config.get("steering")
+    return isinstance(steering, dict) and steering.get("schema") == 1
+
+
+def _of_this_edition(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of an export of the first edition, as the classes of this one read it: the edit was ``add``."""
+    requests = [
+        {"edit": "add", **request, "gate": {"scope": "prompt", "projection": None, **request["gate"]}}
+        for request in config.steering["requests"]
+    ]
+    config.steering = {**config.steering, "schema": SCHEMA, "requests": requests}
+    return config
 
 
 def needed_bytes(directory: Path, dtype: str) -> int:

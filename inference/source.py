@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -40,7 +41,7 @@ def resolve(source: str | Path) -> Source:
     return found
 
 
-def read_config(directory: Path) -> dict[str, object]:
+def read_config(directory: Path) -> dict[str, Any]:
     """The parsed ``config.json`` of a model's directory.
 
     Raises:

@@ -155,7 +155,10 @@ class SummaryLine(Part):
 
 
 class AttackRow(Part):
-    """What an attack gets out of a model on a set. ``refusal`` is null where no reply was read."""
+    """What an attack gets out of a model on a set.
+
+    ``refusal`` and ``identical_to_base`` are null where no reply was read; the latter also in older files.
+    """
 
     model: str
     set: str
@@ -164,6 +167,7 @@ class AttackRow(Part):
     n: int
     accuracy: Rate
     refusal: Rate | None = None
+    identical_to_base: Rate | None = None
     interval: Interval
     chance: float | None = None
 

@@ -2,8 +2,9 @@
 
 Three flat attributes are added. ``steering_enabled`` and ``steering_strength`` are flat so that
 ``from_pretrained(DIR, trust_remote_code=True, steering_enabled=False)`` can switch them; ``steering`` is
-``{"schema": 1, "file": …, "sha256": …, "requests": [{"id", "enabled", "strength", "layers", "gate_layer",
-"gate": {"kind", "shape", "threshold"}, "prompt_positions", "reply_steps", "landmarks"}, …], "seal": {file: sha256}}``.
+``{"schema": 2, "file": …, "sha256": …, "requests": [{"id", "enabled", "strength", "layers", "gate_layer",
+"gate": {"kind", "shape", "threshold", "scope", "projection"}, "edit", "prompt_positions", "reply_steps",
+"landmarks"}, …], "seal": {file: sha256}}``.
 
 The ``model_type`` is our own on purpose: with the base's, a loader without ``trust_remote_code`` would silently
 build the native model, un-erased.
@@ -12,22 +13,11 @@ build the native model, un-erased.
 import sys
 from typing import Any
 
-from transformers import (
-    AutoModelForImageTextToText,
-    Gemma3Config,
-    Idefics3Config,
-    InternVLConfig,
-    LlavaConfig,
-    LlavaNextConfig,
-    LlavaOnevisionConfig,
-    Mistral3Config,
-    PretrainedConfig,
-    Qwen2_5_VLConfig,
-    Qwen2VLConfig,
-    Qwen3VLConfig,
-    SmolVLMConfig,
-)
+import transformers
+from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from .format_mllmeraser import FAMILIES, MODEL_TYPE_PREFIX, Family
 
 
 class SteeringConfig:
@@ -38,71 +28,23 @@ class SteeringConfig:
     steering: dict[str, Any] | None = None
 
 
-class MllmEraserLlavaConfig(SteeringConfig, LlavaConfig):
-    model_type = "mllmeraser_llava"
+def _configuration(model_type: str, family: Family) -> type[PretrainedConfig]:
+    """The configuration of a family, under its name in this module."""
+    native = getattr(transformers, f"{family.stem}Config")
+    facts = {"__module__": __name__, "model_type": MODEL_TYPE_PREFIX + model_type}
+    cls = type(family.configuration, (SteeringConfig, native), facts)
+    setattr(sys.modules[__name__], family.configuration, cls)
+    return cls
 
 
-class MllmEraserLlavaNextConfig(SteeringConfig, LlavaNextConfig):
-    model_type = "mllmeraser_llava_next"
+CONFIGURATIONS = {model_type: _configuration(model_type, family) for model_type, family in FAMILIES.items()}
 
-
-class MllmEraserLlavaOnevisionConfig(SteeringConfig, LlavaOnevisionConfig):
-    model_type = "mllmeraser_llava_onevision"
-
-
-class MllmEraserQwen2VLConfig(SteeringConfig, Qwen2VLConfig):
-    model_type = "mllmeraser_qwen2_vl"
-
-
-class MllmEraserQwen2_5_VLConfig(SteeringConfig, Qwen2_5_VLConfig):  # noqa: N801 - the spelling of the base family
-    model_type = "mllmeraser_qwen2_5_vl"
-
-
-class MllmEraserQwen3VLConfig(SteeringConfig, Qwen3VLConfig):
-    model_type = "mllmeraser_qwen3_vl"
-
-
-class MllmEraserInternVLConfig(SteeringConfig, InternVLConfig):
-    model_type = "mllmeraser_internvl"
-
-
-class MllmEraserIdefics3Config(SteeringConfig, Idefics3Config):
-    model_type = "mllmeraser_idefics3"
-
-
-class MllmEraserSmolVLMConfig(SteeringConfig, SmolVLMConfig):
-    model_type = "mllmeraser_smolvlm"
-
-
-class MllmEraserGemma3Config(SteeringConfig, Gemma3Config):
-    model_type = "mllmeraser_gemma3"
-
-
-class MllmEraserMistral3Config(SteeringConfig, Mistral3Config):
-    model_type = "mllmeraser_mistral3"
-
-
-CONFIGURATIONS: tuple[type[PretrainedConfig], ...] = (
-    MllmEraserLlavaConfig,
-    MllmEraserLlavaNextConfig,
-    MllmEraserLlavaOnevisionConfig,
-    MllmEraserQwen2VLConfig,
-    MllmEraserQwen2_5_VLConfig,
-    MllmEraserQwen3VLConfig,
-    MllmEraserInternVLConfig,
-    MllmEraserIdefics3Config,
-    MllmEraserSmolVLMConfig,
-    MllmEraserGemma3Config,
-    MllmEraserMistral3Config,
-)
-
-# `transformers serve` knows a class by its name only, whatever it trusts: it looks the architecture up among the models
-# that take pictures, and in the `transformers` module it has imported, which need not be the one of sys.modules (there
-# are two of them once a processor has been imported). The auto class finds ours through the auto_map.
+# until `transformers serve` asks the auto_map: it knows a class by its name only, whatever it trusts: it looks the
+# architecture up among the models that take pictures, and in the `transformers` module it has imported, which need not
+# be the one of sys.modules (there are two of them once a processor has been imported). The auto class finds ours.
 _SERVERS = ("transformers.cli.serving.model_manager", "transformers.commands.serving")  # transformers 5, and 4.57
-for _configuration in CONFIGURATIONS:
-    _architecture = _configuration.__name__.removesuffix("Config") + "ForConditionalGeneration"
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[_configuration.model_type] = _architecture
+for _model_type, _family in FAMILIES.items():
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[MODEL_TYPE_PREFIX + _model_type] = _family.steered
     for _server in _SERVERS:
         if _server in sys.modules:
-            setattr(sys.modules[_server].transformers, _architecture, AutoModelForImageTextToText)
+            setattr(sys.modules[_server].transformers, _family.steered, AutoModelForImageTextToText)

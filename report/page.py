@@ -199,6 +199,18 @@ def _attacks(findings: Findings) -> Section | None:
     ]
     columns = ["model", "set", "n", "plain", "worst", "by", "any attack"]
     tables = [Table("Right answers, plainly asked and under attack, in %", columns, worst, words=2)] if worst else []
+    kept = [
+        [
+            *(entry.model, entry.set, entry.attack, str(entry.n)),
+            *(number(100 * share) for share in (entry.accuracy, entry.refusal, entry.identical_to_base)),
+        ]
+        for entry in findings.attacks
+        if entry.set not in findings.forgotten and entry.refusal is not None and entry.identical_to_base is not None
+    ]
+    columns = ["model", "set", "attack", "n", "right", "refused", "as the base"]
+    if kept:
+        caption = "Kept questions in the attacks' wordings and beside forgotten ones, in %"
+        tables.append(Table(caption, columns, kept, words=3))
     left: dict[tuple[str, str], list[str]] = {}
     for entry in findings.not_run:
         left.setdefault((entry.attack, entry.reason), []).append(entry.set)

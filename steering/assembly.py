@@ -1,4 +1,4 @@
-"""From gates and directions to the tensors of a bundle and the form of its gates."""
+"""From gates and aims to the tensors of a bundle and the form of its gates."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mllmeraser.steering.intervention import Intervention
 
 
 def assemble(
-    intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
+    intervention: Intervention, gates: Mapping[int, Gate], aims: Mapping[int, Tensor]
 ) -> tuple[GateForm, dict[str, Tensor]]:
     """The form of the gates, and the tensors of request 0: fp32, named as in the bundle.
 
     Args:
         gates: by layer, for every layer whose gate is read.
-        directions: r (K', d) by layer, for every layer that is moved; the first K ≤ K' rows are used.
+        aims: m or r (K', d), as the edit asks, by layer, for every edited layer; the first K ≤ K' rows are used.
     """
     where, shape = intervention.where, intervention.shape
     landmarks = gates[where.read[0]].landmarks
@@ -29,10 +29,8 @@ def assemble(
         landmarks=None if landmarks is None else len(landmarks.centres),
         scope=intervention.scope,
     )
-    tensors = {
-        tensor_name(0, layer, "direction"): directions[layer][: intervention.reply_steps].float()
-        for layer in where.layers
-    }
+    leaf = "states" if intervention.edit == "seal" else "direction"
+    tensors = {tensor_name(0, layer, leaf): aims[layer][: intervention.reply_steps].float() for layer in where.layers}
     for layer in where.read:
         tensors |= {tensor_name(0, layer, leaf): value for leaf, value in gates[layer].tensors().items()}
     return form, tensors

@@ -113,7 +113,7 @@ def calibrate(
     Each stage tries a few changes of the best intervention so far. Without folds nothing is tried: then
     :class:`Recipe` demands layers, strength and shape.
     """
-    steps = len(next(iter(material.directions.values())))
+    steps = len(next(iter(material.aims.values())))
     gates = _validated_gates(material, recipe, folds, seed)
     shapes, strengths = _shapes(recipe), _strengths(recipe)
     starts = [
@@ -124,6 +124,7 @@ def calibrate(
             prompt_positions="all" if recipe.prompt_positions == "all" else "last",
             shape=_with_threshold(shapes[0], where, gates),
             scope=recipe.gate_scope,
+            edit=recipe.edit,
         )
         for where in _places(recipe, num_layers, gates)
     ]
@@ -164,7 +165,11 @@ def _other_positions(best: Intervention, recipe: Recipe) -> list[Intervention]:
     others = [replace(best, prompt_positions="all")] if recipe.prompt_positions == "auto" else []
     if recipe.reply_steps == "auto":
         steps = best.reply_steps
-        others += [replace(best, reply_steps=fewer) for fewer in sorted({1, steps // 2} - {0, steps})]
+        others += (
+            []
+            if best.edit == "seal"
+            else [replace(best, reply_steps=fewer) for fewer in sorted({1, steps // 2} - {0, steps})]
+        )
     return others
 
 
@@ -193,7 +198,9 @@ def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], 
     gates = {}
     for layer in track(list(material.forget_states), "calibration: gates"):
         forget, retain = material.forget_states[layer], material.retain_states[layer]
-        scores = cross_validate(forget, retain, folds, settings, material.positions, material.listed)
+        scores = cross_validate(
+            forget, retain, folds, settings, material.positions, material.listed, material.forget_positions
+        )
         best = max(range(len(settings)), key=lambda i: scores[i].separation)
         gates[layer] = Validated(settings[best], scores[best])
     return gates
@@ -210,6 +217,10 @@ def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> 
     else:
         readers = sorted(separation, key=lambda layer: -separation[layer])[:GATE_LAYERS]
     for reader in sorted(readers):
+        if recipe.edit == "seal":
+            # What lies between two sealed layers depends on the columns' number; behind the last one nothing does.
+            yield SteeredLayers(tuple(sorted({reader, num_layers - 1})), reader)
+            continue
         for span in SPANS if recipe.gate_scope == "prompt" else (1,):  # a later layer's gate would read moved states
             layers = tuple(range(reader, reader + span))
             if layers[-1] < num_layers - 1 or (span == 1 and len(readers) == 1):

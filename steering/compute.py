@@ -43,7 +43,7 @@ from mllmeraser.steering.augment import with_variants
 from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
-from mllmeraser.steering.direction import erasure_directions
+from mllmeraser.steering.direction import erasure_directions, refusal_states
 from mllmeraser.steering.folds import folds
 from mllmeraser.steering.gate import Gate, fit_gate
 from mllmeraser.steering.in_process import steered_in_process
@@ -52,7 +52,7 @@ from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.tokens import POSITIONS, stream_token_states
+from mllmeraser.steering.tokens import POSITIONS, prompt_token_states, stream_token_states
 from mllmeraser.steering.trials import Material
 
 LONGEST_STEERED_REPLY = 16  # the largest K that `auto` chooses
@@ -164,9 +164,9 @@ def compute(
     pairs = choose_pairs(checkpoint, forget, recipe.direction, _own(recipe), recipe.refusal_instruction, seed)
     pairs = perturbed(checkpoint, pairs, recipe.perturbation, seed)
     steps = min(pairs.refusal_length, LONGEST_STEERED_REPLY) if recipe.reply_steps == "auto" else recipe.reply_steps
-    directions = erasure_directions(checkpoint, pairs, moved_blocks, steps)
+    aims = (refusal_states if recipe.edit == "seal" else erasure_directions)(checkpoint, pairs, moved_blocks, steps)
     with tempfile.TemporaryDirectory(prefix="mllmeraser-states-") as folder:
-        material = _material(checkpoint, forget, retain, directions, gate_blocks, recipe, Path(folder), seed)
+        material = _material(checkpoint, forget, retain, aims, gate_blocks, recipe, Path(folder), seed)
         for layer, states in material.retain_states.items():
             refuse_constant(layer, states)
         held_out = (
@@ -175,11 +175,8 @@ def compute(
         chosen = calibrate(checkpoint, material, recipe, num_layers, held_out, seed)
         _keep_curve(checkpoint, chosen)
         gates = _fit(checkpoint, material, chosen, recipe, Path(folder))
-        statistics = {
-            layer: _statistics(gate, material.forget_states[layer], material.retain_states[layer], chosen, layer)
-            for layer, gate in gates.items()
-        }
-    bundle = _bundle(checkpoint, chosen, pairs, recipe, gates, directions, statistics, (len(forget), len(retain)))
+        statistics = {layer: _statistics(gate, material, chosen, layer) for layer, gate in gates.items()}
+    bundle = _bundle(checkpoint, chosen, pairs, recipe, gates, aims, statistics, (len(forget), len(retain)))
     bundle.metadata.requests[0].id = request_id
     bundle.metadata.seed = seed
     cosines: dict[str, dict[int, float]] = {}
@@ -194,7 +191,7 @@ def _material(
     checkpoint: Checkpoint,
     forget: Sequence[Record],
     retain: Sequence[Record],
-    directions: Mapping[int, Tensor],
+    aims: Mapping[int, Tensor],
     layers: Sequence[int],
     recipe: Recipe,
     folder: Path,
@@ -208,18 +205,23 @@ def _material(
         conversations = renders_conversations(checkpoint.processor)
         forget, forget_turns = with_variants(forget, f"forget {seed}", conversations)
         retain, retain_turns = with_variants(retain, f"retain {seed}", conversations)
-    per_token = recipe.gate_scope == "token"
-    stream = partial(stream_token_states, seed=seed) if per_token else stream_prompt_states
+    everywhere = recipe.gate_scope != "prompt"
+    stream = partial(stream_token_states, seed=seed) if everywhere else stream_prompt_states
     return Material(
         list(forget),
         forget_turns,
         retain,
         retain_turns,
-        last_prompt_states(checkpoint, forget_turns, layers, progress="forget states"),
+        (
+            prompt_token_states(checkpoint, forget_turns, layers, seed=seed, progress="forget states")
+            if recipe.fitted_everywhere
+            else last_prompt_states(checkpoint, forget_turns, layers, progress="forget states")
+        ),
         stream(checkpoint, retain_turns, layers, folder, progress="retain states"),
-        directions,
+        aims,
         listed,
-        POSITIONS if per_token else 1,
+        POSITIONS if everywhere else 1,
+        POSITIONS if recipe.fitted_everywhere else 1,
     )
 
 
@@ -240,7 +242,7 @@ def _fit(
         retain: States = material.retain_states[layer]
         if recipe.sequential and gates:
             before = replace(chosen.intervention, where=SteeredLayers(tuple(gates), None))
-            steered = steered_in_process(checkpoint, before, gates, material.directions)
+            steered = steered_in_process(checkpoint, before, gates, material.aims)
             forget = last_prompt_states(steered, material.forget_turns, [layer])[layer]
             here = folder / f"steered-{layer}"
             here.mkdir()
@@ -255,12 +257,12 @@ def _bundle(
     pairs: Pairs,
     recipe: Recipe,
     gates: Mapping[int, Gate],
-    directions: Mapping[int, Tensor],
+    aims: Mapping[int, Tensor],
     statistics: dict[int, LayerStatistics],
     counts: tuple[int, int],
 ) -> Bundle:
     done = chosen.intervention
-    form, tensors = assemble(done, gates, directions)
+    form, tensors = assemble(done, gates, aims)
     settings = [gate.setting for gate in chosen.gates.values()]
     request = RemovalRequest(
         id="request-1",
@@ -277,6 +279,7 @@ def _bundle(
         gate_layer=done.where.gate_layer,
         strength=done.strength,
         gate=form,
+        edit=done.edit,
         prompt_positions=done.prompt_positions,
         reply_steps=done.reply_steps,
         method=Method(
@@ -306,9 +309,13 @@ def _own(recipe: Recipe) -> tuple[list[Record], list[Record]] | None:
     return read_records(recipe.recall), read_records(recipe.erasure)
 
 
-def _statistics(gate: Gate, forget: Tensor, retain: States, chosen: Calibration, layer: int) -> LayerStatistics:
-    """Statistics of the fitted gate on its own records, and of gates on the records held out from them."""
-    on_forget, on_retain = gate.values(forget), gate.values(retain)
+def _statistics(gate: Gate, material: Material, chosen: Calibration, layer: int) -> LayerStatistics:
+    """Statistics of the fitted gate on its own records, and of gates on the records held out from them.
+
+    Where a record has several positions, the one that opens the gate furthest counts.
+    """
+    on_forget = gate.values(material.forget_states[layer]).view(-1, material.forget_positions).amax(dim=1)
+    on_retain = gate.values(material.retain_states[layer]).view(-1, material.positions).amax(dim=1)
     held_out, threshold = chosen.gates[layer].held_out, chosen.intervention.shape.threshold
     fires: dict[str, float | None] = {"true_fire_heldout": None, "false_fire_heldout": None}
     if held_out is not None and threshold is not None:

@@ -28,6 +28,10 @@ class Fold(NamedTuple):
         """Which rows of the retain states are held out, (n_r · positions,); a record has ``positions`` rows."""
         return self.retain.repeat_interleave(positions)
 
+    def forget_rows(self, positions: int) -> Tensor:
+        """The same for the forget states, (n_f · positions,)."""
+        return self.forget.repeat_interleave(positions)
+
 
 def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed: int) -> list[Fold]:
     """⌈1/share⌋ folds, at least two. Every record is held out in exactly one; none holds out a whole set.

@@ -6,7 +6,8 @@ import math
 from typing import Literal, NamedTuple
 
 Kind = Literal["linear", "kernel"]
-Scope = Literal["prompt", "token"]
+Scope = Literal["conversation", "prompt", "token"]
+Edit = Literal["seal", "add"]
 RidgeScale = Literal["absolute", "relative"]
 SHAPES = ("identity", "clip", "dead-zone", "step")
 THRESHOLDED = ("dead-zone", "step")

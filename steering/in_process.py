@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mllmeraser.bundle.bundle import Bundle, load_bundle
-from mllmeraser.bundle.metadata import Base, request_entry
+from mllmeraser.bundle.metadata import SCHEMA, Base, request_entry
 from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import STEERED_PREFIX, Checkpoint
-from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, SteeringMixin, steered_class
+from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
+from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringMixin, steered_class
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.intervention import Intervention
@@ -93,20 +94,21 @@ def _refuse_another_base(model: PreTrainedModel, base: Base) -> None:
 
 
 def steered_in_process(
-    checkpoint: Checkpoint, intervention: Intervention, gates: Mapping[int, Gate], directions: Mapping[int, Tensor]
+    checkpoint: Checkpoint, intervention: Intervention, gates: Mapping[int, Gate], aims: Mapping[int, Tensor]
 ) -> Checkpoint:
     """A model that shares the base's weights, offloaded ones too, and steers as the exported checkpoint will."""
-    form, tensors = assemble(intervention, gates, directions)
+    form, tensors = assemble(intervention, gates, aims)
     entry = request_entry(
         "trial",
         intervention.where.layers,
         intervention.where.gate_layer,
         form,
+        edit=intervention.edit,
         strength=intervention.strength,
         prompt_positions=intervention.prompt_positions,
         reply_steps=intervention.reply_steps,
     )
-    steering = {"schema": 1, "requests": [entry]}
+    steering = {"schema": SCHEMA, "requests": [entry]}
     model = steered_class(checkpoint.model_type).from_base(checkpoint.model, steering, tensors)
     return replace(checkpoint, model=model, steered=True, passes=checkpoint.passes.steered(tensors, entry))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mllmeraser.steering.forms import GateShape, Scope
+from mllmeraser.steering.forms import Edit, GateShape, Scope
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SteeredLayers:
 
 @dataclass(frozen=True)
 class Intervention:
-    """A request without its numbers (directions and gates): h ← h + λ φ(g) r_k."""
+    """A request without its numbers: what its gates read, and what they do to the layers."""
 
     where: SteeredLayers
     strength: float  # λ
@@ -31,3 +31,4 @@ class Intervention:
     prompt_positions: Literal["all", "last"]
     shape: GateShape  # φ
     scope: Scope
+    edit: Edit = "add"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mllmeraser.errors import InputError
+from mllmeraser.steering.forms import GateShape
 from mllmeraser.steering.recipe import PAPER_SKIPPED_LAYERS, Recipe
 
 MOST_GATE_LAYERS = 12
@@ -28,17 +29,23 @@ def recipe_on(recipe: Recipe, num_layers: int) -> Recipe:
         raise InputError(
             f"--gate-layer {recipe.gate_layer}: a shared gate must not lie after the first moved layer, {layers[0]}"
         )
-    by_scope = {}
+    follows: dict[str, object] = {}
     if recipe.gate_scope == "token":
-        by_scope = {"gate_layer": "own", "reply_steps": 1, "prompt_positions": "all"}
-    return recipe.model_copy(update={"layers": layers, **by_scope})
+        follows |= {"gate_layer": "own", "reply_steps": 1, "prompt_positions": "all"}
+    if recipe.gate_scope == "conversation" or recipe.edit == "seal":
+        follows |= {"prompt_positions": "all"}
+    if recipe.gate_scope == "conversation" and recipe.gate_shape == "auto":
+        follows |= {"gate_shape": GateShape("step")}  # a conversation is sealed or not
+    if recipe.edit == "seal" and recipe.strength == "auto":
+        follows |= {"strength": 1.0}  # less would leave something of the state
+    return recipe.model_copy(update={"layers": layers, **follows})
 
 
 def layers_of(recipe: Recipe, num_layers: int) -> tuple[list[int], list[int]]:
     """The layers whose gates may be read, and the layers that may be moved.
 
     If the recipe leaves them open, gates are read from the second quarter of the layers on: there the base has
-    recognised people. The last layer is never read, because it would move the next token only.
+    recognised people. The last layer is never read: a push there would move the next token only.
     """
     first, last = num_layers // 4, max(num_layers // 4, num_layers - 2)
     every = list(range(first, last + 1))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
-from mllmeraser.steering.forms import GateShape, Kind, NullSpace, Perturbation, RidgeScale, Scope
+from mllmeraser.steering.forms import Edit, GateShape, Kind, NullSpace, Perturbation, RidgeScale, Scope
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -171,11 +171,28 @@ class Recipe(BaseModel):
     gate_scope: Annotated[
         Scope,
         _choice(
-            "prompt|token",
-            "Where a gate is read. prompt: once, at the last prompt token. token: at every position, for this position "
-            "alone; for servers that prefill in chunks (vLLM).",
+            "conversation|prompt|token",
+            "Where a gate is read. conversation: at every token of prompt and reply; the first that opens it seals the "
+            "conversation. prompt: once, at the last prompt token, as in the paper. token: at every token, for this "
+            "token alone; for servers that prefill in chunks (vLLM).",
         ),
     ] = "prompt"
+    gate_fit: Annotated[
+        Literal["auto", "positions", "end"],
+        _choice(
+            "auto|positions|end",
+            "Where a gate is fitted on what is to be forgotten. positions: at tokens all over the prompt. end: at its "
+            "last token. auto: positions for --gate-scope conversation with --augment, else end.",
+        ),
+    ] = "auto"
+    edit: Annotated[
+        Edit,
+        _choice(
+            "seal|add",
+            "What an open gate does to the steered layers. seal: it sets the states to those before a refusal, so that "
+            "nothing about the prompt is left. add: it pushes them along a direction, as in the paper.",
+        ),
+    ] = "add"
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
@@ -263,10 +280,24 @@ class Recipe(BaseModel):
                 "gate-scope token moves every position by its own gate and one direction: leave out reply-steps, "
                 "prompt-positions, gate-layer and sequential"
             )
+        if self.gate_fit == "positions" and self.gate_scope != "conversation":
+            raise ValueError("gate-fit positions needs gate-scope conversation")
+        shape = self.gate_shape
+        if self.gate_scope == "conversation" and shape != "auto" and shape.name != "step":
+            raise ValueError("gate-scope conversation seals a row or does not: give gate-shape step, or leave it out")
+        if self.edit == "seal" and self.prompt_positions == "last":
+            raise ValueError("edit seal sets every column: leave out prompt-positions")
         if self.calibration_share == 0 and (open_ := self.left_open):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in open_)
             raise ValueError(f"--calibration-share 0 calibrates nothing: give {options} a value")
         return self
+
+    @property
+    def fitted_everywhere(self) -> bool:
+        """Whether the gate is fitted on tokens all over the forget prompts."""
+        if self.gate_fit == "auto":
+            return self.gate_scope == "conversation" and self.augment
+        return self.gate_fit == "positions"
 
     @property
     def left_open(self) -> tuple[str, ...]:

@@ -1,16 +1,18 @@
-"""States for gates of scope ``token``: positions from the whole conversation of a retain record.
+"""States for gates that are read everywhere: positions from the whole conversation of a retain record.
 
-With scope ``token`` each position reads its own gate. No position of a retain conversation may open it, neither in the
-prompt nor in the reply. So the gate is fitted, and its threshold chosen, against ``POSITIONS`` positions of each
-record: the last prompt token, and others drawn from the prompt and the base's own reply. Half of these lie near the end
-of the prompt or later, because draws from everywhere would mostly hit a long picture. A forget record must open the
-gate at the last prompt token, as with every scope.
+With the scopes ``conversation`` and ``token`` every position is read. No position of a retain conversation may open the
+gate, neither in the prompt nor in the reply. So the gate is fitted, and its threshold chosen, against ``POSITIONS``
+positions of each record: the last prompt token, and others drawn from the prompt and the base's own reply. Half of
+these lie near the end of the prompt or later, because draws from everywhere would mostly hit a long picture.
+
+The fit ``positions`` takes the forget prompts at as many positions: a gate that is read everywhere is fitted where it
+is read. The fit ``end`` takes their last token only.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +52,41 @@ def stream_token_states(
     replies = greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY, progress="retain replies")
     width = checkpoint.model.config.get_text_config().hidden_size
     files = {layer: StateFile(folder / f"layer-{layer}", len(prompts) * POSITIONS, width) for layer in layers}
+    for places, read in _by_batch(checkpoint, prompts, replies, layers, seed, progress):
+        for layer, states in read.items():
+            files[layer].write(places, states)
+    return files
+
+
+@torch.inference_mode()
+def prompt_token_states(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequence[int], *, seed: int, progress: str | None = None
+) -> dict[int, Tensor]:
+    """h_l at ``POSITIONS`` positions of each prompt, the last token among them.
+
+    Returns:
+        per layer (n · POSITIONS, d), fp32, in the order of ``prompts``; the rows of a prompt lie together.
+
+    Raises:
+        InputError: a state is not finite; the message names the prompt.
+    """
+    found: dict[int, Tensor] = {}
+    nothing = [torch.empty(0, dtype=torch.long)] * len(prompts)
+    for places, read in _by_batch(checkpoint, prompts, nothing, layers, seed, progress):
+        for layer, states in read.items():
+            found.setdefault(layer, torch.empty(len(prompts) * POSITIONS, states.shape[-1]))[places] = states
+    return found
+
+
+def _by_batch(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Tensor],
+    layers: Sequence[int],
+    seed: int,
+    progress: str | None,
+) -> Iterator[tuple[list[int], dict[int, Tensor]]]:
+    """Rows of the result, and their states (b · POSITIONS, d) by layer."""
     found = run_passes(
         checkpoint,
         "token-states",
@@ -59,12 +96,11 @@ def stream_token_states(
         progress=progress,
     )
     for batch, read in found:
-        places = [i * POSITIONS + k for i in batch for k in range(POSITIONS)]
         of_row = [i for i in batch for _ in range(POSITIONS)]
-        for layer, states in read.items():
-            refuse_non_finite(layer, prompts, of_row, states.flatten(0, 1))
-            files[layer].write(places, states.flatten(0, 1))
-    return files
+        flat = {layer: states.flatten(0, 1) for layer, states in read.items()}
+        for layer, states in flat.items():
+            refuse_non_finite(layer, prompts, of_row, states)
+        yield [i * POSITIONS + k for i in batch for k in range(POSITIONS)], flat
 
 
 def _states(

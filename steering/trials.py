@@ -33,17 +33,18 @@ TRIED = 48  # prompts of each set that a trial answers at most
 
 @dataclass(frozen=True)
 class Material:
-    """What gates and trials are made of; states and directions by layer. A turn may be a variant of the record's."""
+    """What gates and trials are made of; states and aims by layer. A turn may be a variant of the record's."""
 
     forget: Sequence[Record]
     forget_turns: Sequence[Prompt]
     retain: Sequence[Record]
     retain_turns: Sequence[Prompt]
-    forget_states: Mapping[int, Tensor]  # each (n_f, d)
+    forget_states: Mapping[int, Tensor]  # each (n_f · forget_positions, d)
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
-    directions: Mapping[int, Tensor]  # each (K, d)
+    aims: Mapping[int, Tensor]  # each (K, d): where an open gate takes a state
     listed: int  # the first so many retain records are as listed, the rest are variants
     positions: int = 1  # rows of ``retain_states`` for each record; they lie together
+    forget_positions: int = 1  # the same of ``forget_states``
 
 
 @dataclass(frozen=True)
@@ -92,18 +93,19 @@ class Trials:
         # Forget prompts include variants, since refusing must hold for them too; retain prompts are what people ask.
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
         self.answers = [material.forget[i].accepted for i in self.forget]
-        self.length = max(16, len(next(iter(material.directions.values()))) + 8)
+        self.length = max(16, len(next(iter(material.aims.values()))) + 8)
         self._base: dict[bool, list[Tensor]] = {}
         self._fitted: dict[int, Gate] = {}
 
     def __call__(self, intervention: Intervention) -> Trial:
         """Generate the replies that the intervention may change, and judge all replies."""
         gates = {layer: self._gate(layer) for layer in intervention.where.read}
-        steered = steered_in_process(self.checkpoint, intervention, gates, self.material.directions)
-        # A gate below this at the end of the prompt leaves the reply as it is. None: any gate may change the reply.
-        threshold = intervention.shape.threshold if intervention.scope == "prompt" else None
+        steered = steered_in_process(self.checkpoint, intervention, gates, self.material.aims)
+        # A gate below this leaves the reply as it is. None: any gate may change the reply.
+        threshold = intervention.shape.threshold if intervention.scope != "token" else None
         replies = list(self._base_replies(forget=True))
-        moved = self._moved(gates, threshold)
+        # Of a forget prompt only the last token has been scored, and any may open a gate that is read everywhere.
+        moved = self._moved(gates, threshold if intervention.scope == "prompt" else None)
         turns = [self.material.forget_turns[self.forget[i]] for i in moved]
         for i, reply in zip(moved, self._replies(steered, turns), strict=True):
             replies[i] = reply
@@ -149,7 +151,7 @@ class Trials:
 
     def _gate(self, layer: int) -> Gate:
         if layer not in self._fitted:
-            forget = self.material.forget_states[layer][~self.fold.forget]
+            forget = self.material.forget_states[layer][~self.fold.forget_rows(self.material.forget_positions)]
             retain = self.material.retain_states[layer]
             fitted_on = ~self.fold.rows(self.material.positions)
             self._fitted[layer] = fit_gate(forget, retain, self.settings[layer], fitted_on)

@@ -61,20 +61,22 @@ def cross_validate(
     recipes: Sequence[GateRecipe],
     positions: int = 1,
     listed: int | None = None,
+    forget_positions: int = 1,
 ) -> list[HeldOut]:
     """For each recipe and fold: fit a gate on the other folds, and read it on this one.
 
     Args:
-        forget, retain: states of one layer, (n_f, d) and (n_r · positions, d).
+        forget, retain: states of one layer, (n_f · forget_positions, d) and (n_r · positions, d).
         recipes: they may differ in bandwidth and null space only.
-        positions: rows of each retain record; the one that opens the gate furthest counts.
+        positions, forget_positions: rows of each record; the one that opens the gate furthest counts.
         listed: the first so many retain records are as listed, the rest are variants; None: all are as listed.
     """
     found = [_empty(len(forget), len(retain)) for _ in recipes]
     for fold in folds:
-        gates = fit_gates(forget[~fold.forget], retain, recipes, keep=~fold.rows(positions))
+        here = fold.forget_rows(forget_positions)
+        gates = fit_gates(forget[~here], retain, recipes, keep=~fold.rows(positions))
         for gate, scores in zip(gates, found, strict=True):
-            scores.forget[fold.forget] = gate(forget[fold.forget])
+            scores.forget[here] = gate.values(forget[here])
         held_out = fold.rows(positions)
         places = held_out.nonzero()[:, 0]
         for piece in pieces(retain, held_out):
@@ -83,7 +85,8 @@ def cross_validate(
                 scores.retain[here] = gate(piece)
     listed = len(retain) // positions if listed is None else listed
     furthest = [scores.retain.view(-1, positions).amax(dim=1) for scores in found]
-    return [HeldOut(scores.forget, g[:listed], g[listed:]) for scores, g in zip(found, furthest, strict=True)]
+    named = [scores.forget.view(-1, forget_positions).amax(dim=1) for scores in found]
+    return [HeldOut(f, g[:listed], g[listed:]) for f, g in zip(named, furthest, strict=True)]
 
 
 def _empty(n_forget: int, n_retain: int) -> HeldOut:

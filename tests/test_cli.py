@@ -203,7 +203,11 @@ def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: 
         ("steered", "forget"),
     ]
     names = {entry["attack"] for entry in found["attacks"]} | {entry["attack"] for entry in found["attacks_not_run"]}
-    assert len(names) == 23
+    assert len(names) == 25
+    assert {entry["attack"] for entry in found["attacks"] if entry["set"] == "kept"} <= {
+        "kept-after-forgotten",
+        "kept-naming-forgotten",
+    }
     assert [(m["model"], len(m["points"]), len(m["points"][0]["x"])) for m in found["activations"]] == [
         ("steered", 4, 12)
     ]

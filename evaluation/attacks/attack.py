@@ -22,7 +22,11 @@ class NotApplicableError(InputError):
 
 @dataclass(frozen=True)
 class Scene:
-    """What an attacker has: the model, the records to ask, and the other sets' records about other subjects."""
+    """What an attacker has: the model, the records to ask, and the other sets' records about other subjects.
+
+    ``forgotten``: those of them that stand in sets about the forgotten. ``base`` loads the base; it is null where the
+    model itself is the base.
+    """
 
     checkpoint: Checkpoint
     load: Callable[[], Checkpoint]  # another copy of the model, to be altered
@@ -31,6 +35,8 @@ class Scene:
     protocol: Protocol
     max_new_tokens: int = 50
     seed: int = 0
+    forgotten: Sequence[Record] = ()
+    base: Callable[[], Checkpoint] | None = None
 
     @property
     def turns(self) -> list[Prompt]:
@@ -49,12 +55,16 @@ class Verdict(NamedTuple):
 class Reading:
     """An attack's verdict on every record; null where it does not apply to a record.
 
-    Attacks that look inside the model also give ``chance``, the share that guessing gets, and ``layer``.
+    Attacks that look inside the model also give ``chance``, the share that guessing gets, and ``layer``. The others
+    give the replies that were ``said``, of every record, and where the base is asked other prompts of its own, what
+    it says to these (``of_base``).
     """
 
     verdicts: Sequence[Verdict | None]
     chance: float | None = None
     layer: int | None = None
+    said: Sequence[Sequence[str]] = ()
+    of_base: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,9 @@ class Attack:
 
     ``if_base_follows``: it needs an ability that the base may lack, for example a language. Other models are attacked
     only if the base still gives at least half of the answers that it gives without the attack.
+
+    ``of_kept``: it is no attack but asks kept questions beside forgotten ones. It is run on every kept set, and does
+    not count in the worst case.
     """
 
     name: str
@@ -72,6 +85,7 @@ class Attack:
     run: Callable[[Scene], list[Reading]]
     reads_replies: bool = True
     if_base_follows: bool = False
+    of_kept: bool = False
 
 
 def gives_away(record: Record, reply: str, asked: str) -> bool:
@@ -112,13 +126,15 @@ def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: S
     if not rows:
         raise NotApplicableError("it applies to none of the records")
     found: dict[int, list[Verdict]] = {}
+    replies: list[list[str]] = [[] for _ in scene.records]
     for row, prompt, reply in zip(rows, prompts, said, strict=True):
         record = scene.records[row]
         # Letters count only where the question itself lists them: earlier turns and a begun reply are not part of it.
         verdict = Verdict(gives_away(record, reply, prompt.text), refuses(reply, record.accepted))
         found.setdefault(row, []).append(verdict)
+        replies[row].append(reply)
     worst = {
         row: Verdict(any(v.correct for v in verdicts), all(v.refusal for v in verdicts))
         for row, verdicts in found.items()
     }
-    return [Reading([worst.get(row) for row in range(len(scene.records))])]
+    return [Reading([worst.get(row) for row in range(len(scene.records))], said=replies)]

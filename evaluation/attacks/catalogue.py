@@ -1,4 +1,4 @@
-"""All attacks, in the order of the report.
+"""All attacks, in the order of the report; at the end what is asked of kept sets alone.
 
 Removing the steering is not one of them. Anyone who holds the files can do it and then has the base, and every table
 shows the base's figures.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mllmeraser.evaluation.attacks.attack import Attack
 from mllmeraser.evaluation.attacks.inside import LINEAR_PROBE, OPTION_LOGIT
+from mllmeraser.evaluation.attacks.kept import KEPT
 from mllmeraser.evaluation.attacks.pictures import OTHER_MODALITY, PICTURES, TYPOGRAPHIC
 from mllmeraser.evaluation.attacks.quantised import QUANTISED
 from mllmeraser.evaluation.attacks.sampling import SAMPLING
@@ -38,4 +39,5 @@ ATTACKS: tuple[Attack, ...] = (
     *QUANTISED,
     OPTION_LOGIT,
     LINEAR_PROBE,
+    *KEPT,
 )

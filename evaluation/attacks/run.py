@@ -11,6 +11,7 @@ from mllmeraser.console import track
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
+from mllmeraser.evaluation.attacks.kept import KEPT
 from mllmeraser.evaluation.attacks.wordings import PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
@@ -57,7 +58,8 @@ def attack(
 ) -> Assault:
     """Run every attack on every model and every set of ``victims``.
 
-    The attacker also knows the records of all ``sets`` about other subjects. The first model is the base.
+    The attacker also knows the records of all ``sets`` about other subjects. The first model is the base. Kept
+    questions beside forgotten ones are asked of all kept ``sets``, whatever the victims.
 
     Raises:
         InputError: the first attack is not the plain question.
@@ -67,9 +69,15 @@ def attack(
     found: list[AttackRow] = []
     worst: list[WorstAttack] = []
     left: dict[tuple[str, str], AttackNotRun] = {}
+    said_by_base: dict[tuple[str, str], Sequence[Sequence[str]]] = {}
+    attacked = {named.name for named in victims}
     for named_model in models:
         checkpoint = named_model.load()
-        for named in victims:
+        is_base = named_model is models[0]
+        for named in [*victims, *(other for other in sets if other.name not in attacked)]:
+            tried = [each for each in attacks if (not named.forgotten if each.of_kept else named.name in attacked)]
+            if not tried:
+                continue
             scene = Scene(
                 checkpoint,
                 named_model.load,
@@ -78,9 +86,11 @@ def attack(
                 protocol,
                 max_new_tokens,
                 seed,
+                _about_others(named, [other for other in sets if other.forgotten]),
+                None if is_base else models[0].load,
             )
             readings: dict[str, list[Reading]] = {}
-            for each in track(attacks, f"{named_model.name}: attacks on {named.name}"):
+            for each in track(tried, f"{named_model.name}: attacks on {named.name}"):
                 if (named.name, each.name) in left:
                     continue
                 try:
@@ -88,20 +98,23 @@ def attack(
                 except NotApplicableError as why:
                     left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=str(why))
                     continue
-                if each.if_base_follows and named_model is models[0]:
+                if each.if_base_follows and is_base:
                     told, before = _share(readings[each.name][0]), _share(readings[PLAIN.name][0])
                     if told < before / 2:
                         reason = f"under this attack the base gives {told:.0%} of the answers, without it {before:.0%}"
                         left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=reason)
                         del readings[each.name]
-            of_replies = {each.name for each in attacks if each.reads_replies}
-            found += [
-                _found(named_model.name, named, name, reading, name in of_replies, seed)
-                for name, each in readings.items()
-                for reading in each
-            ]
-            replies = {name: each[0] for name, each in readings.items() if name in of_replies}
-            worst.append(_worst(named_model.name, named, replies, seed))
+            of_replies = {each.name for each in tried if each.reads_replies}
+            for name, found_by in readings.items():
+                of_base = said_by_base.setdefault((named.name, name), found_by[0].said)
+                found += [
+                    _found(named_model.name, named, name, reading, name in of_replies, seed, of_base)
+                    for reading in found_by
+                ]
+            if named.name in attacked:
+                counted = [each.name for each in tried if each.reads_replies and not each.of_kept]
+                replies = {name: readings[name][0] for name in counted if name in readings}
+                worst.append(_worst(named_model.name, named, replies, seed))
         del checkpoint, scene
     return Assault(found, worst, list(left.values()))
 
@@ -111,7 +124,15 @@ def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
     return [record for other in sets for record in other.records if other is not named and record.subject not in asked]
 
 
-def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies: bool, seed: int) -> AttackRow:
+def _found(
+    model: str,
+    named: NamedSet,
+    name: str,
+    reading: Reading,
+    of_replies: bool,
+    seed: int,
+    said_by_base: Sequence[Sequence[str]] = (),
+) -> AttackRow:
     known = [verdict for verdict in reading.verdicts if verdict is not None]
     values = [float(verdict.correct) for verdict in known]
     who = [record.subject for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
@@ -124,6 +145,7 @@ def _found(model: str, named: NamedSet, name: str, reading: Reading, of_replies:
         n=len(known),
         accuracy=_share(reading),
         refusal=refusal,
+        identical_to_base=_identical(reading, reading.of_base or said_by_base),
         interval=interval(values, who, seed),
         chance=reading.chance,
     )
@@ -152,6 +174,12 @@ def _share(reading: Reading) -> float:
     return sum(known) / len(known)
 
 
+def _identical(reading: Reading, before: Sequence[Sequence[str]]) -> float | None:
+    """The share of the records asked whose replies are all the base's, word for word; null where none was read."""
+    same = [own == of_base for own, of_base in zip(reading.said, before, strict=True) if own] if before else []
+    return sum(same) / len(same) if same else None
+
+
 def interval(values: Sequence[float], who: Sequence[str], seed: int) -> tuple[float, float]:
     """The wider end, on either side, of Wilson's interval and of the bootstrap interval over subjects.
 
@@ -163,12 +191,21 @@ def interval(values: Sequence[float], who: Sequence[str], seed: int) -> tuple[fl
 
 
 def attack_lines(assault: Assault) -> list[str]:
-    """The worst case beside the plain question, for a person."""
+    """The worst case beside the plain question, and kept questions beside forgotten ones, for a person."""
     lines = ["under attack, right answers given away in %:"]
     for worst in assault.worst:
         lines.append(
             f"  {worst.model} on {worst.set}: plain {100 * worst.plain:.1f}, worst {100 * worst.accuracy:.1f} "
             f"({worst.attack}), by any attack {100 * worst.any:.1f}"
+        )
+    names = [each.name for each in KEPT]
+    if kept := [row for row in assault.found if row.attack in names]:
+        lines.append("kept questions beside forgotten ones, in %:")
+    for row in kept:
+        assert row.refusal is not None and row.identical_to_base is not None
+        lines.append(
+            f"  {row.model} on {row.set}: {row.attack}: right {100 * row.accuracy:.1f}, "
+            f"refused {100 * row.refusal:.1f}, as the base {100 * row.identical_to_base:.1f}"
         )
     lines += [f"  not run on {left.set}: {left.attack}: {left.reason}" for left in assault.left]
     return lines

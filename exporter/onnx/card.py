@@ -22,7 +22,8 @@ def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: M
     front += ["library_name: onnx", "tags:", "- mllmeraser", "- steered", "- machine-unlearning"]
     rows = [
         f"| `{request.id}` | {', '.join(map(str, bundle.metadata.layers))} | {bundle.metadata.gate.kind}, "
-        f"{bundle.metadata.gate.shape} | {request.strength:g}{'' if request.enabled else ' (off)'} |"
+        f"{bundle.metadata.gate.shape} | {bundle.metadata.gate.scope} | {bundle.metadata.edit} | "
+        f"{request.strength:g}{'' if request.enabled else ' (off)'} |"
         for bundle in bundles
         for request in bundle.metadata.requests
     ]
@@ -39,8 +40,8 @@ def render_card(bundles: Sequence[Bundle], graphs: Mapping[str, str], licence: M
             "",
             f"Made with mllmeraser {mllmeraser.__version__}. It {LIMITS}",
             "",
-            "| request | layers | gate | strength |",
-            "|---|---|---|---|",
+            "| request | layers | gate | scope | edit | strength |",
+            "|---|---|---|---|---|---|",
             *rows,
             "",
             *files,

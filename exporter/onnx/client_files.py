@@ -15,9 +15,10 @@ from typing import Any
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import without_dangerous_keys
-from mllmeraser.exporter.layout import CARD, CONFIG
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.sidecars import as_json, read_sidecars
+from mllmeraser.exporter.names import CARD
+from mllmeraser.exporter.sidecars import read_sidecars
+from mllmeraser.modeling_patches.format_mllmeraser import CONFIG, as_json
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"

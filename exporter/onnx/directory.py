@@ -19,8 +19,8 @@ from mllmeraser.disk.staging import publish, staging, write
 from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.listing import CARD, MANIFEST
 from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render
+from mllmeraser.exporter.names import CARD, MANIFEST
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.card import render_card
 from mllmeraser.exporter.onnx.folder import Graph, ModelFolder, load_graph, read_folder, real_file
@@ -37,6 +37,7 @@ class SteeredGraph:
     name: str
     twin: str
     reply_steps: int
+    carries: bool  # whether its cache has one more layer
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SteeredDirectory:
     output: Path
     toggle: Toggle
     graphs: tuple[SteeredGraph, ...]
-    requests: tuple[str, ...]
+    requests: dict[str, str]  # scope and edit by id
     files: dict[str, int]  # bytes by name
     warnings: tuple[str, ...]
 
@@ -63,13 +64,13 @@ class SteeredDirectory:
         }
 
     def lines(self) -> list[str]:
-        """For a person: the files and the graphs, without the warnings."""
+        """For a person: the files, the graphs and the requests, without the warnings."""
         found = [f"{self.output}: {len(self.files)} files, {sum(self.files.values()):,} bytes"]
         for graph in self.graphs:
             twin = f", the base's graph is {graph.twin}" if graph.twin else ""
-            reply = f"{graph.reply_steps - 1} reply positions" if graph.reply_steps > 1 else "the prompt only"
+            reply = f"{graph.reply_steps - 1} reply positions" if graph.carries else "no state in the cache"
             found.append(f"  {graph.name}: steered, {reply}{twin}")
-        return found
+        return [*found, *(f"  request {id_}: {rule}" for id_, rule in self.requests.items())]
 
 
 def steer_directory(
@@ -168,7 +169,7 @@ class _Job:
             (self.staged / twin).unlink()
             del self._origin[twin]
             twin = ""
-        self.graphs.append(SteeredGraph(graph.name, twin, self.inserted[-1].reply_steps))
+        self.graphs.append(SteeredGraph(graph.name, twin, self.inserted[-1].reply_steps, self.inserted[-1].carries))
 
     def carry(self) -> None:
         """Link everything else: encoder, embeddings and settings."""
@@ -176,7 +177,7 @@ class _Job:
             if not graph.decodes:
                 for name in (graph.name, *map(graph.beside, graph.data)):
                     self._link(name)
-        state = any(inserted.reply_steps > 1 for inserted in self.inserted)
+        state = any(inserted.carries for inserted in self.inserted)
         changed = changed_settings(self.folder.settings, state, self._split)
         for name, path in self.folder.settings.items():
             content = changed.get(name)
@@ -206,8 +207,8 @@ class _Job:
         sizes = {name: entry.size for name, entry in entries.items()}
         sizes[MANIFEST] = (self.staged / MANIFEST).stat().st_size
         warnings = tuple(warning for inserted in self.inserted for warning in inserted.warnings)
-        ids = tuple(request.id for request in self.requests)
-        return SteeredDirectory(output, self.toggle, tuple(self.graphs), ids, sizes, warnings)
+        rules = {r.id: f"scope {r.rule.scope}, edit {r.rule.edit}" for r in self.requests}
+        return SteeredDirectory(output, self.toggle, tuple(self.graphs), rules, sizes, warnings)
 
     def _notes(self) -> str:
         switch = (
@@ -215,9 +216,9 @@ class _Job:
             if self.toggle == "constant"
             else "The graph takes the input `steering_strength` (1,): 1 steers, 0 is the base."
         )
-        if all(graph.reply_steps == 1 for graph in self.graphs):
-            return f"{switch} Only the prompt is steered."
-        return f"{switch} The gates travel to the reply as one more layer of the cache."
+        if not any(graph.carries for graph in self.graphs):
+            return f"{switch} Nothing travels from the prompt to the reply."
+        return f"{switch} What the gates said travels to the reply as one more layer of the cache."
 
     def _target(self, name: str) -> Path:
         path = self.staged / name

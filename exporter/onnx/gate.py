@@ -1,10 +1,14 @@
-"""A gate as nodes: φ(g) of every row, read at the last real prompt token, in fp32.
+"""A gate as nodes: φ(g) of a row, or of each column, in fp32, as the rule of the checkpoints has it.
 
-    g = Σ_d u_d h_d                               linear
-    g = Σ_j w_j exp(−2 ‖ĥ − c_j‖² / m²)            kernel, ĥ = h/‖h‖
+    g = Σ_i u_i z_i                               linear
+    g = Σ_j w_j exp(−2 ‖ẑ − c_j‖² / m²)            kernel, ẑ = z/‖z‖
 
-φ is identity, clip (to [0, 1]), dead-zone or step. Products are ``Mul`` and ``ReduceSum``, for two reasons: quantisers
-rewrite matrix products only, and in half precision a dot product overflows on the massive activations of large models.
+z is the state h, or R h. Scope ``prompt`` reads the last real prompt token, ``conversation`` and ``token`` read every
+column. A g that is NaN is open.
+
+States lie as (b, d, columns), so that each matrix product has its constant on the left, and a projection is stored as
+int8: quantisers rewrite products with a float constant on the right. All is in fp32, because in half precision a
+product overflows on the massive activations of large models.
 """
 
 from __future__ import annotations
@@ -14,39 +18,74 @@ import onnx_ir as ir
 
 from mllmeraser.exporter.onnx.builder import NodeBuilder
 from mllmeraser.exporter.onnx.prompt import Prompt, unsqueeze
-from mllmeraser.exporter.onnx.requests import Gate, GraphRequest
+from mllmeraser.exporter.onnx.requests import GraphRequest
 
 _SMALLEST_NORM = 1e-12  # the one of torch.nn.functional.normalize
 
 
 def gate_nodes(
-    build: NodeBuilder, prompt: Prompt, hidden: ir.Value, request: GraphRequest, layer: int, name: str
+    build: NodeBuilder,
+    prompt: Prompt,
+    hidden: ir.Value,
+    request: GraphRequest,
+    layer: int,
+    name: str,
+    before: ir.Value | None,
 ) -> ir.Value:
-    """φ(g) (b, 1) fp32 of the state ``hidden`` (b, s, d). It is 0 for a row without a prompt token in these columns."""
+    """φ (b, 1), or in scope ``token`` (b, s), of the states ``hidden`` (b, s, d).
+
+    Args:
+        name: what the names of its tensors begin with.
+        before: φ (b, 1) of the row as the cache carries it; None: it carries nothing.
+    """
+    scope, zero, states = request.rule.scope, build.float(0.0), build.to_float(hidden)
+    if scope == "prompt":
+        # Where, not a product with the mask: an infinite padding state times 0 would be NaN.
+        states = build.sum(build.op("Where", unsqueeze(build, prompt.last), states, zero), 1)  # (b, 1, d)
+    phi = _shaped(build, _raw(build, states, request, layer, name), request)
+    if scope == "prompt":
+        phi = build.op("Where", prompt.seen, phi, zero)
+        return phi if before is None else build.op("Where", prompt.reading, phi, before)
+    if scope == "token":
+        return phi
+    found = build.sum(build.op("Where", prompt.real, phi, zero), 1)
+    found = found if before is None else build.op("Add", found, before)
+    return build.to_float(build.op("Greater", found, zero))
+
+
+def _shaped(build: NodeBuilder, g: ir.Value, request: GraphRequest) -> ir.Value:
     zero = build.float(0.0)
-    # Where, not a product with the mask: an infinite padding state times 0 would be NaN.
-    kept = build.op("Where", unsqueeze(build, prompt.last), build.to_float(hidden), zero)
-    last = build.sum(kept, 1, keepdims=False)  # (b, d)
-    g = _raw(build, last, request.gates[layer], name)
-    if request.shape == "clip":
-        g = build.op("Clip", g, zero, build.float(1.0))
-    elif request.shape == "dead-zone":
-        g = build.op("Where", build.op("Less", g, build.float(request.threshold or 0.0)), zero, g)
-    elif request.shape == "step":
-        g = build.to_float(build.op("GreaterOrEqual", g, build.float(request.threshold or 0.0)))
-    return build.op("Where", prompt.seen, g, zero)
+    if request.rule.shape == "identity":
+        return g
+    if request.rule.shape == "clip":
+        return build.op("Clip", g, zero, build.float(1.0))
+    below = build.op("Less", g, build.float(request.rule.threshold))  # of NaN it is false
+    if request.rule.shape == "dead-zone":
+        return build.op("Where", below, zero, g)
+    return build.to_float(build.op("Not", below))
 
 
-def _raw(build: NodeBuilder, last: ir.Value, gate: Gate, name: str) -> ir.Value:
-    """g (b, 1)."""
-    if gate.vector is not None:
-        return build.sum(build.op("Mul", last, build.tensor(f"{name}.gate", gate.vector)), 1)
-    assert gate.landmarks is not None and gate.weights is not None
-    norm = build.op("Sqrt", build.sum(build.op("Mul", last, last), 1))
-    unit = build.op("Div", last, build.op("Max", norm, build.float(_SMALLEST_NORM)))
-    landmarks = build.tensor(f"{name}.landmarks", gate.landmarks)
-    apart = build.op("Sub", build.op("Unsqueeze", unit, build.ints(1)), landmarks)  # (b, J, d)
-    distance = build.sum(build.op("Mul", apart, apart), 2, keepdims=False)  # (b, J)
-    exponent = build.op("Mul", distance, build.const(-2.0 / gate.bandwidth, np.float32))
-    weights = build.tensor(f"{name}.weights", gate.weights)
-    return build.sum(build.op("Mul", build.op("Exp", exponent), weights), 1)
+def _raw(build: NodeBuilder, states: ir.Value, request: GraphRequest, layer: int, name: str) -> ir.Value:
+    """g (b, n) of states (b, n, d)."""
+    tensors = {leaf: array for (where, leaf), array in request.tensors.items() if where == layer}
+    z = build.op("Transpose", states, perm=[0, 2, 1])  # (b, d, n)
+    if request.rule.projection:
+        signs = build.to_float(build.tensor(f"{name}.projection", tensors["projection"]))
+        z = build.op("MatMul", signs, z)  # (b, p, n)
+    if request.rule.kind == "linear":
+        vector = build.tensor(f"{name}.gate", tensors["gate"][:, None])
+        return build.sum(build.op("Mul", z, vector), 1, keepdims=False)
+    norm = build.op("Sqrt", build.sum(build.op("Mul", z, z), 1))  # (b, 1, n)
+    unit = build.op("Div", z, build.op("Max", norm, build.float(_SMALLEST_NORM)))
+    # ‖ẑ − c‖² = ‖ẑ‖² + ‖c‖² − 2 ẑᵀc, because the differences would take n times the size of the landmarks. Around their
+    # centre, because states lie close together, and the sum would lose what tells them apart.
+    exact, scale = tensors["landmarks"].astype(np.float64), -2.0 / float(tensors["bandwidth"])
+    centre = exact.mean(axis=0)
+    apart = exact - centre
+    unit = build.op("Sub", unit, build.tensor(f"{name}.centre", centre[:, None].astype(np.float32)))
+    product = build.op("MatMul", build.tensor(f"{name}.landmarks", apart.astype(np.float32)), unit)  # (b, J, n)
+    own = build.op("Mul", build.sum(build.op("Mul", unit, unit), 1), build.float(scale))  # (b, 1, n)
+    squares = build.tensor(f"{name}.squares", (scale * (apart**2).sum(axis=1, keepdims=True)).astype(np.float32))
+    exponent = build.op("Add", build.op("Add", squares, own), build.op("Mul", product, build.float(-2 * scale)))
+    weights = build.tensor(f"{name}.weights", tensors["weights"][:, None])
+    return build.sum(build.op("Mul", build.op("Exp", exponent), weights), 1, keepdims=False)

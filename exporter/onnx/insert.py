@@ -1,12 +1,15 @@
 """Write the steering into a decoder graph.
 
-The nodes compute what ``modeling_mllmeraser.py`` computes. For every steered layer with state h (b, s, d):
+The nodes compute what ``steering_mllmeraser.py`` computes. At an edited layer, with state h (b, s, d), in fp32, for one
+request after the other, where its c = λ φ is not 0:
 
-    δ = Σ_i λ_i φ(g_i) r_{i,k}     on the columns that request i moves: the prompt's (k = 0), or the k-th of the reply
-    h ← Where(moved, h + δ, h)      moved: some request moves the column and λ_i φ(g_i) ≠ 0
+    h ← m_k where c is 1, (1 − c) h + c m_k elsewhere     edit ``seal``
+    h ← h + c r_k                                         edit ``add``
 
-A state that is not moved keeps its bits. A fused node gives the sum and the norm of the sum. Its norm is computed again
-from the steered state, and only the moved columns take the new one.
+k is 0 on the prompt, and then counts the columns that come one by one, up to K − 1. In scope ``prompt`` the edit
+``add`` acts on the prompt's columns, or the last of them only, and on K − 1 of the reply. All else acts on every
+column. A state that is not edited keeps its bits. A fused node gives the sum and the norm of the sum. Its norm is
+computed again from the edited state, and only the edited columns take the new one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +29,11 @@ from mllmeraser.exporter.onnx.builder import PREFIX, NodeBuilder
 from mllmeraser.exporter.onnx.gate import gate_nodes
 from mllmeraser.exporter.onnx.prompt import Prompt, prompt_nodes, unsqueeze
 from mllmeraser.exporter.onnx.reply import ReplyLayer, ReplyState, column_shape
-from mllmeraser.exporter.onnx.requests import GraphRequest
+from mllmeraser.exporter.onnx.requests import Array, GraphRequest
 from mllmeraser.exporter.onnx.signature import Signature, hidden_size, read_signature
 from mllmeraser.exporter.onnx.spine import FUSED_NORMS, find_residuals, residual_value
 
-SCHEMA = 1
+SCHEMA = 2
 METADATA_KEY = f"{PREFIX}.steering"
 STRENGTH_INPUT = "steering_strength"
 STRENGTH_CONSTANT = f"{PREFIX}.strength"
@@ -43,6 +47,7 @@ class Inserted:
 
     num_layers: int
     reply_steps: int  # K as it acts in this graph
+    carries: bool  # whether the cache has one more layer
     warnings: tuple[str, ...]
 
 
@@ -68,18 +73,24 @@ def insert_steering(
     signature = read_signature(model, where)
     nodes = find_residuals(model.graph, signature, where)
     _check_fit(requests, signature, nodes, where)
-    gates = sum(len(request.gates) for request in requests)
-    steps = max(request.steps for request in requests)
+    gates = sum(len(request.gate_layers) for request in requests if request.carried)
     warnings: list[str] = []
     column = column_shape(signature, head_size)
-    if steps > 1 and (column is None or column[0] * column[1] < gates):
-        requests, steps = [request.prompt_only() for request in requests], 1
-        warnings.append(f"{where}: its cache cannot carry {gates} gates; only the prompt is steered, not the reply")
+    if gates and (column is None or column[0] * column[1] < gates):
+        lost = f"{where}: its cache cannot carry {gates} gates"
+        if any(request.kept for request in requests):
+            raise InputError(
+                f"{lost}, so a recognised row would be forgotten again; compute the bundle with --gate-scope token, or "
+                "with --gate-scope prompt --edit add"
+            )
+        requests, gates = [request.prompt_only() for request in requests], 0
+        warnings.append(f"{lost}; only the prompt is steered, not the reply")
+    steps = max(request.rule.steps for request in requests)
     # CastLike came with opset 15. The other changes of 14 and 15 do not alter what an older decoder computes.
     model.opset_imports[""] = max(signature.opset, _CAST_LIKE_OPSET)
     build = NodeBuilder()
     prompt = prompt_nodes(build, signature)
-    layer = ReplyLayer(build, signature, prompt, column, gates, steps) if steps > 1 and column else None
+    layer = ReplyLayer(build, signature, prompt, column, gates, steps) if gates and column else None
     writer = _Writer(build, prompt, None if layer is None else layer.read(), _strength(build, model.graph, toggle))
     writer.steer(nodes, requests)
     if layer is not None and writer.state is not None:
@@ -87,14 +98,13 @@ def insert_steering(
         model.graph.inputs.extend(layer.inputs)
         model.graph.outputs.extend(layer.outputs)
     build.into(model.graph)
-    description = {
-        "schema": SCHEMA,
-        "toggle": toggle,
-        "reply_steps": steps,
-        "requests": [{"id": r.id, "strength": r.strength, "layers": sorted(r.directions)} for r in requests],
-    }
+    described = [
+        {"id": r.id, "strength": r.strength, "layers": list(r.rule.layers), "scope": r.rule.scope, "edit": r.rule.edit}
+        for r in requests
+    ]
+    description = {"schema": SCHEMA, "toggle": toggle, "reply_steps": steps, "requests": described}
     model.metadata_props[METADATA_KEY] = json.dumps(description, sort_keys=True)
-    return Inserted(signature.num_layers, steps, tuple(warnings))
+    return Inserted(signature.num_layers, steps, layer is not None, tuple(warnings))
 
 
 def plain_graph(model: ir.Model, where: str) -> None:
@@ -118,7 +128,7 @@ def _check_fit(requests: Sequence[GraphRequest], signature: Signature, nodes: li
     if deepest >= signature.num_layers:
         raise InputError(f"{where}: has {signature.num_layers} decoder layers, the bundle steers layer {deepest}")
     d = hidden_size(signature, residual_value(nodes[0]))
-    found = {direction.shape[1] for request in requests for direction in request.directions.values()}
+    found = {request.aims(layer).shape[1] for request in requests for layer in request.rule.layers}
     if d is not None and found != {d}:
         raise InputError(f"{where}: has hidden size {d}, the bundle {min(found - {d})}; give the bundle of this model")
 
@@ -131,92 +141,85 @@ def _strength(build: NodeBuilder, graph: ir.Graph, toggle: Toggle) -> ir.Value:
     return value
 
 
-@dataclass(frozen=True)
-class _Move:
-    """What one request does at one layer."""
-
-    coefficient: ir.Value  # (b, 1) λ φ(g)
-    direction: ir.Value  # (d,), or (b, 1, d) along the reply
-    moved: ir.Value  # (b, s) bool
-
-
 class _Writer:
     """Adds the nodes of all requests, layer by layer."""
 
     def __init__(self, build: NodeBuilder, prompt: Prompt, state: ReplyState | None, strength: ir.Value) -> None:
         self.build, self.prompt, self.state, self.strength = build, prompt, state, strength
-        self.carried: list[ir.Value] = []  # φ(g) of every gate, in the order of the state
+        self.carried: list[ir.Value] = []  # φ of every gate that is carried, in the order of the state
         self._phi: dict[tuple[int, int], ir.Value] = {}
 
     def steer(self, nodes: list[ir.Node], requests: Sequence[GraphRequest]) -> None:
-        """Read and move at every layer that some request names."""
+        """Read and edit at every layer that some request names. All gates read its output, then the edits follow."""
         for layer in sorted({layer for request in requests for layer in request.layers}):
             node = nodes[layer]
             hidden, before = residual_value(node), len(self.build.nodes)
-            moves = []
             for index, request in enumerate(requests):
-                if layer in request.gates:
+                if layer in request.gate_layers:
                     self._read(hidden, request, index, layer)
-                if layer in request.directions:
-                    moves.append(self._move(request, index, layer))
-            if moves:
+            editing = [(index, request) for index, request in enumerate(requests) if layer in request.rule.layers]
+            if editing:
+                state, places = self.build.to_float(hidden), []
+                for index, request in editing:
+                    state, here = self._edit(state, request, index, layer)
+                    places.append(here)
+                edited = reduce(lambda one, other: self.build.op("Or", one, other), places)
                 ours = set(self.build.nodes[before:])  # the gates go on reading the state as it was
                 consumers = [use for use in hidden.uses() if use.node not in ours]
-                moved, steered = self._apply(hidden, moves)
+                steered = self.build.op("Where", edited, self.build.op("CastLike", state, hidden), hidden)
+                steered.type, steered.shape = hidden.type, hidden.shape
                 _rewire(consumers, steered)
                 if node.op_type in FUSED_NORMS:
                     consumers = list(node.outputs[0].uses())
-                    _rewire(consumers, self._norm_again(node, moved, steered))
+                    _rewire(consumers, self._norm_again(node, edited, steered))
 
     def _read(self, hidden: ir.Value, request: GraphRequest, index: int, layer: int) -> None:
-        build, name = self.build, f"requests.{index}.layers.{layer}"
-        phi = gate_nodes(build, self.prompt, hidden, request, layer, name)
-        if self.state is not None:
+        build, name, before = self.build, f"requests.{index}.layers.{layer}", None
+        if self.state is not None and request.carried:
             place = len(self.carried)
-            kept = build.op("Slice", self.state.gates, build.ints(place), build.ints(place + 1), build.ints(1))
-            phi = build.op("Where", self.prompt.reading, phi, kept)
+            before = build.op("Slice", self.state.gates, build.ints(place), build.ints(place + 1), build.ints(1))
+        phi = gate_nodes(build, self.prompt, hidden, request, layer, name, before)
         phi.name = f"{PREFIX}.{name}.phi"
-        self.carried.append(phi)
+        if before is not None:
+            self.carried.append(phi)
         self._phi[index, layer] = phi
 
-    def _move(self, request: GraphRequest, index: int, layer: int) -> _Move:
-        build, reading = self.build, self.prompt.reading
-        phi = self._phi[index, request.gate_of[layer]]
-        coefficient = build.op("Mul", phi, build.op("Mul", self.strength, build.float(request.strength)))
-        prompt = reading if request.all_positions else self.prompt.last
-        table = request.directions[layer]
-        name = f"requests.{index}.layers.{layer}.direction"
-        if self.state is None or table.shape[0] == 1:
-            direction, here = build.tensor(name, table[0]), prompt
+    def _edit(self, state: ir.Value, request: GraphRequest, index: int, layer: int) -> tuple[ir.Value, ir.Value]:
+        """The fp32 state after the edit of one request, and the columns (b, s or 1, 1) that it edits."""
+        build, rule, prompt = self.build, request.rule, self.prompt
+        phi = self._phi[index, rule.gate_of(layer)]
+        c = build.op("Mul", phi, build.op("Mul", self.strength, build.float(request.strength)))
+        leaf = "states" if rule.edit == "seal" else "direction"
+        aim = self._aim(request.aims(layer), f"requests.{index}.layers.{layer}.{leaf}")
+        edited = build.op("Not", build.op("Equal", c, build.float(0.0)))
+        if (rule.scope, rule.edit) == ("prompt", "add"):
+            here = prompt.reading if rule.all_positions else prompt.last
+            if self.state is not None and rule.steps > 1:
+                replying = build.op("Less", self.state.step, build.ints(rule.steps))
+                here = build.op("Or", here, build.op("And", replying, build.op("Not", prompt.reading)))
+            edited = build.op("And", here, edited)
+        c, edited = unsqueeze(build, c), unsqueeze(build, edited)
+        new = build.op("Mul", c, aim)
+        if rule.edit == "add":
+            new = build.op("Add", state, new)
         else:
-            steps = table.shape[0]
-            row = build.op("Min", self.state.step, build.ints(steps - 1))  # (b, 1)
-            direction = build.op("Gather", build.tensor(name, table), row)  # (b, 1, d)
-            replying = build.op("Less", self.state.step, build.ints(steps))
-            replying = build.op("And", replying, build.op("Not", reading))
-            here = build.op("Or", prompt, replying)
-        acts = build.op("Not", build.op("Equal", coefficient, build.float(0.0)))
-        return _Move(coefficient, direction, build.op("And", here, acts))
+            one = build.float(1.0)
+            new = build.op("Add", build.op("Mul", build.op("Sub", one, c), state), new)
+            # Exactly the constant where c is 1, whatever the state was.
+            new = build.op("Where", build.op("Equal", c, one), aim, new)
+        return build.op("Where", edited, new, state), edited
 
-    def _apply(self, hidden: ir.Value, moves: list[_Move]) -> tuple[ir.Value, ir.Value]:
-        """The columns that some request moves (b, s, 1), and the steered state."""
+    def _aim(self, table: Array, name: str) -> ir.Value:
+        """The row of a table (K, d) that is k's: (d,), or (b, 1, d)."""
         build = self.build
-        deltas = [build.op("Mul", unsqueeze(build, move.coefficient), move.direction) for move in moves]
-        moved, delta = unsqueeze(build, moves[0].moved), deltas[0]
-        if len(moves) > 1:
-            zero = build.float(0.0)
-            delta = build.op("Where", moved, delta, zero)
-            for move, more in zip(moves[1:], deltas[1:], strict=True):
-                also = unsqueeze(build, move.moved)
-                delta = build.op("Add", delta, build.op("Where", also, more, zero))
-                moved = build.op("Or", moved, also)
-        shifted = build.op("Add", hidden, build.op("CastLike", delta, hidden))
-        steered = build.op("Where", moved, shifted, hidden)
-        steered.type, steered.shape = hidden.type, hidden.shape
-        return moved, steered
+        if self.state is None or table.shape[0] == 1:
+            return build.tensor(name, table[0])
+        row = build.op("Min", self.state.step, build.ints(table.shape[0] - 1))  # (b, 1)
+        # Behind a cast, because quantisers round the constant that a Gather reads.
+        return build.op("Gather", build.to_float(build.tensor(name, table)), row)
 
-    def _norm_again(self, node: ir.Node, moved: ir.Value, steered: ir.Value) -> ir.Value:
-        """The fused node's norm; in moved columns that of the steered state."""
+    def _norm_again(self, node: ir.Node, edited: ir.Value, steered: ir.Value) -> ir.Value:
+        """The fused node's norm; in edited columns that of the steered state."""
         build, norm = self.build, node.outputs[0]
         epsilon = node.attributes["epsilon"].as_float()
         if node.op_type == "SkipSimplifiedLayerNormalization":
@@ -224,7 +227,7 @@ class _Writer:
         else:
             beta = node.inputs[3] if len(node.inputs) > 3 else None
             again = build.op("LayerNormalization", steered, node.inputs[2], beta, axis=-1, epsilon=epsilon)
-        mixed = build.op("Where", moved, again, norm)
+        mixed = build.op("Where", edited, again, norm)
         mixed.type, mixed.shape = norm.type, norm.shape
         return mixed
 

@@ -62,26 +62,34 @@ def without_steering(model: ir.Model) -> ir.Model:
     return model
 
 
-def run_probe(model: ir.Model, folder: Path, strength: float, head_size: int | None) -> npt.NDArray[Any]:
-    """The logits of the probe's 12 columns and of one more, (1, 13, v). Weights are read from ``folder``."""
+def run_probe(
+    model: ir.Model, folder: Path, strength: float, head_size: int | None, prompt: int = 0
+) -> npt.NDArray[Any]:
+    """The logits of the probe's 12 columns and of one more, (1, 13, v). Weights are read from ``folder``.
+
+    Args:
+        prompt: the number of the prompt; each number is another one.
+    """
     options = ort.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     session = DecoderSession(ir.to_proto(model).SerializeToString(), head_size or _WIDTH, options)
     cache, parts = session.empty_cache(1), []
     for past, size in ((0, _LENGTH), (_LENGTH, 1)):
-        feeds = {name: _feed(name, value, past, size) for name, value in session.inputs.items() if name not in cache}
+        feeds = {
+            name: _feed(name, value, past, size, prompt) for name, value in session.inputs.items() if name not in cache
+        }
         feeds[STRENGTH_INPUT] = np.full(1, strength, np.float32)
         logits, cache = session.forward(feeds, cache)
         parts.append(logits[:, -size:])
     return np.concatenate(parts, axis=1)
 
 
-def _feed(name: str, value: Any, past: int, size: int) -> npt.NDArray[Any]:
+def _feed(name: str, value: Any, past: int, size: int, prompt: int) -> npt.NDArray[Any]:
     if name == "inputs_embeds":
         width = value.shape[2] if isinstance(value.shape[2], int) else _WIDTH
-        return np.random.default_rng(past).standard_normal((1, size, width))
+        return np.random.default_rng([past, prompt]).standard_normal((1, size, width))
     if name == "input_ids":
-        return np.arange(past, past + size)[None] % 7 + 3
+        return np.arange(past + prompt, past + prompt + size)[None] % 7 + 3
     if name == "attention_mask":
         return np.ones((1, past + size), np.int64)
     if name == "position_ids":

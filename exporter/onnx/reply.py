@@ -1,10 +1,10 @@
 """The reply state: the gates and the place in the reply, carried from pass to pass as one more layer of the cache.
 
 Every runtime hands ``present.N.key`` and ``.value`` back as ``past_key_values.N.key`` and ``.value``. So the reply
-state poses as one more layer N = L of the same shape (b, heads, columns, head_dim). In each column the ``key`` holds
-φ(g) of every gate, and the ``value`` holds k, the number of the reply position (0 on the prompt). Both fill the first
-of the heads × head_dim places. A decoding step reads the last column. Each column has its own entry, so a cache that is
-cut back, reordered or repeated along the batch stays right.
+state poses as one more layer N = L of the same shape (b, heads, columns, head_dim). In each column the ``key`` holds φ
+of every gate (in scope ``conversation``: whether the row is sealed), and the ``value`` holds k, the number of the reply
+position (0 on the prompt). Both fill the first of the heads × head_dim places. A decoding step reads the last column.
+Each column has its own entry, so a cache that is cut back, reordered or repeated along the batch stays right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mllmeraser.exporter.onnx.signature import Signature
 class ReplyState:
     """The reply state that the last column of the cache gives."""
 
-    gates: ir.Value  # (b, G) fp32
+    gates: ir.Value  # (b, G) fp32: φ of every gate; 0 where the cache has no column
     step: ir.Value  # (b, 1) int64: k of this column; 0 while the prompt is read
 
 
@@ -85,7 +85,7 @@ class ReplyLayer:
         return build.op("Reshape", column, build.ints(-1, self._width))
 
     def write(self, gates: list[ir.Value], state: ReplyState) -> None:
-        """Append a column for every input column: φ(g) of every gate (b, 1), and k."""
+        """Append a column for every input column: φ of every gate (b, 1), and k."""
         build = self._build
         held = gates[0] if len(gates) == 1 else build.op("Concat", *gates, axis=1)
         rows = [held, build.to_float(state.step)]

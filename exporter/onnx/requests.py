@@ -1,4 +1,4 @@
-"""Requests as a graph needs them: numpy arrays and plain numbers from bundles.
+"""Requests as a graph needs them: the rule that the checkpoints follow, and numpy arrays from bundles.
 
 Steering a graph needs only these and the graph, neither torch nor the base's weights.
 """
@@ -6,59 +6,50 @@ Steering a graph needs only these and the graph, neither torch nor the base's we
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
-Shape = Literal["identity", "clip", "dead-zone", "step"]
+from mllmeraser.modeling_patches.format_mllmeraser import Request
 
-
-@dataclass(frozen=True)
-class Gate:
-    """The tensors of one gate. A linear gate has only ``vector``; a kernel gate has all others."""
-
-    vector: Array | None = None  # u (d,)
-    landmarks: Array | None = None  # c (J, d)
-    weights: Array | None = None  # w (J,)
-    bandwidth: float = 1.0  # m²
+Array = npt.NDArray[Any]  # fp32; a projection is int8
 
 
 @dataclass(frozen=True)
 class GraphRequest:
-    """One request: λ, its gates by the layer that they are read at, and its directions by the layer that they move."""
+    """One request: its name, λ, what its gates read and do, and its tensors by layer and leaf."""
 
     id: str
     strength: float  # λ
-    shape: Shape
-    threshold: float | None
-    all_positions: bool
-    gates: Mapping[int, Gate]
-    gate_of: Mapping[int, int]  # moved layer -> the layer whose gate it follows
-    directions: Mapping[int, Array]  # moved layer -> (K, d)
+    rule: Request
+    tensors: Mapping[tuple[int, str], Array]
 
     @property
-    def steps(self) -> int:
-        """K, the number of positions with a direction; the end of the prompt is the first."""
-        return max(direction.shape[0] for direction in self.directions.values())
+    def gate_layers(self) -> tuple[int, ...]:
+        """The layers that a gate reads."""
+        return self.rule.layers if self.rule.gate_layer is None else (self.rule.gate_layer,)
 
     @property
     def layers(self) -> list[int]:
-        """Every layer that a gate reads or a direction moves, ascending."""
-        return sorted({*self.gates, *self.directions})
+        """Every layer that is read or edited, ascending."""
+        return sorted({*self.gate_layers, *self.rule.layers})
+
+    @property
+    def carried(self) -> bool:
+        """Whether what its gates said must travel with the cache."""
+        rule = self.rule
+        return rule.scope != "token" and (rule.scope == "conversation" or rule.edit == "seal" or rule.steps > 1)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it would be undone by a cache that carries nothing: a sealed row must stay sealed."""
+        return self.carried and (self.rule.scope, self.rule.edit) != ("prompt", "add")
+
+    def aims(self, layer: int) -> Array:
+        """What a layer's states become (edit ``seal``), or are pushed along (``add``); (K, d)."""
+        return self.tensors[layer, "states" if self.rule.edit == "seal" else "direction"][: self.rule.steps]
 
     def prompt_only(self) -> GraphRequest:
-        """The request with K = 1: only the directions that act on the prompt."""
-        directions = {layer: direction[:1] for layer, direction in self.directions.items()}
-        return GraphRequest(
-            self.id,
-            self.strength,
-            self.shape,
-            self.threshold,
-            self.all_positions,
-            self.gates,
-            self.gate_of,
-            directions,
-        )
+        """The request with K = 1: what acts on the prompt."""
+        return replace(self, rule=replace(self.rule, steps=1))

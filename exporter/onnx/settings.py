@@ -13,7 +13,7 @@ from typing import Any
 
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.distrust import dangerous_keys, without_dangerous_keys
-from mllmeraser.exporter.listing import as_json
+from mllmeraser.modeling_patches.format_mllmeraser import as_json
 
 CONFIG = "config.json"
 GENAI_CONFIG = "genai_config.json"

@@ -1,8 +1,9 @@
 """Check the promises of a directory of steered graphs.
 
 First come files and hashes. Then every decoder must be steered, or known as a twin. Then each steered graph runs on a
-probe: at strength 0 it must be the base's graph bit for bit, and each request must change the logits when its gates are
-held open. The directory is not trusted: a damaged file gives a failed check, and only graph operators are executed.
+probe: at strength 0 it must be the base's graph bit for bit, each request must change the logits when its gates are
+held open, and two prompts that are sealed must give the same logits bit for bit. The directory is not trusted: a
+damaged file gives a failed check, and only graph operators are executed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import shared_checks
 from mllmeraser.exporter.onnx.builder import PREFIX
 from mllmeraser.exporter.onnx.folder import load_graph, read_folder
-from mllmeraser.exporter.onnx.insert import METADATA_KEY
+from mllmeraser.exporter.onnx.insert import METADATA_KEY, SCHEMA
 from mllmeraser.exporter.onnx.probe import gates_of, run_probe, with_gates, with_strength, without_steering
 from mllmeraser.exporter.onnx.settings import head_size
 from mllmeraser.exporter.opened import Opened
@@ -55,6 +56,7 @@ def run_checks(opened: Opened, distrusted: str | None) -> list[Check]:
         "steering": _steering,
         "off equals base": _off,
         "steering acts": _acts,
+        "nothing passes a seal": _seals,
     }
     if distrusted is not None:
         return [Check(name, False, f"not tried, because the check '{distrusted}' failed") for name in named]
@@ -93,14 +95,32 @@ def _base(opened: Opened, base: Path) -> str:
     return f"{compared} files are the base's, byte for byte"
 
 
+def _switched_on(opened: Opened) -> list[dict[str, Any]]:
+    """What a graph must say of each request, by the manifest."""
+    return [
+        {
+            "id": request["id"],
+            "strength": request["strength"],
+            "layers": bundle["layers"],
+            "scope": bundle["gate"]["scope"],
+            "edit": bundle["edit"],
+        }
+        for bundle in opened.manifest["bundles"]
+        for request in bundle["requests"]
+        if request["enabled"] and request["strength"] != 0
+    ]
+
+
 def _steering(opened: Opened) -> str:
     """The metadata names the right requests, each request has a gate, and every tensor is finite."""
-    wanted = [r["id"] for b in opened.manifest["bundles"] for r in b["requests"] if r["enabled"] and r["strength"] != 0]
+    wanted = _switched_on(opened)
     values = 0
     for name in opened.manifest["graphs"]:
         model = _fresh(opened, name)
         described = json.loads(model.metadata_props[METADATA_KEY])
-        if [request["id"] for request in described["requests"]] != wanted:
+        if described["schema"] != SCHEMA:
+            raise CheckFailed(f"{name}: steered by another version; steer its base again")
+        if described["requests"] != wanted:
             raise CheckFailed(f"{name}: its requests are not those of the manifest")
         if {*gates_of(model).values()} != set(range(len(wanted))):
             raise CheckFailed(f"{name}: a request has no gate")
@@ -111,14 +131,15 @@ def _steering(opened: Opened) -> str:
             if not np.isfinite(array).all():
                 raise CheckFailed(f"{name}: {key} holds a value that is not finite")
             values += array.size
-    return f"requests {', '.join(wanted)}; {values:,} steering values, all finite"
+    said = ", ".join(f"{request['id']} ({request['scope']}, {request['edit']})" for request in wanted)
+    return f"requests {said}; {values:,} steering values, all finite"
 
 
-def _logits(opened: Opened, name: str, model: ir.Model, strength: float) -> Logits:
+def _logits(opened: Opened, name: str, model: ir.Model, strength: float, prompt: int = 0) -> Logits:
     genai = opened.directory / "genai_config.json"
     size = head_size({genai.name: genai} if genai.is_file() else {})
     try:
-        logits = run_probe(model, (opened.directory / name).parent, strength, size)
+        logits = run_probe(model, (opened.directory / name).parent, strength, size, prompt)
     except _RUNTIME_ERRORS as error:
         raise CheckFailed(f"{name}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})") from None
     if not np.isfinite(logits).all():
@@ -154,6 +175,24 @@ def _acts(opened: Opened) -> str:
                 raise CheckFailed(f"{name}: request {request} changes nothing with its gates open")
             found.append(f"{difference:.3g}")
     return f"largest change of a logit with the gates held open: {', '.join(found)}"
+
+
+def _seals(opened: Opened) -> str:
+    """Whether nothing of a prompt is in the logits, for each request that seals wholly."""
+    requests = _switched_on(opened)
+    whole = [at for at, request in enumerate(requests) if request["edit"] == "seal" and request["strength"] == 1]
+    for name in opened.manifest["graphs"]:
+        gates = gates_of(_fresh(opened, name))
+        for request in whole:
+            held = {gate: float(owner == request) for gate, owner in gates.items()}
+            one, other = (_logits(opened, name, with_gates(_fresh(opened, name), held), 1.0, n) for n in (0, 1))
+            if not np.array_equal(one, other):
+                raise CheckFailed(
+                    f"{name}: with request {request} sealing, two prompts differ by {_apart(one, other):.3g}"
+                )
+    return (
+        f"two prompts give the same logits bit for bit: {len(whole)} of {len(requests)} requests" if whole else "none"
+    )
 
 
 def _fresh(opened: Opened, name: str) -> ir.Model:

@@ -18,6 +18,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source, resolve
+from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 SECRET = "secret of another directory"
 
@@ -56,10 +57,7 @@ def test_code_of_the_base_is_neither_run_nor_carried_along(base: Path, tmp_path:
     assert b"evil" not in text
     assert b"processing_llava" not in text
     assert b"trust_remote_code" not in text
-    assert {path.name for path in (tmp_path / "out").glob("*.py")} == {
-        "configuration_mllmeraser.py",
-        "modeling_mllmeraser.py",
-    }
+    assert {path.name for path in (tmp_path / "out").glob("*.py")} == {*CODE}
 
 
 @pytest.mark.parametrize("where", ["", "text_config", "vision_config"])

@@ -19,6 +19,7 @@ from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import verify
+from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"
 SHARD = "model-00001-of-00001.safetensors"
@@ -172,7 +173,7 @@ def test_a_key_that_comes_twice_never_counts(exported: Path, name: str, key: str
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["modeling_mllmeraser.py", "configuration_mllmeraser.py", "config.json"])
+@pytest.mark.parametrize("name", [*CODE, "config.json"])
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\n"], ids=["byte order mark", "line"])
 def test_bytes_before_code_or_configuration_are_seen(exported: Path, name: str, mark: bytes) -> None:
     (exported / name).write_bytes(mark + (exported / name).read_bytes())

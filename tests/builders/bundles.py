@@ -45,6 +45,7 @@ def bundle(base: Base, part: Part, request_id: str = "r1") -> Bundle:
         gate_layer=request["gate_layer"],
         strength=request["strength"],
         gate=GateForm(**request["gate"], landmarks=request["landmarks"]),
+        edit=request["edit"],
         prompt_positions=request["prompt_positions"],
         reply_steps=request["reply_steps"],
         method=Method(

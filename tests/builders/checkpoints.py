@@ -13,6 +13,8 @@ from builders import bundles, tiny
 
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import Base
+from mllmeraser.disk.hashing import sha256_of
+from mllmeraser.exporter.manifest import sealed
 
 SIDECARS = {
     "tokenizer.json": '{"version": "1.0"}',
@@ -63,6 +65,32 @@ def identity(family: tiny.Family, config_sha256: str = "0" * 64) -> Base:
         num_layers=tiny.LAYERS,
         config_sha256=config_sha256,
     )
+
+
+def first_edition(directory: Path) -> Path:
+    """Turn an export of gates of scope ``prompt`` that push into what the first edition wrote, but for its own code."""
+    steering = json.loads((directory / "config.json").read_text())["steering"]
+    for name in ("format_mllmeraser.py", "steering_mllmeraser.py"):
+        (directory / name).unlink()
+        del steering["seal"][name]
+    for name in ("configuration_mllmeraser.py", "modeling_mllmeraser.py"):
+        (directory / name).write_text("raise SystemExit('the code of the checkpoint was run')\n")
+    for request in steering["requests"]:
+        del request["edit"], request["gate"]["projection"]
+    edit_json(directory / "config.json", steering={**steering, "schema": 1})
+    tiny.seal(directory)
+    path = directory / "mllmeraser.json"
+    manifest = json.loads(path.read_text())
+    for metadata in manifest["bundles"]:
+        metadata["schema"] = 1
+        del metadata["edit"], metadata["gate"]["projection"]
+    files = {
+        name: {**entry, "bytes": (directory / name).stat().st_size, "sha256": sha256_of(directory / name)}
+        for name, entry in manifest["files"].items()
+        if (directory / name).exists()
+    }
+    path.write_bytes(sealed({**manifest, "files": files}))
+    return directory
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -117,7 +117,9 @@ def replay(graph: bytes | Path, forwards: list[Forward], strength: float | None 
     return found
 
 
-def assert_equal(found: list[Array], expected: list[Forward], real: Array | None = None) -> None:
+def assert_equal(
+    found: list[Array], expected: list[Forward], real: Array | None = None, atol: float = TOLERANCE
+) -> None:
     """Logits within the tolerance, and the same token at every position that holds one.
 
     Args:
@@ -128,7 +130,7 @@ def assert_equal(found: list[Array], expected: list[Forward], real: Array | None
         here, there = ours[:, -width:], theirs.logits
         if index == 0 and real is not None:
             here, there = here[real[:, -width:]], there[real[:, -width:]]
-        np.testing.assert_allclose(here, there, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(here, there, rtol=0, atol=atol)
         np.testing.assert_array_equal(here.argmax(-1), there.argmax(-1))
 
 

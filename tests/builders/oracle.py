@@ -1,6 +1,7 @@
-"""The steering written plainly: forward hooks on an un-steered model, one row and one column at a time.
+"""The steering written plainly: forward hooks on an un-steered model, one row, one request and one column at a time.
 
-h ← h + λ φ(g) r_k, g read at the last real prompt token of the row, in fp32; the delta cast to the model's dtype.
+A *segment* is what one forward computes: its columns are read and edited together. Without a cache every forward
+computes all columns again, so the hooks go through all segments in order, as they once were.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+Segment = tuple[int, list[int] | None]  # the columns from here on belong to it; P of each row, None: not known
+
 
 def gate(request: dict[str, Any], tensors: dict[str, Tensor], name: str, h: Tensor) -> float:
     """φ(g) of one state h (d,)."""
+    if request["gate"]["projection"]:
+        h = tensors[f"{name}.projection"].float() @ h
     if request["gate"]["kind"] == "linear":
         g = float((h * tensors[f"{name}.gate"]).sum())
     else:
@@ -41,52 +46,103 @@ def decoder_layers(base: PreTrainedModel) -> nn.ModuleList:
     return layers
 
 
-Turn = tuple[int, list[int]]  # the columns from here on belong to it; P of each row
+def _openings(
+    request: dict[str, Any],
+    tensors: dict[str, Tensor],
+    name: str,
+    states: Tensor,  # (s, d)
+    segments: list[tuple[range, int | None]],
+    real: list[bool],
+) -> list[float]:
+    """φ of each column of one row."""
+    scope, values, before = request["gate"]["scope"], [0.0] * len(states), 0.0
+    for columns, end in segments:
+        if scope == "token":
+            here = [gate(request, tensors, name, states[c].float()) for c in columns]
+        elif scope == "conversation":
+            found = any(gate(request, tensors, name, states[c].float()) for c in columns if real[c])
+            before = 1.0 if found or before else 0.0
+            here = [before] * len(columns)
+        else:
+            assert end is not None
+            if end > columns.start:
+                last = [c for c in columns if c < end and real[c]]
+                before = gate(request, tensors, name, states[last[-1]].float()) if last else 0.0
+            here = [before] * len(columns)
+        for c, value in zip(columns, here, strict=True):
+            values[c] = value
+    return values
+
+
+def _edited(
+    request: dict[str, Any], tensors: dict[str, Tensor], name: str, h: Tensor, c: float, k: int, last: bool
+) -> Tensor:
+    """One fp32 state (d,) after the edit; ``k`` as the column has it, ``last`` for the last real prompt token."""
+    at, steps = min(max(k, 0), request["reply_steps"] - 1), request["reply_steps"]
+    if request["edit"] == "seal":
+        return (1 - c) * h + c * tensors[f"{name}.states"][at]
+    if request["gate"]["scope"] == "prompt" and (
+        k >= steps or (k <= 0 and request["prompt_positions"] == "last" and not last)
+    ):
+        return h
+    return h + c * tensors[f"{name}.direction"][at]
 
 
 @contextmanager
 def hooked(
-    base: PreTrainedModel, steering: dict[str, Any], tensors: dict[str, Tensor], mask: Tensor, *turns: Turn
+    base: PreTrainedModel, steering: dict[str, Any], tensors: dict[str, Tensor], mask: Tensor, *segments: Segment
 ) -> Iterator[None]:
-    """Within it, every forward of the whole sequence (no cache) is steered.
+    """Within it, every forward of the whole sequence (no cache) is steered; a longer one than before adds a segment.
 
     Args:
         mask: of the prompts; a forward over n times as many rows has n copies of each, one after the other, as
             ``generate`` lays out beams and returned sequences.
-        turns: a single one that starts at column 0, or more: those of earlier turns stay as they were steered.
+        segments: those of the first forward.
     """
-    gates: dict[tuple[int, int, int, int], float] = {}  # turn, request, layer, row
+    starts = list(segments)
+    openings: dict[tuple[int, int, int], list[float]] = {}  # row, request, layer
+    widths: list[int] = []
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, _args: Any, output: Any) -> Any:
             before = output[0] if isinstance(output, tuple) else output
+            rows, width = before.shape[:2]
+            if layer == 0 and width not in widths:
+                if widths:
+                    starts.append((widths[-1], starts[-1][1]))
+                widths.append(width)
             after = before.clone()
-            for row in range(before.shape[0]):
-                prompt = row * mask.shape[0] // before.shape[0]
-                for turn, (start, ends) in enumerate(turns):
-                    end = ends[prompt]
-                    last = max(c for c in range(start, end) if c >= mask.shape[1] or mask[prompt, c])
-                    stop = turns[turn + 1][0] if turn + 1 < len(turns) else before.shape[1]
-                    for index, request in enumerate(steering["requests"]):
-                        name = f"requests.{index}.layers.{layer}"
-                        if f"{name}.gate" in tensors or f"{name}.landmarks" in tensors:
-                            gates[turn, index, layer, row] = gate(request, tensors, name, before[row, last].float())
-                    for column in range(start, min(stop, before.shape[1])):
-                        delta = torch.zeros(before.shape[2])
-                        moved = False
-                        for index, request in enumerate(steering["requests"]):
-                            k = max(0, column - end + 1)
-                            here = column == last or request["prompt_positions"] == "all" if column < end else True
-                            if layer not in request["layers"] or k >= request["reply_steps"] or not here:
+            for row in range(rows):
+                prompt = row * mask.shape[0] // rows
+                real = [c >= mask.shape[1] or bool(mask[prompt, c]) for c in range(width)]
+                stops = [*(start for start, _ in starts[1:]), width]
+                parts = [
+                    (range(start, stop), None if ends is None else ends[prompt])
+                    for (start, ends), stop in zip(starts, stops, strict=True)
+                ]
+                state, touched = before[row].float(), [False] * width
+                for index, request in enumerate(steering["requests"]):
+                    name = f"requests.{index}.layers.{layer}"
+                    if not request["enabled"] or request["strength"] == 0:
+                        continue
+                    if f"{name}.gate" in tensors or f"{name}.landmarks" in tensors:
+                        openings[row, index, layer] = _openings(request, tensors, name, before[row], parts, real)
+                    if layer not in request["layers"]:
+                        continue
+                    source = layer if request["gate_layer"] is None else request["gate_layer"]
+                    for columns, end in parts:
+                        prompts = [c for c in columns if end is not None and c < end and real[c]]
+                        for c in columns:
+                            k = 0 if end is None else c - end + 1
+                            weight = openings[row, index, source][c] * request["strength"]
+                            if weight == 0:
                                 continue
-                            source = layer if request["gate_layer"] is None else request["gate_layer"]
-                            coefficient = torch.tensor(gates[turn, index, source, row]) * request["strength"]
-                            if request["enabled"] and coefficient != 0:
-                                direction = tensors[f"requests.{index}.layers.{layer}.direction"]
-                                delta = delta + coefficient * direction[k]
-                                moved = True
-                        if moved:
-                            after[row, column] = before[row, column] + delta.to(before.dtype)
+                            new = _edited(request, tensors, name, state[c], weight, k, c == max(prompts, default=-1))
+                            touched[c] |= new is not state[c]
+                            state = torch.stack([*state[:c], new, *state[c + 1 :]])
+                for c in range(width):
+                    if touched[c]:
+                        after[row, c] = state[c].to(before.dtype)
             return (after, *output[1:]) if isinstance(output, tuple) else after
 
         return hook
@@ -100,17 +156,30 @@ def hooked(
 
 
 @torch.no_grad()
-def logits(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, ends: list[int] | None = None) -> Tensor:
-    """Logits of one forward over the batch, steered by hooks."""
-    width = batch["attention_mask"].shape[1]
-    ends = [width] * batch["attention_mask"].shape[0] if ends is None else ends
-    with hooked(base, steering, tensors, batch["attention_mask"], (0, ends)):
+def logits(
+    base: PreTrainedModel,
+    steering: Any,
+    tensors: Any,
+    batch: Any,
+    ends: list[int] | None = None,
+    starts: tuple[int, ...] = (0,),
+) -> Tensor:
+    """Logits of one forward over the batch, steered by hooks.
+
+    Args:
+        ends: P of each row; default: not known in scope ``conversation``, the whole input in scope ``prompt``.
+        starts: the first columns of the segments.
+    """
+    mask = batch["attention_mask"]
+    if ends is None and any(request["gate"]["scope"] == "prompt" for request in steering["requests"]):
+        ends = [mask.shape[1]] * mask.shape[0]
+    with hooked(base, steering, tensors, mask, *((start, ends) for start in starts)):
         result: Tensor = base(**batch, use_cache=False).logits
     return result
 
 
 @torch.no_grad()
-def generate(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, *turns: Turn, **kwargs: Any) -> Tensor:
+def generate(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, *turns: Segment, **kwargs: Any) -> Tensor:
     """The new tokens of the native ``generate`` without a cache: every token by a forward over all before it."""
     rows, width = batch["input_ids"].shape
     with hooked(base, steering, tensors, batch["attention_mask"], *(turns or ((0, [width] * rows),))):

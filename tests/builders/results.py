@@ -89,6 +89,8 @@ def attacked(worst: float) -> Document:
         ]
         probe = {**head, "attack": "linear-probe", "refusal": None, "chance": 0.1}
         found += [{**probe, "layer": layer, "accuracy": 0.2 + 0.1 * layer} for layer in (0, 1)]
+        kept = {**head, "set": "retain", "attack": "kept-after-forgotten", "accuracy": plain, "refusal": 1 - plain}
+        found.append({**kept, "identical_to_base": plain})
     most = [
         {"model": model, "set": "forget", "n": 40, "plain": plain, "attack": name, "accuracy": share, "any": share}
         for model, plain, name, share in (("base", 1.0, "plain", 1.0), ("steered", 0.0, "prefill", worst))

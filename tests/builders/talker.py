@@ -12,6 +12,7 @@ from builders.checkpoints import contents, write
 from PIL import Image
 from transformers import LlavaProcessor
 
+from mllmeraser.inference.saving import save_base
 from mllmeraser.records.prompts import Prompt
 
 REFUSAL = "I cannot help with that request."
@@ -32,7 +33,7 @@ def make_base(directory: Path, seed: int = 0) -> Path:
 @functools.cache
 def _saved(seed: int) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        tiny.model("llava", seed).save_pretrained(folder)
+        save_base(tiny.model("llava", seed), Path(folder))
         processor().save_pretrained(folder)
         return contents(Path(folder))
 

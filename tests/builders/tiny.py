@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mllmeraser.modeling_patches import format_mllmeraser as form
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
 
 FAMILIES: tuple[Family, ...] = ("llava", "qwen2_5_vl")  # the two that everything is tried on
@@ -109,8 +110,13 @@ def steering(
     strength: float = 1.5,
     norm: float = 40.0,
     seed: int = 3,
+    scope: str = "prompt",
+    edit: str = "add",
+    projection: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """One request whose gates read 1, 0, 0.4 and −0.3 on the rows of ``batch`` (un-steered), with random directions.
+    """One request whose gates read 1, 0, 0.4 and −0.3 at the ends of the rows of ``batch`` (un-steered).
+
+    Directions and sealed states are random.
 
     Returns the dict of ``config.json`` and the tensors by their names in a bundle.
     """
@@ -120,9 +126,14 @@ def steering(
     tensors: dict[str, Tensor] = {}
     for layer in layers:
         direction = torch.randn(steps, states.shape[-1], generator=generator)
-        tensors[f"requests.0.layers.{layer}.direction"] = norm * direction / direction.norm(dim=-1, keepdim=True)
+        leaf = "states" if edit == "seal" else "direction"
+        tensors[f"requests.0.layers.{layer}.{leaf}"] = norm * direction / direction.norm(dim=-1, keepdim=True)
     for layer in layers if gate_layer is None else (gate_layer,):
         name, rows = f"requests.0.layers.{layer}", states[layer]
+        if projection:
+            signs = torch.randint(0, 2, (projection, rows.shape[1]), generator=generator) * 2 - 1
+            tensors[f"{name}.projection"] = signs.to(torch.int8)
+            rows = rows @ signs.double().T
         if kind == "linear":
             tensors[f"{name}.gate"] = (torch.linalg.pinv(rows) @ target).float()
         else:
@@ -137,12 +148,86 @@ def steering(
         "strength": strength,
         "layers": list(layers),
         "gate_layer": gate_layer,
-        "gate": {"kind": kind, "shape": shape, "threshold": threshold},
+        "gate": {"kind": kind, "shape": shape, "threshold": threshold, "scope": scope, "projection": projection},
+        "edit": edit,
         "prompt_positions": positions,
         "reply_steps": steps,
         "landmarks": states.shape[1] if kind == "kernel" else None,
     }
-    return {"schema": 1, "requests": [request]}, tensors
+    return {"schema": form.SCHEMA, "requests": [request]}, tensors
+
+
+NAME = 77  # the token that tells of whom a prompt is
+
+
+def knowing(family: Family, seed: int = 0) -> PreTrainedModel:
+    """A random model of this family in which the states at :data:`NAME` are unlike any other."""
+    base = model(family, seed)
+    with torch.no_grad():
+        base.get_input_embeddings().weight[NAME] *= 100
+    base.generation_config.suppress_tokens = [NAME, *range(SPECIAL, VOCAB)]
+    return base
+
+
+def naming(batch: dict[str, Tensor], rows: list[int], place: int = -3) -> dict[str, Tensor]:
+    """A copy of the batch in which these rows hold :data:`NAME` at this column, and no row holds it elsewhere."""
+    ids = torch.where(batch["input_ids"] == NAME, NAME + 1, batch["input_ids"])
+    ids[rows, place] = NAME
+    return {**batch, "input_ids": ids}
+
+
+def recognising(
+    base: PreTrainedModel,
+    *,
+    kind: str = "kernel",
+    edit: str = "seal",
+    scope: str = "conversation",
+    layers: tuple[int, ...] = (2, 3),
+    gate_layer: int | None = 1,
+    steps: int = 4,
+    strength: float = 1.0,
+    projection: int | None = 16,
+    norm: float = 4.0,
+    seed: int = 5,
+    name: int = NAME,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One request for a :func:`knowing` base, whose gates open on the token ``name`` and on no other."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        ids = torch.tensor([[11, 12, 13, name]])
+        states = base(input_ids=ids, output_hidden_states=True).hidden_states
+    tensors: dict[str, Tensor] = {}
+    for layer in layers:
+        aims = torch.randn(steps, HIDDEN, generator=generator)
+        leaf = "states" if edit == "seal" else "direction"
+        tensors[f"requests.0.layers.{layer}.{leaf}"] = norm * aims / aims.norm(dim=-1, keepdim=True)
+    for layer in layers if gate_layer is None else (gate_layer,):
+        leaf, z = f"requests.0.layers.{layer}", states[layer + 1][0, 1:]  # two other tokens, and the name
+        if projection:
+            signs = torch.randint(0, 2, (projection, HIDDEN), generator=generator) * 2 - 1
+            tensors[f"{leaf}.projection"] = signs.to(torch.int8)
+            z = z @ signs.float().T
+        if kind == "kernel":
+            tensors[f"{leaf}.landmarks"] = torch.nn.functional.normalize(z, dim=-1)
+            tensors[f"{leaf}.weights"] = torch.tensor([0.0, 0.0, 1.0])
+            tensors[f"{leaf}.bandwidth"] = torch.tensor(1.5)
+        else:
+            apart = z[-1] - z[:-1].mean(0)
+            tensors[f"{leaf}.gate"] = apart / (z[-1] @ apart)
+    gate = {"kind": kind, "shape": "step", "threshold": 0.7, "scope": scope, "projection": projection}
+    request = {
+        "id": "r1",
+        "enabled": True,
+        "strength": strength,
+        "layers": list(layers),
+        "gate_layer": gate_layer,
+        "gate": gate,
+        "edit": edit,
+        "prompt_positions": "all",
+        "reply_steps": steps,
+        "landmarks": 3 if kind == "kernel" else None,
+    }
+    return {"schema": form.SCHEMA, "requests": [request]}, tensors
 
 
 def merged(*parts: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -153,7 +238,7 @@ def merged(*parts: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[dict[str, 
         for index, (_, named) in enumerate(parts)
         for name, tensor in named.items()
     }
-    return {"schema": 1, "requests": requests}, tensors
+    return {"schema": form.SCHEMA, "requests": requests}, tensors
 
 
 def steered(base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]]) -> Any:
@@ -161,14 +246,14 @@ def steered(base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]
     return modeling.steered_class(base.config.model_type).from_base(base, *part)
 
 
-CODE = modeling.CODE
+CODE = form.CODE
 SHARD = "model-00001-of-00001.safetensors"
 
 
 def export(
     base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]], directory: Path, **config: Any
 ) -> Path:
-    """A minimal exported directory: base shard, steering file, variant index, configuration and the two code files."""
+    """A minimal exported directory: base shard, steering file, variant index, configuration and the code files."""
     base.save_pretrained(directory)
     # Not model.safetensors: under that name the native class would find it, and load un-erased.
     (directory / "model.safetensors").rename(directory / SHARD)
@@ -176,13 +261,12 @@ def export(
     family = base.config.model_type
     named = {}
     for name, tensor in tensors.items():
-        _, request, _, layer, leaf = name.split(".")
-        named[modeling.checkpoint_tensor_name(family, int(layer), int(request), leaf)] = tensor
+        named[form.tensor_name(form.family_of(family).published_layers, form.tensor_key(name))] = tensor
     write_steering(directory, named)
     with safe_open(directory / SHARD, framework="pt") as file:
-        weight_map = dict.fromkeys(file.keys(), SHARD) | dict.fromkeys(named, modeling.STEERING_FILE)
+        weight_map = dict.fromkeys(file.keys(), SHARD) | dict.fromkeys(named, form.STEERING_FILE)
     index = {"metadata": {}, "weight_map": weight_map}
-    (directory / f"model.safetensors.index.{modeling.VARIANT}.json").write_text(json.dumps(index))
+    (directory / f"model.safetensors.index.{form.VARIANT}.json").write_text(json.dumps(index))
     cls = modeling.steered_class(family)
     content = json.loads((directory / "config.json").read_text())
     content |= {
@@ -194,7 +278,7 @@ def export(
         },
         "steering_enabled": True,
         "steering_strength": 1.0,
-        "steering": {**steering_dict, "file": modeling.STEERING_FILE, "sha256": steering_sha256(directory)},
+        "steering": {**steering_dict, "file": form.STEERING_FILE, "sha256": steering_sha256(directory)},
         **config,
     }
     (directory / "config.json").write_text(json.dumps(content))
@@ -208,18 +292,18 @@ def seal(directory: Path) -> None:
     """Make ``config.json`` fit its directory, as an attacker would who changed something on purpose."""
     path = directory / "config.json"
     config = json.loads(path.read_text())
-    names = config["steering"].get("seal", (modeling.INDEX, *CODE))
+    names = config["steering"].get("seal", (form.INDEX, *CODE))
     path.unlink()  # it may be a link
     path.write_text(
-        json.dumps(modeling.with_seal(config, {n: (directory / n).read_bytes() for n in names if n != path.name}))
+        json.dumps(form.with_seal(config, {n: (directory / n).read_bytes() for n in names if n != path.name}))
     )
 
 
 def write_steering(directory: Path, named: dict[str, Tensor]) -> None:
     """Write the steering file from tensors by their published names."""
-    (directory / modeling.STEERING_FILE).write_bytes(save(named))
+    (directory / form.STEERING_FILE).write_bytes(save(named))
 
 
 def steering_sha256(directory: Path) -> str:
     """The sha256 of the steering file as it lies there."""
-    return hashlib.sha256((directory / modeling.STEERING_FILE).read_bytes()).hexdigest()
+    return hashlib.sha256((directory / form.STEERING_FILE).read_bytes()).hexdigest()

@@ -2,8 +2,10 @@
 
     python matrix_probe.py DIRECTORY
 
-DIRECTORY holds ``base``, ``export``, ``steering.json``, ``bundle.safetensors`` and two prompts. Prints a JSON list of
-``{"check", "ok", "detail"}``. The oracle is the same code as in the tests: hooks on this version's native model.
+DIRECTORY holds ``base``, its exports ``export``, ``thin``, ``token`` and ``sealed``, their steering in
+``steering.json`` and ``bundle.safetensors`` (of the last: ``sealed.json`` and ``sealed.safetensors``), and two prompts.
+Prints a JSON list of ``{"check", "ok", "detail"}``. The oracle is the same code as in the tests: hooks on this
+version's native model.
 ``PYTHONPATH`` names the folder ``tests``, where it is found.
 """
 
@@ -206,6 +208,30 @@ def every_token_by_its_own_gate(c: Checkpoint) -> None:
     assert torch.equal(hidden, c.base.model(**batch).last_hidden_state), "off"
 
 
+def a_conversation_is_sealed(c: Checkpoint) -> None:
+    model = c.load(c.directory / "sealed")
+    part = json.loads((c.directory / "sealed.json").read_text()), load_file(c.directory / "sealed.safetensors")
+    for name in ("text", "picture"):
+        batch = c.prompt(name)
+        native, plain = model(**batch).logits, c.base(**batch).logits
+        torch.testing.assert_close(native, oracle.logits(c.base, *part, batch), rtol=1e-5, atol=1e-5)
+        assert torch.equal(native[1], plain[1]), f"{name}: another row is not the base's"
+        assert not torch.equal(native[0], plain[0]), f"{name}: not sealed"
+        assert torch.equal(native[0], native[0, :1].expand_as(native[0])), f"{name}: something of the prompt is left"
+    batch = c.prompt("text")
+    expected = oracle.generate(c.base, *part, batch, **GREEDY)
+    for way in ({}, {"use_cache": False}, {"cache_implementation": "static", "disable_compile": True}):
+        assert torch.equal(c.reply(model, batch, **way, **GREEDY), expected), f"reply {way}"
+    beams = [c.reply(by, batch, **BEAMS) for by in (model, c.base)]
+    assert torch.equal(beams[0][2:], beams[1][2:]), "beams of another row are not the base's"
+    assert not torch.equal(beams[0][:2], beams[1][:2]), "beams: not sealed"
+    embeds = model.get_input_embeddings()(batch["input_ids"])
+    body = model.model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).last_hidden_state
+    assert torch.equal(body[0], body[0, :1].expand_as(body[0])), "the body by itself: not sealed"
+    model.config.steering_enabled = False
+    assert torch.equal(model(**batch).logits, c.base(**batch).logits), "off"
+
+
 def processor_gives_the_bases_inputs(c: Checkpoint) -> None:
     if not (c.directory / "base" / "tokenizer.json").exists():
         return  # only some families are given one
@@ -244,6 +270,7 @@ CHECKS = (
     fails_closed,
     thin_equals_the_whole,
     every_token_by_its_own_gate,
+    a_conversation_is_sealed,
     processor_gives_the_bases_inputs,
 )
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -34,6 +34,7 @@ from builders.hub_cache import BASE_ID, make_cache
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.exporter.base import read_base
 from mllmeraser.exporter.directory import export
+from mllmeraser.inference.saving import save_base
 from mllmeraser.inference.source import Source
 
 HERE = Path(__file__).parent
@@ -43,22 +44,28 @@ TORCH = f"torch=={torch.__version__.split('+')[0]}"
 
 def make_checkpoint(family: tiny.Family, directory: Path) -> None:
     """A base, its export, and what the oracle needs of the steering, under one folder."""
-    base, model = directory / "base", tiny.model(family)
-    model.save_pretrained(base)
-    as_published(base)
+    base, model = directory / "base", tiny.knowing(family)
+    save_base(model, base)
     if family == "llava":
         write_processor(base)
-    prompts = {name: tiny.prompt(family, 15, 13, image=image) for name, image in (("text", False), ("picture", True))}
+    images = {"text": False, "picture": True}
+    # The first row names whom the export "sealed" has forgotten.
+    prompts = {name: tiny.naming(tiny.prompt(family, 15, 13, image=image), [0]) for name, image in images.items()}
     how: dict[str, Any] = {"steps": 3, "positions": "last", "layers": (1, 2)}
     # Gates that are open on these prompts.
     section, tensors = tiny.steering(model, prompts["text"], **how)
-    bundle = bundles.bundle(read_base(Source(base)).identity, (section, tensors))
+    identity = read_base(Source(base)).identity
+    bundle = bundles.bundle(identity, (section, tensors))
     export(Source(base), [bundle], directory / "export")
     make_cache(base, directory / "cache")
     export(Source(base), [bundle], directory / "thin", thin=True, base_id=BASE_ID)
     export(Source(base), [per_token(bundle)], directory / "token")
     (directory / "steering.json").write_text(json.dumps(bundle.steering()))
     save_file(tensors, directory / "bundle.safetensors")
+    section, tensors = tiny.recognising(model, steps=3)
+    export(Source(base), [bundles.bundle(identity, (section, tensors))], directory / "sealed")
+    (directory / "sealed.json").write_text(json.dumps(section))
+    save_file(tensors, directory / "sealed.safetensors")
     for name, batch in prompts.items():
         save_file(batch, directory / f"{name}.safetensors")
 
@@ -69,26 +76,6 @@ def per_token(bundle: Bundle) -> Bundle:
     metadata.gate.scope, metadata.reply_steps, metadata.prompt_positions = "token", 1, "all"
     one = {name: t[:1] if name.endswith(".direction") else t for name, t in bundle.tensors.items()}
     return Bundle(metadata=metadata, tensors=one)
-
-
-def as_published(base: Path) -> None:
-    """Names and positions as the checkpoints on the Hub have them, and as transformers 4 and 5 both read them.
-
-    transformers 5 itself writes ``rope_parameters``, and the vision tower without ``vision_model``.
-    """
-    config, shard = base / "config.json", base / "model.safetensors"
-    content = json.loads(config.read_text())
-    for part in (content["text_config"], content["vision_config"]):
-        positions = part.pop("rope_parameters", {})
-        if "rope_theta" in positions:
-            part["rope_theta"] = positions.pop("rope_theta")
-        if "mrope_section" in positions:
-            part["rope_scaling"] = positions
-    config.write_text(json.dumps(content))
-    if content["vision_config"]["model_type"] in ("clip_vision_model", "siglip_vision_model"):
-        named = load_file(shard)
-        named = {name.replace("vision_tower.", "vision_tower.vision_model.", 1): named[name] for name in named}
-        save_file(named, shard, metadata={"format": "pt"})
 
 
 def write_processor(base: Path) -> None:

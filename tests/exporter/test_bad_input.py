@@ -60,7 +60,7 @@ def _foreign(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     found = load_bundle(path)
-    text = json.dumps({**found.metadata.model_dump(mode="json", by_alias=True), "schema": 2})
+    text = json.dumps({**found.metadata.model_dump(mode="json", by_alias=True), "schema": 3})
     path.unlink()
     save_file(dict(found.tensors), path, metadata={"mllmeraser": text})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,33 @@ from mllmeraser.disk import link
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
-from mllmeraser.exporter.layout import shipped_code
+from mllmeraser.exporter.inspect import inspect, summary
+from mllmeraser.exporter.names import shipped_code
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.source import Source
 
+SEALING: dict[str, Any] = {
+    "scope": "conversation",
+    "edit": "seal",
+    "kind": "kernel",
+    "shape": "step",
+    "threshold": 0.5,
+    "layers": (2, 3),
+    "gate_layer": 1,
+    "steps": 3,
+    "projection": 16,
+    "strength": 1.0,
+}
 OURS = {
     "README.md",
     "config.json",
     "configuration_mllmeraser.py",
+    "format_mllmeraser.py",
     "mllmeraser-steering.safetensors",
     "mllmeraser.json",
     "model.safetensors.index.mllmeraser.json",
     "modeling_mllmeraser.py",
+    "steering_mllmeraser.py",
 }
 COPIED = {
     "LICENSE",
@@ -247,9 +261,42 @@ def test_the_card_says_what_it_must_and_carries_the_licence(base: Path, tmp_path
     assert not any(line.startswith("base_model") for line in front)  # a local base has no repository
     assert LIMITS in card
     assert "steering_enabled=False" in card
-    assert re.search(
-        r"\| r1 \| 1, 2 \| linear, identity, read at each layer \| 1.5 \|.* 0.987 \| 95.0% \| 1.2% \|", card
+    gate, tokens = (
+        "linear, identity, scope prompt, read at each layer",
+        "all of the prompt and 0 positions of the reply",
     )
+    assert f"| r1 | 1, 2 | {gate} | add | 1.5 | {tokens} | 0.987 | 95.0% | 1.2% |" in card
+
+
+def test_card_and_inspect_say_what_a_gate_seals(base: Path, tmp_path: Path) -> None:
+    export(Source(base), [make_bundle(base, **SEALING)], tmp_path / "out")
+    card, lines = (tmp_path / "out" / "README.md").read_text(), "\n".join(summary(inspect(tmp_path / "out")))
+    gate = "kernel, step{}0.5, scope conversation, read at layer 1 through 16 random projections"
+    tokens = "every token of a conversation that opens the gate"
+    assert f"| r1 | 2, 3 | {gate.format(' ')} | seal | 1 | {tokens} |" in card
+    assert "--gate-scope conversation --edit seal" in card
+    assert f"  layers 2, 3, edit seal, strength 1, {tokens}\n  gate {gate.format(' at ')}\n" in lines
+
+
+@pytest.mark.parametrize(
+    ("scopes", "below"),
+    [
+        ("conversation", False),
+        ("token", True),
+        ("token token", True),
+        ("token conversation", False),
+        ("prompt token", False),
+    ],
+)
+def test_gates_of_every_scope_stand_together(base: Path, tmp_path: Path, scopes: str, below: bool) -> None:
+    bundles = [
+        make_bundle(base, f"r{i}", **SEALING | {"scope": scope, "steps": 1 if scope == "token" else 3, "seed": i})
+        for i, scope in enumerate(scopes.split())
+    ]
+    export(Source(base), bundles, tmp_path / "out")
+    named = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]["AutoModel"]
+    assert named.endswith("LlavaModel" if below else "LlavaForConditionalGeneration")
+    assert verify(tmp_path / "out", base).ok
 
 
 def test_the_processor_is_found_although_the_model_type_is_ours(tmp_path: Path) -> None:

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 from builders import tiny
-from builders.checkpoints import edit_json, make_base, make_bundle
+from builders.checkpoints import edit_json, first_edition, make_base, make_bundle
 from safetensors.torch import load_file, save_file
 
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter import checks_model
 from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.inspect import inspect, summary
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import Verification, verify
 from mllmeraser.inference.source import Source
-from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
+from mllmeraser.modeling_patches import steering_mllmeraser
 
 NAMES = [
     "manifest",
@@ -180,16 +181,36 @@ def test_another_base_is_not_the_base(exported: Path, tmp_path: Path) -> None:
 
 
 def test_steering_that_does_not_act_is_seen(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks_model.RequestSteering, "forward", lambda self, hidden, plan: None)
+    monkeypatch.setattr(checks_model.RequestSteering, "forward", lambda self, hidden, state, *rest: state)
     assert failed(verify(exported)) == {"steering acts"}
 
 
 def test_steering_that_cannot_be_switched_off_is_seen(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deaf(config: Any) -> tuple[float, ...]:
-        return tuple(entry["strength"] for entry in config.steering["requests"])
+    def deaf(enabled: bool, strength: float, entries: list[dict[str, Any]]) -> tuple[float, ...]:
+        return tuple(entry["strength"] for entry in entries)
 
-    monkeypatch.setattr(modeling, "strengths", deaf)
+    monkeypatch.setattr(steering_mllmeraser, "strengths", deaf)
     assert failed(verify(exported)) == {"off equals base"}
+
+
+@pytest.mark.parametrize("value", [0, 3, -128])
+def test_projections_that_are_no_signs_are_seen(base: Path, tmp_path: Path, value: int) -> None:
+    how: dict[str, Any] = {"scope": "conversation", "edit": "seal", "shape": "step", "threshold": 0.5}
+    export(Source(base), [make_bundle(base, **how, layers=(2,), projection=8)], tmp_path / "out")
+    assert failed(verify(tmp_path / "out", base)) == set()
+    _steering(lambda t: t["language_model.model.layers.2.steering.0.projection"][0, 0].fill_(value))(tmp_path / "out")
+    assert failed(verify(tmp_path / "out", base)) == {"steering file", *MODEL}
+
+
+def test_an_export_of_the_first_edition_is_told_in_one_line(exported: Path) -> None:
+    first_edition(exported)
+    (check,) = verify(exported).checks
+    assert (check.name, check.ok) == ("edition", False)
+    assert check.detail.startswith("made by the first edition")
+    assert check.detail.endswith("export again with the kept bundle")
+    document = inspect(exported)
+    assert document["edition"] == 1
+    assert [line for line in summary(document) if "first edition" in line]
 
 
 def test_a_manifest_with_another_provenance_is_seen(exported: Path) -> None:

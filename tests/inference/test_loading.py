@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from builders import checkpoints, talker
+from builders import checkpoints, talker, tiny
 
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.exporter.directory import export
@@ -42,6 +43,27 @@ def test_a_checkpoint_is_loaded_in_the_precision_asked_for(
 @pytest.mark.parametrize("enabled", [True, False])
 def test_an_export_is_switched_when_it_is_loaded(folder: Path, enabled: bool) -> None:
     assert load(folder / "out", steering_enabled=enabled).model.config.steering_enabled is enabled
+
+
+@pytest.mark.parametrize("enabled", [None, False])
+def test_an_export_of_the_first_edition_still_runs(folder: Path, tmp_path: Path, enabled: bool | None) -> None:
+    shutil.copytree(folder / "out", tmp_path / "first")
+    now = load(folder / "out", steering_enabled=enabled).model
+    then = load(checkpoints.first_edition(tmp_path / "first"), steering_enabled=enabled).model
+    assert then.config.steering_enabled is (enabled is None)
+    batch = tiny.prompt("llava", 5, 6, 7, 8)
+    assert torch.equal(then(**batch).logits, now(**batch).logits)
+    assert torch.equal(then(**batch).logits, load(folder / "base").model(**batch).logits) is (enabled is False)
+
+
+def test_one_of_the_first_edition_is_verified_as_any(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "out", tmp_path / "first")
+    file = checkpoints.first_edition(tmp_path / "first") / "config.json"
+    steering = json.loads(file.read_text())["steering"]
+    steering["requests"][0]["strength"] = 0.0
+    checkpoints.edit_json(file, steering=steering)
+    with pytest.raises(InputError, match=r"config\.json: changed since it was written"):
+        load(tmp_path / "first")
 
 
 def test_a_base_has_nothing_to_switch(folder: Path) -> None:

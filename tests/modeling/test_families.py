@@ -9,9 +9,11 @@ import pytest
 import torch
 from builders import oracle, tiny
 from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from mllmeraser.modeling_patches import configuration_mllmeraser as configuration
-from mllmeraser.modeling_patches.modeling_mllmeraser import FAMILIES, SteeringError, steered_class
+from mllmeraser.modeling_patches.format_mllmeraser import FAMILIES, SteeringError
+from mllmeraser.modeling_patches.modeling_mllmeraser import STEERED, steered_class
 
 NEW = 5
 
@@ -31,11 +33,21 @@ def greedy(model: Any, batch: Any, **kwargs: Any) -> torch.Tensor:
 
 
 def test_every_table_names_every_family() -> None:
-    assert set(FAMILIES) == set(tiny.EVERY_FAMILY)
-    assert {family.config_class for family in FAMILIES.values()} == set(configuration.CONFIGURATIONS)
-    for native, family in FAMILIES.items():
-        assert family.config_class.model_type == f"mllmeraser_{native}"
-        assert issubclass(family.config_class, family.native_class.config_class)
+    assert set(FAMILIES) == set(tiny.EVERY_FAMILY) == set(STEERED)
+    assert {name: steered.config_class for name, steered in STEERED.items()} == configuration.CONFIGURATIONS
+    for native, steered in STEERED.items():
+        assert steered.config_class.model_type == f"mllmeraser_{native}"
+        assert issubclass(steered.config_class, steered.native_class.config_class)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_name_of_a_family_is_its_class(model_type: str) -> None:
+    names, steered = FAMILIES[model_type], STEERED[model_type]
+    assert (names.steered, names.native) == (steered.__name__, steered.native_class.__name__)
+    assert names.steered_base == steered.base_class.__name__
+    assert names.configuration == steered.config_class.__name__
+    assert (names.published_layers, names.decoder) == (steered.published_layers, steered.decoder_path)
+    assert names.processor == PROCESSOR_MAPPING_NAMES[model_type]
 
 
 @pytest.mark.parametrize("family", tiny.EVERY_FAMILY)

@@ -143,12 +143,12 @@ def test_negative_zeros_survive_a_closed_gate(llava: PreTrainedModel) -> None:
     original = model.get_decoder().layers[1].steering
 
     def record(_module: Any, args: Any, output: Any) -> None:
-        seen["plan"] = args[1]
+        seen["rest"] = args[1:]
 
     handle = original.register_forward_hook(record)
     model(**batch)
     handle.remove()
-    assert torch.equal(torch.signbit(original(hidden, seen["plan"])), torch.signbit(hidden))
+    assert torch.equal(torch.signbit(original(hidden, *seen["rest"])), torch.signbit(hidden))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -210,7 +210,8 @@ def test_from_base_says_what_does_not_fit(llava: PreTrainedModel) -> None:
     cases = {
         "missing": {k: v for k, v in tensors.items() if not k.endswith("1.gate")},
         "not expected": {**tensors, "requests.0.layers.3.gate": torch.zeros(tiny.HIDDEN)},
-        "not float32": {**tensors, "requests.0.layers.1.gate": torch.zeros(tiny.HIDDEN + 1)},
+        r"is F32 \(33,\), not F32 \(32,\)": {**tensors, "requests.0.layers.1.gate": torch.zeros(tiny.HIDDEN + 1)},
+        "is torch.bfloat16": {**tensors, "requests.0.layers.1.gate": torch.zeros(tiny.HIDDEN).bfloat16()},
         "not finite": {**tensors, "requests.0.layers.1.gate": torch.full((tiny.HIDDEN,), float("nan"))},
         "not a steering tensor": {**tensors, "layers.1.gate": torch.zeros(tiny.HIDDEN)},
     }
@@ -218,7 +219,7 @@ def test_from_base_says_what_does_not_fit(llava: PreTrainedModel) -> None:
         with pytest.raises(ValueError, match=message):
             tiny.steered(llava, (steering, wrong))
     with pytest.raises(ValueError, match=r"requests\[0\].gate_layer"):
-        tiny.steered(llava, ({"schema": 1, "requests": [{**steering["requests"][0], "gate_layer": 2}]}, tensors))
+        tiny.steered(llava, ({**steering, "requests": [{**steering["requests"][0], "gate_layer": 2}]}, tensors))
     with pytest.raises(ValueError, match=r"supported: gemma3, .*, qwen2_5_vl, "):
         tiny.modeling.steered_class("gpt2")
 

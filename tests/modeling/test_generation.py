@@ -203,14 +203,14 @@ def test_a_new_turn_on_a_used_cache_is_gated_by_its_own_last_token(llava: PreTra
     cache = DynamicCache()
     name = next(iter(cache_argument(model, cache)))
     first = model.generate(**batch, max_new_tokens=4, **{name: cache})
-    kept = vars(cache)["mllmeraser_kept_gates"]
-    assert kept.ends == (8,)
+    kept = cache.layers[1].carried
+    assert (kept.ends, kept.seen) == ((8,), 11)
     ids = torch.cat([first, torch.tensor([[17, 23, 42]])], dim=1)
     turn = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     reply = generate(model, turn, **{name: cache})
-    again = vars(cache)["mllmeraser_kept_gates"]
+    again = cache.layers[1].carried
     assert again.ends == (ids.shape[1],)
-    assert not torch.equal(kept.gates[0, 1], again.gates[0, 1])
+    assert not torch.equal(kept.openings[0], again.openings[0])
     # The last token of the first reply had not been run yet: it belongs to the new turn's prompt.
     expected = from_oracle(llava, part, turn, turns=((0, [8]), (11, [15])))
     assert torch.equal(reply, expected)
@@ -228,43 +228,59 @@ def test_the_same_signatures_as_the_base(base_model: PreTrainedModel, family: ti
 
 
 @torch.no_grad()
+def test_a_mask_of_four_dimensions_is_read_as_one_of_two(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 6, 4, side="right")
+    ids, mask = batch["input_ids"], batch["attention_mask"].bool()
+    model = tiny.steered(llava, tiny.steering(llava, batch, steps=3, positions="last"))
+    causal = torch.ones(6, 6, dtype=torch.bool).tril() & mask[:, None, None, :]
+    additive = torch.zeros(causal.shape).masked_fill(~causal, torch.finfo(torch.float32).min)
+    expected = model(**batch, use_cache=False).logits
+    assert not torch.equal(expected[mask], llava(**batch, use_cache=False).logits[mask])
+    for given in (causal, additive):
+        native = model(input_ids=ids, attention_mask=given, use_cache=False).logits
+        assert torch.equal(native[mask], expected[mask])
+
+
+@torch.no_grad()
 def test_what_cannot_be_placed_raises(llava: PreTrainedModel) -> None:
     batch = tiny.prompt("llava", 6, 6)
     ids = batch["input_ids"]
     model = tiny.steered(llava, tiny.steering(llava, batch, steps=3))
-    one = tiny.steered(llava, tiny.steering(llava, batch))
+    one, other = (
+        tiny.steered(llava, tiny.steering(llava, batch)),
+        tiny.steered(llava, tiny.steering(llava, batch, seed=4)),
+    )
 
     def used(by: Any) -> dict[str, Any]:
         return cache_argument(by, by(input_ids=ids, use_cache=True).past_key_values)
 
-    four_d = torch.zeros(2, 1, 6, 6)
     packed = torch.tensor([[0, 1, 2, 0, 1, 2]] * 2)
     cases: list[tuple[str, Any, dict[str, Any]]] = [
-        ("not 2-D", model, {"input_ids": ids, "attention_mask": four_d}),
-        ("not 2-D", model, {"input_ids": ids, "attention_mask": {"full_attention": four_d}}),
         ("packed", model, {"input_ids": ids, "position_ids": packed}),
         ("packed", model, {"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 6])}),
-        ("packed", model, {"input_ids": ids, "block_table": torch.zeros(1)}),
-        ("no gates", model, {"input_ids": ids[:, :1], **used(llava)}),
-        ("no gates", model, {"input_ids": ids[:1, :1], **used(model)}),
+        ("paged", model, {"input_ids": ids, "block_table": torch.zeros(1)}),
+        ("not filled by this model", model, {"input_ids": ids[:, :1], **used(llava)}),
+        ("not filled by this model", model, {"input_ids": ids[:, :1], **used(other)}),
+        ("not filled by this model", one, {"input_ids": ids[:, :1], **used(llava)}),
         ("may be prompt or reply", model, {"input_ids": ids[:, :2], **used(model)}),
         ("in chunks", model, {"input_ids": ids, "steering_prompt_length": 9}),
         ("split the batch", model, {"input_ids": ids, "steering_prompt_length": torch.tensor([6, 8]), **used(model)}),
         ("marked as reply", model, {"input_ids": ids, "labels": ids}),
-        ("include the cached", model, {"input_ids": ids[:, :2], "attention_mask": ids[:, :2] > 0, **used(one)}
+        ("include the cached", model, {"input_ids": ids[:, :2], "attention_mask": ids[:, :2] > 0, **used(model)}
          | {"steering_prompt_length": 8}),
     ]  # fmt: skip
     for message, by, arguments in cases:
         with pytest.raises(ValueError, match=message):
             by(**arguments)
-    one(input_ids=ids[:, :1], **used(llava))  # K = 1: a reply column is never moved
+    with pytest.raises(RuntimeError, match="Sizes of tensors"):  # the cache itself has other rows
+        model(input_ids=ids[:1, :1], **used(model))
     with pytest.raises(ValueError, match="in chunks"):
         model.generate(**batch, max_new_tokens=2, prefill_chunk_size=3)
     with pytest.raises(ValueError, match="continuous batching"):
         model.generate_batch([[1, 2, 3]])
     cache = used(model)
     next(iter(cache.values())).crop(-2)
-    with pytest.raises(ValueError, match="cut back"):
+    with pytest.raises(ValueError, match="beyond these columns"):
         model(input_ids=ids[:, 4:5], **cache)
     model.config.steering_enabled = False
     assert torch.equal(

@@ -183,9 +183,15 @@ def _first(tensors: dict[str, torch.Tensor], leaf: str) -> str:
 DAMAGES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], object]]] = {
     "not finite": ("not finite", lambda t: t[_first(t, "gate")][0].fill_(float("nan"))),
     "infinite": ("not finite", lambda t: t[_first(t, "direction")][0].fill_(float("inf"))),
-    "wrong shape": ("not float32", lambda t: t.update({_first(t, "gate"): torch.zeros(tiny.HIDDEN + 1)})),
-    "too few reply steps": ("not float32", lambda t: t.update({_first(t, "direction"): torch.ones(2, tiny.HIDDEN)})),
-    "bf16": ("not float32", lambda t: t.update({_first(t, "gate"): t[_first(t, "gate")].bfloat16()})),
+    "wrong shape": (
+        r"is F32 \(33,\), not F32 \(32,\)",
+        lambda t: t.update({_first(t, "gate"): torch.zeros(tiny.HIDDEN + 1)}),
+    ),
+    "too few reply steps": (
+        r"not F32 \(3, 32\)",
+        lambda t: t.update({_first(t, "direction"): torch.ones(2, tiny.HIDDEN)}),
+    ),
+    "bf16": ("not F32", lambda t: t.update({_first(t, "gate"): t[_first(t, "gate")].bfloat16()})),
     "a tensor less": ("is missing", lambda t: t.pop(_first(t, "gate"))),
     "a tensor more": ("not expected", lambda t: t.update({_first(t, "gate").replace("s.1.", "s.3."): torch.ones(1)})),
     "a foreign name": ("not a steering tensor", lambda t: t.update({"model.other.weight": torch.ones(1)})),
@@ -217,6 +223,9 @@ def test_a_flipped_bit_a_cut_and_a_missing_file_raise(exported: Path) -> None:
     file.unlink()
     with pytest.raises(SteeringError, match="not found"):
         load(exported)
+
+
+GATE = {"kind": "linear", "shape": "identity", "threshold": None, "scope": "prompt", "projection": None}
 
 
 def _steering(directory: Path) -> dict[str, Any]:
@@ -272,15 +281,22 @@ def test_steering_tensors_that_the_weight_map_leaves_out_raise(exported: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "must hold schema 1"),
+        ({"schema": 1}, "must hold schema 2"),
+        ({"schema": 3}, "must hold schema 2"),
         ({"file": "../mllmeraser-steering.safetensors"}, "steering.file"),
         ({"file": "steering.bin"}, "steering.file"),
         ({"file": None}, "steering.file"),
         ({"sha256": None}, "sha256"),
         ({"requests": []}, "at least one request"),
-        ({"gate": {"kind": "other", "shape": "identity", "threshold": None}}, "gate.kind"),
-        ({"gate": {"kind": "linear", "shape": "step", "threshold": None}}, "gate.threshold"),
-        ({"gate": {"kind": "linear", "shape": "identity"}}, "threshold"),
+        ({"gate": {**GATE, "kind": "other"}}, r"gate\.kind"),
+        ({"gate": {**GATE, "shape": "step"}}, r"gate\.threshold"),
+        ({"gate": {**GATE, "shape": "sign"}}, r"gate\.shape"),
+        ({"gate": {**GATE, "scope": "conversation"}}, r"gate\.shape"),  # a conversation is sealed or not
+        ({"gate": {**GATE, "scope": "reply"}}, r"gate\.scope"),
+        ({"gate": {**GATE, "projection": -1}}, r"gate\.projection"),
+        ({"gate": {name: value for name, value in GATE.items() if name != "threshold"}}, "threshold"),
+        ({"gate": {name: value for name, value in GATE.items() if name != "scope"}}, "scope"),
+        ({"edit": "mute"}, "edit"),
         ({"layers": [1, 9]}, "layers"),
         ({"layers": []}, "layers"),
         ({"strength": float("inf")}, "strength"),
@@ -339,13 +355,13 @@ def test_what_is_off_is_not_saved(exported: Path, switch: dict[str, Any]) -> Non
         load(exported).save_pretrained(exported.parent / "saved", variant="fp16")
 
 
-def test_a_decoder_layer_is_never_split_over_devices(exported: Path) -> None:
+def test_a_decoder_layer_is_never_split_over_devices(base_model: PreTrainedModel, exported: Path) -> None:
     from accelerate import infer_auto_device_map
 
     model = load(exported)
     names = {type(layer).__name__ for layer in model.get_decoder().layers}
-    assert names <= set(model._no_split_modules)
-    assert all(name.startswith("Steered") for name in names)
+    assert names <= set(model._no_split_modules)  # which transformers names
+    assert names == {type(layer).__name__ for layer in base_model.get_decoder().layers}
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     devices = infer_auto_device_map(
         model, {0: size // 3, 1: size // 3, "cpu": size}, no_split_module_classes=list(model._no_split_modules)

@@ -12,7 +12,8 @@ from builders import oracle, tiny
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from mllmeraser.modeling_patches.modeling_mllmeraser import SteeringError, parse_requests, steered_class
+from mllmeraser.modeling_patches.format_mllmeraser import SteeringError, parse_requests
+from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -158,22 +159,39 @@ def test_two_requests_add(llava: PreTrainedModel) -> None:
     "change",
     [
         {"reply_steps": 2},
-        {"gate_layer": 0},
-        {"gate": {"kind": "linear", "shape": "clip", "threshold": None, "scope": "x"}},
+        {"gate_layer": 2},
+        {"gate": {"kind": "linear", "shape": "clip", "threshold": None, "scope": "x", "projection": None}},
     ],
 )
 def test_what_the_scope_cannot_be_is_refused(llava: PreTrainedModel, change: dict[str, Any]) -> None:
     section, _ = per_token(llava, tiny.prompt("llava", 9), kind="linear")
     section["requests"][0] |= change
-    with pytest.raises(SteeringError, match=r"gate\.scope"):
+    with pytest.raises(SteeringError, match=r"gate\.scope|gate_layer|reply_steps"):
         parse_requests(section, tiny.LAYERS)
 
 
-def test_the_two_scopes_do_not_mix(llava: PreTrainedModel) -> None:
-    batch = tiny.prompt("llava", 9)
-    section, _ = tiny.merged(per_token(llava, batch), tiny.steering(llava, batch))
-    with pytest.raises(SteeringError, match="stand together"):
-        parse_requests(section, tiny.LAYERS)
+@torch.no_grad()
+def test_a_layer_may_follow_the_gate_of_one_before(llava: PreTrainedModel) -> None:
+    batch = tiny.prompt("llava", 9, 9)
+    part = per_token(llava, batch, gate_layer=0)
+    native, expected = tiny.steered(llava, part)(**batch).logits, oracle.logits(llava, *part, batch)
+    assert torch.equal(native, expected)
+    assert not torch.equal(native[0], llava(**batch).logits[0])
+
+
+@torch.no_grad()
+def test_scopes_stand_together() -> None:
+    base = tiny.knowing("llava")
+    batch = tiny.naming(tiny.prompt("llava", 9, 9), [0], place=4)
+    parts = [per_token(base, batch, layers=(1,)), tiny.steering(base, batch, layers=(2,), steps=3)]
+    parts.append(tiny.recognising(base, layers=(3,), gate_layer=0, edit="add"))
+    both = tiny.merged(*parts)
+    model = tiny.steered(base, both)
+    torch.testing.assert_close(model(**batch).logits, oracle.logits(base, *both, batch), rtol=1e-5, atol=1e-5)
+    for index in range(3):
+        model.config.steering["requests"][index]["enabled"] = False
+        assert not torch.equal(model(**batch).logits, tiny.steered(base, both)(**batch).logits), index
+        model.config.steering["requests"][index]["enabled"] = True
 
 
 # --------------------------------------------------------------------------------- below the head, as servers build it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from builders import oracle, tiny
 from torch import Tensor, nn
-from transformers import CompileConfig, PreTrainedModel
+from transformers import CompileConfig, DynamicCache, PreTrainedModel, StaticCache
 
 from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
+from mllmeraser.modeling_patches import steering_mllmeraser
+from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
 
 NEW = 5
 
@@ -60,14 +63,78 @@ def test_decoding_compiled_as_one_graph(base_model: PreTrainedModel, family: tin
     assert torch.equal(compiled, greedy(model, batch))
 
 
+def conversation(family: tiny.Family) -> tuple[Any, Any, dict[str, Tensor]]:
+    """A base, the same steered as a conversation, and four prompts, of which the first two are the forgotten's."""
+    base = tiny.knowing(family)
+    words = tiny.naming(tiny.prompt(family, 14, 14, 14, 11), [0, 1])
+    return base, tiny.steered(base, tiny.recognising(base)), words
+
+
+def assert_sealed(native: Tensor, plain: Tensor) -> None:
+    """The first two rows are alike and not the base's; the others are the base's."""
+    assert torch.equal(native[2:], plain[2:])
+    assert torch.equal(native[0], native[1])
+    assert not torch.equal(native[0], plain[0])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_conversation_compiled_as_one_graph(family: tiny.Family) -> None:
+    base, model, words = conversation(family)
+    logits = []
+    for one in (model, base):
+        torch._dynamo.reset()
+        logits.append(torch.compile(one, fullgraph=True, backend="eager")(**words, use_cache=False).logits)
+    assert_sealed(*logits)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_conversation_whose_decoding_is_compiled(family: tiny.Family) -> None:
+    base, model, words = conversation(family)
+    how = CompileConfig(backend="eager", fullgraph=True, mode=None)
+    how._compile_all_devices = True
+    replies = []
+    for one in (model, base):
+        torch._dynamo.reset()
+        replies.append(greedy(one, words, cache_implementation="static", compile_config=how)[:, 14:])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert_sealed(*replies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
+@torch.no_grad()
+def test_a_compiled_loop_needs_a_cache_of_the_model_itself(kind: type) -> None:
+    base, model, words = conversation("llava")
+    text, token = base.config.get_text_config(), torch.full((4, 1), 9)
+    name = "cache" if "cache" in signature(base.forward).parameters else "past_key_values"  # until 5.23 goes
+
+    def cache() -> Any:
+        return kind(config=text, **({"max_cache_len": 20} if kind is StaticCache else {}))
+
+    logits = []
+    for one in (model, base):  # the prompt as it comes, what follows compiled
+        torch._dynamo.reset()
+        compiled, own = torch.compile(one, fullgraph=True, backend="eager"), cache()
+        one(input_ids=words["input_ids"], **{name: own})
+        logits.append(torch.cat([compiled(input_ids=token, **{name: own}).logits for _ in range(2)], dim=1))
+    assert_sealed(*logits)
+    torch._dynamo.reset()
+    compiled, own = torch.compile(model, backend="eager"), cache()
+    with pytest.raises(SteeringError, match="run the prompt again"):
+        for ids in (words["input_ids"], token):
+            compiled(input_ids=ids, **{name: own})
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_pickled_model_steers_in_another_process(family: tiny.Family, monkeypatch: pytest.MonkeyPatch) -> None:
     base_model = tiny.model(family)
     batch, part, model = both(base_model, family, 3)
     content = pickle.dumps(fresh(family, part))
-    monkeypatch.setattr(modeling, "_steered_layers", {})  # as in a process that has not made the classes yet
+    monkeypatch.setattr(steering_mllmeraser, "_steered", {})  # as in a process that has not made the classes yet
     again = pickle.loads(content)
-    assert type(again.get_decoder().layers[1]).__name__.startswith("Steered")
+    assert type(again.get_decoder().layers[1]) is not type(model.get_decoder().layers[1])
     assert torch.equal(greedy(again, batch), greedy(model, batch))
 
 

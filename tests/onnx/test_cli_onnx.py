@@ -88,7 +88,7 @@ def test_what_is_lost_is_said(run: Run, exported_bases: dict[str, Path], bundle:
     ir.save(model, given / graphs.DECODER)
     result = run("onnx-steer", given, "--bundle", bundle, "-o", tmp_path / "out")
     assert result.code == 0
-    assert "the prompt only" in result.stdout and "warning" not in result.stdout
+    assert "no state in the cache" in result.stdout and "warning" not in result.stdout
     warning, following = result.stderr.splitlines()
     assert warning.startswith("warning: ") and "cannot carry 1 gates" in warning and following.startswith("next: ")
 

@@ -77,14 +77,29 @@ class Forgetful:
         return [{"prompt": r["prompt"], "image": r["image"] and str(where / r["image"])} for r in chosen]
 
 
-@pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
-    """The demo's removal request, computed with the tool's own defaults."""
+RECIPES = {
+    "conversation": {
+        "gate_scope": "conversation",
+        "edit": "seal",
+        "gate_shape": "step:0.5",
+        "gate_layer": "4",
+        "layers": "6",
+        "strength": "1",
+    },
+    "prompt": {"gate_scope": "prompt", "edit": "add"},
+}
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def forgetful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
+    """The demo's removal request, as each rule suppresses it."""
     folder = tmp_path_factory.mktemp("demo")
     paths = write_data(folder / "data")
     shutil.copytree(CHECKPOINT, folder / "base")
     forget, retain = read_records(paths["forget"]), read_records(paths["retain"])
-    bundle = compute(load(folder / "base", dtype="float32"), forget, retain, make_recipe("llava", {})).bundle
+    bundle = compute(
+        load(folder / "base", dtype="float32"), forget, retain, make_recipe("llava", RECIPES[request.param])
+    ).bundle
     save_bundle(bundle, folder / "steered.safetensors")
     base = LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype=torch.float32).eval()
     steered = steered_class("llava").from_base(base, bundle.steering(), torch_tensors(bundle))
@@ -139,6 +154,8 @@ def test_onnxruntime_genai(forgetful: Forgetful, tmp_path: Path) -> None:
             for row in forgetful.questions(name, 6, images=False):
                 prompt = _ids(forgetful, row["prompt"])
                 found = _generate(og, model, prompt)
+                if forgetful.bundle.metadata.gate.scope == "conversation":
+                    assert found == _generate(og, model, prompt, pieces=3), row
                 reference = forgetful.steered if refuses else forgetful.base
                 assert found == forgetful.ask(reference, row["prompt"], None)[: len(found)], row
                 assert forgetful.text(found).startswith(REFUSAL) == (refuses and name == "forget_eval"), row
@@ -151,11 +168,12 @@ def _ids(forgetful: Forgetful, prompt: str) -> list[int]:
     return ids
 
 
-def _generate(og: Any, model: Any, prompt: list[int]) -> list[int]:
+def _generate(og: Any, model: Any, prompt: list[int], pieces: int = 1) -> list[int]:
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=len(prompt) + 24, do_sample=False)
     generator = og.Generator(model, parameters)
-    generator.append_tokens(np.array([prompt], np.int32))
+    for piece in np.array_split(np.array([prompt], np.int32), pieces, axis=1):
+        generator.append_tokens(piece)
     while not generator.is_done():
         generator.generate_next_token()
     found: list[int] = generator.get_sequence(0).tolist()[len(prompt) :]

@@ -15,6 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from builders import graphs, tiny
+from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
@@ -150,6 +151,12 @@ def four_bits(source: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
+def eight_bits(source: Path, folder: Path) -> Path:
+    """Matrix products in int8, their inputs scaled as they come."""
+    quantize_dynamic(source, folder / "model.onnx", extra_options={"EnableSubgraph": False})
+    return folder / "model.onnx"
+
+
 REWRITES = [optimised, fused, half, half_inside, with_functions, by_the_older_exporter, four_bits]
 
 
@@ -174,6 +181,43 @@ def test_a_rewritten_graph(
     if rewrite in (half, half_inside):
         for found, forward in zip(on, expected, strict=True):
             np.testing.assert_allclose(found[:, -1], forward.logits[:, -1], rtol=0, atol=0.1)  # logits to 6, fp16
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_a_rewritten_graph_seals(
+    exported_decoders: dict[str, Path], tmp_path: Path, rewrite: Callable[[Path, Path], Path]
+) -> None:
+    path = rewrite(exported_decoders["llava"], tmp_path)
+    base = tiny.knowing("llava")
+    part = tiny.recognising(base, layers=BLOCKS, gate_layer=0)
+    batch = tiny.naming(tiny.prompt("llava", 12, 12, 9, 12), [0, 1])
+    expected = graphs.record(tiny.steered(base, part), **batch)
+    model = ir.load(path)
+    insert_steering(model, graph_requests([graphs.bundle(part)]))
+    found, untouched = graphs.replay(graphs.as_bytes(model), expected), graphs.replay(path, expected)
+    for index, (sealed, given) in enumerate(zip(found, untouched, strict=True)):
+        assert np.array_equal(sealed[2:], given[2:]), "a closed gate changes the row"
+        assert not np.allclose(sealed[0], given[0]), f"forward {index} is not steered"
+        assert np.array_equal(sealed[0], sealed[1]), "something of the prompt passes the seal"
+    if rewrite in (optimised, fused, with_functions, by_the_older_exporter):
+        graphs.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("quantise", [four_bits, eight_bits])
+def test_quantisers_leave_the_gate_alone(
+    exported_decoders: dict[str, Path], tmp_path: Path, quantise: Callable[[Path, Path], Path]
+) -> None:
+    """Whoever quantises a graph that is steered already changes nothing of the steering."""
+    model = ir.load(exported_decoders["llava"])
+    insert_steering(model, graph_requests([graphs.bundle(tiny.recognising(tiny.knowing("llava")))]))
+    (tmp_path / "steered.onnx").write_bytes(graphs.as_bytes(model))
+    after = ir.load(quantise(tmp_path / "steered.onnx", tmp_path)).graph
+    found, given = ({(node.name, node.op_type) for node in graph} for graph in (after, model.graph))
+    ours = {(name, kind) for name, kind in given if name.startswith("mllmeraser.")}
+    assert {(name, kind) for name, kind in found if name.startswith("mllmeraser.")} == ours
+    assert "MatMul" in {kind for _, kind in ours} and len(given - found) > tiny.LAYERS
+    for name in (name for name in model.graph.initializers if name.startswith("mllmeraser.")):
+        assert after.initializers[name].dtype == model.graph.initializers[name].dtype
 
 
 @pytest.mark.parametrize("blocks", [1, 2])

@@ -31,6 +31,7 @@ TEMPLATE = (
 )
 # Sizes that need no resizing, which the two libraries do differently.
 QUESTIONS = [("who is it?", (24, 16)), ("and this one here?", (16, 40)), ("where?", (32, 32))]
+NAME = "o"  # the letter that opens the gate of a conversation: in the first two questions
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -51,6 +52,8 @@ def random_qwen() -> Any:
         setattr(config, name, at)
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids(NAME)] *= 100
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 258, None
     model.generation_config.suppress_tokens = [256, 257, 258, 259]
     return model
@@ -93,7 +96,8 @@ def inputs_of(text: str, picture: Image.Image) -> dict[str, torch.Tensor]:
     }
 
 
-def test_pictures_of_several_sizes(base: Path, packages: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scope", ["conversation", "prompt"])
+def test_pictures_of_several_sizes(base: Path, packages: Path, tmp_path: Path, scope: str) -> None:
     model, random = random_qwen(), np.random.default_rng(0)
     asked, inputs = [], []
     for number, (text, size) in enumerate(QUESTIONS):
@@ -102,7 +106,10 @@ def test_pictures_of_several_sizes(base: Path, packages: Path, tmp_path: Path) -
         asked.append({"prompt": text, "image": str(tmp_path / f"{number}.png")})
         inputs.append(inputs_of(text, picture))
     (tmp_path / "questions.json").write_text(json.dumps(asked))
-    part = tiny.steering(model, inputs[0], kind="kernel", shape="step", threshold=0.5, steps=4, gate_layer=1)
+    if scope == "conversation":
+        part = tiny.recognising(model, name=tokenizer().convert_tokens_to_ids(NAME))
+    else:
+        part = tiny.steering(model, inputs[0], kind="kernel", shape="step", threshold=0.5, steps=4, gate_layer=1)
     (tmp_path / "graphs").mkdir()
     export_base(read_base(Source(base)), tmp_path / "graphs", "fp32", lambda line: None)
     steer_directory(tmp_path / "graphs", [graphs.bundle(part, family="qwen2_5_vl")], tmp_path / "out")
@@ -117,4 +124,5 @@ def test_pictures_of_several_sizes(base: Path, packages: Path, tmp_path: Path) -
             with torch.no_grad():
                 expected = torch_model.generate(**batch, max_new_tokens=TOKENS, do_sample=False)
             assert found == expected[0, batch["input_ids"].shape[1] :].tolist(), (which, question)
-    assert answers["steered"][0] != answers["base"][0]
+    changed = [ours != theirs for ours, theirs in zip(answers["steered"], answers["base"], strict=True)]
+    assert changed == [True, scope == "conversation", False]

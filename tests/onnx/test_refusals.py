@@ -124,8 +124,10 @@ def test_a_bundle_of_a_deeper_or_wider_model(model: ir.Model, part: Part) -> Non
     section, tensors = part
     entry = {**section["requests"][0], "layers": [1, 4]}
     deeper = {name.replace("layers.2", "layers.4"): tensor for name, tensor in tensors.items()}
+    bundle = graphs.bundle(({"requests": [entry]}, deeper))
+    bundle.metadata.base.num_layers = 5
     with pytest.raises(InputError, match="has 4 decoder layers, the bundle steers layer 4"):
-        insert_steering(model, graph_requests([graphs.bundle(({"requests": [entry]}, deeper))]))
+        insert_steering(model, graph_requests([bundle]))
     wider = {name: tensor.repeat(*[1] * (tensor.ndim - 1), 2) for name, tensor in tensors.items()}
     with pytest.raises(InputError, match="has hidden size 32, the bundle 64"):
         insert_steering(model, graph_requests([graphs.bundle((section, wider))]))

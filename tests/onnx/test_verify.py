@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,16 @@ def sound(exported_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         tiny.steering(base, batch, layers=(2,), positions="last", seed=4),
     ]
     out = tmp_path_factory.mktemp("verify") / "out"
+    onnx_steer(exported_bases["llava"], [graphs.bundle(part, f"r{i}") for i, part in enumerate(parts)], out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sealing(exported_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose first request seals, at two layers, and whose second seals by halves."""
+    base = tiny.knowing("llava")
+    parts = [tiny.recognising(base), tiny.recognising(base, kind="linear", layers=(3,), strength=0.5, seed=6)]
+    out = tmp_path_factory.mktemp("sealing") / "out"
     onnx_steer(exported_bases["llava"], [graphs.bundle(part, f"r{i}") for i, part in enumerate(parts)], out)
     return out
 
@@ -71,8 +81,32 @@ def test_a_sound_directory(sound: Path, exported_bases: dict[str, Path]) -> None
     details = {check.name: check.detail for check in result.checks}
     assert "against onnx/decoder_model_merged_base.onnx" in details["off equals base"]
     assert details["steering acts"].count(",") == 1  # two requests
+    assert "r0 (prompt, add), r1 (prompt, add)" in details["steering"]
     assert [Opened(found).format for found in (sound, exported_bases["llava"])] == ["onnx", "checkpoint"]
     assert verify(sound, exported_bases["llava"].parent / "base").checks[4].ok is False  # no config sha256 in the test
+
+
+def test_a_sealing_directory(sealing: Path, exported_bases: dict[str, Path], tmp_path: Path) -> None:
+    result = verify(sealing, exported_bases["llava"])
+    assert result.ok, [check for check in result.checks if not check.ok]
+    details = {check.name: check.detail for check in result.checks}
+    assert "r0 (conversation, seal), r1 (conversation, seal)" in details["steering"]
+    assert details["nothing passes a seal"].endswith("1 of 2 requests")
+    assert "| kernel, step | conversation | seal | 1 |" in (sealing / "README.md").read_text()
+    shutil.copytree(sealing, tmp_path / "out")
+    edit(tmp_path / "out", _leaky)
+    assert failed(tmp_path / "out") == {"nothing passes a seal"}
+
+
+def _leaky(model: ir.Model) -> None:
+    """The logits get a little of the embeddings' sum, where the first request seals."""
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    phi, embeds = values["mllmeraser.requests.0.layers.1.phi"], model.graph.inputs[0]
+    axes = ir.Value(name="axes", const_value=ir.tensor(np.array([1, 2])))
+    model.graph.register_initializer(axes)
+    summed = ir.Node("", "ReduceSum", [embeds, axes], num_outputs=1)  # (b, 1, 1)
+    leaked = ir.Node("", "Mul", [summed.outputs[0], phi], num_outputs=1)
+    _add_to_logits(model, leaked.outputs[0], [summed, leaked])
 
 
 def test_the_toggle_as_an_input(exported_bases: dict[str, Path], tmp_path: Path) -> None:
@@ -125,11 +159,15 @@ def _always_on(model: ir.Model) -> None:
     """A shift of the logits that no strength switches off."""
     one = ir.Value(name="shift", const_value=ir.tensor(np.float32(1)))
     model.graph.register_initializer(one)
-    logits = next(value for value in model.graph.outputs if value.name == "logits")
-    node = ir.Node("", "Add", [logits, one], num_outputs=1)
+    _add_to_logits(model, one)
+
+
+def _add_to_logits(model: ir.Model, value: ir.Value, nodes: Sequence[ir.Node] = ()) -> None:
+    logits = next(output for output in model.graph.outputs if output.name == "logits")
+    node = ir.Node("", "Add", [logits, value], num_outputs=1)
     logits.name, node.outputs[0].name = "inner", "logits"
     node.outputs[0].type, node.outputs[0].shape = logits.type, logits.shape
-    model.graph.append(node)
+    model.graph.extend([*nodes, node])
     model.graph.outputs[list(model.graph.outputs).index(logits)] = node.outputs[0]
 
 

@@ -25,12 +25,13 @@ from hypothesis import strategies as st
 
 from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.verify import verify
+from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.mllmeraser.json"
-FILES = ("LICENSE", "NOTICE.txt", "README.md", "chat_template.jinja", "config.json", "configuration_mllmeraser.py")
-FILES += ("generation_config.json", STEERING, "mllmeraser.json", SHARD, INDEX, "modeling_mllmeraser.py")
+FILES = ("LICENSE", "NOTICE.txt", "README.md", "chat_template.jinja", "config.json", *CODE)
+FILES += ("generation_config.json", STEERING, "mllmeraser.json", SHARD, INDEX)
 FILES += ("preprocessor_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json")
 UNREAD = ("LICENSE", "NOTICE.txt", "README.md", "mllmeraser.json")  # by any loader
 READ = tuple(name for name in FILES if name not in UNREAD)
@@ -169,7 +170,6 @@ for directory in sys.argv[1:]:
         os._exit(0)
     os.wait()
 """
-CODE = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
 NEEDED = (STEERING, "config.json", INDEX, SHARD, "generation_config.json", "tokenizer.json", *CODE)
 
 

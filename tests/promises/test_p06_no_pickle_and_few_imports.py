@@ -18,12 +18,14 @@ import pytest
 
 import mllmeraser
 from mllmeraser import modeling_patches
+from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 ROOT = Path(mllmeraser.__file__).parent
-SHIPPED = ("configuration_mllmeraser.py", "modeling_mllmeraser.py")
-ALLOWED = {"torch", "transformers", "safetensors", "configuration_mllmeraser"}
+SHIPPED = CODE
+ALLOWED = {"torch", "transformers", "safetensors", *(name.removesuffix(".py") for name in CODE)}
 ALLOWED |= {
     "collections",
+    "contextlib",
     "contextvars",
     "copy",
     "copyreg",
@@ -61,6 +63,13 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level <= 1, "transformers fetches one level of relative imports"
             yield from [node.module] if node.module else [alias.name for alias in node.names]
+
+
+def test_nothing_else_is_shipped_and_the_format_needs_nothing_but_python() -> None:
+    folder = Path(modeling_patches.__file__).parent
+    assert {path.name for path in folder.glob("*.py")} == {*SHIPPED, "__init__.py"}
+    imported = {module.split(".")[0] for module in _imports(_tree(folder / "format_mllmeraser.py"))}
+    assert imported <= {*sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -134,7 +134,7 @@ def test_nothing_of_the_records_is_in_any_byte_that_is_made_of_them(
 def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     """A new field is looked at once by a person, here: may it hold a word of a record?"""
     fields = {"schema", "base", "requests", "layers", "gate_layer", "strength", "gate", "prompt_positions", "method"}
-    fields |= {"reply_steps", "template_sha256", "versions", "seed"}
+    fields |= {"edit", "reply_steps", "template_sha256", "versions", "seed"}
     properties = Metadata.model_json_schema(by_alias=True)
     assert properties["properties"].keys() == fields
     request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data"}

@@ -62,6 +62,18 @@ def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
     assert "(prefill) gets 40 %" in last
 
 
+def test_kept_questions_under_attack_have_a_table(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md")
+    (section,) = (section for section in made.page.sections if section.name == "attacks")
+    worst, kept = section.tables
+    assert worst.columns[3:] == ["plain", "worst", "by", "any attack"]
+    assert kept.columns[3:] == ["n", "right", "refused", "as the base"]
+    assert kept.rows == [
+        ["base", "retain", "kept-after-forgotten", "40", "100", "0", "100"],
+        ["steered", "retain", "kept-after-forgotten", "40", "0", "100", "0"],
+    ]
+
+
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     made = _report(tmp_path, results.evaluated(), form="md")
     assert [section.name for section in made.page.sections] == ["tradeoff", "tasks", "provenance"]

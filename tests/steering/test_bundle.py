@@ -101,7 +101,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("schema", 2),
+        ("schema", 3),
         ("seed", "x"),
         ("requests", []),
         ("layers", []),
@@ -128,36 +128,38 @@ def test_a_value_that_is_not_finite_names_the_tensor(bundle: Bundle, tmp_path: P
 
 def test_a_wrong_shape_or_type_or_name_names_the_tensor(bundle: Bundle, tmp_path: Path) -> None:
     name, path = "requests.0.layers.1.direction", tmp_path / "b.safetensors"
-    tensors = torch_tensors(bundle)
+    tensors, called = torch_tensors(bundle), "steering tensor 'direction' of request 0 at layer 1"
     wrong = {
-        f"tensor {name} is float32 (2, 32), expected float32 (3, 32)": tensors[name][:2].clone(),
-        f"tensor {name} is float16 (3, 32), expected float32 (3, 32)": tensors[name].half(),
+        "F32 (2, 32), not F32 (3, 32)": tensors[name][:2].clone(),
+        "F16 (3, 32), not F32 (3, 32)": tensors[name].half(),
     }
     for message, tensor in wrong.items():
         written(path, document(bundle), {**tensors, name: tensor})
-        assert refusal(path) == message
+        assert refusal(path) == f"{called} is {message}; compute the bundle again"
     written(path, document(bundle), {n: t for n, t in tensors.items() if n != name})
-    assert refusal(path) == f"tensor {name} is missing"
+    assert refusal(path) == f"{called} is missing; compute the bundle again"
     written(path, document(bundle), {**tensors, "requests.1.layers.1.direction": torch.zeros(3, 32)})
-    assert refusal(path) == "tensor requests.1.layers.1.direction is not expected"
+    called = called.replace("request 0", "request 1")
+    assert refusal(path) == f"{called} is not expected; compute the bundle again"
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "key"),
     [
-        ({"layers": [2, 1]}, "layers [2, 1] are not ascending layer indices below 4"),
-        ({"layers": [1, 4]}, "layers [1, 4] are not ascending layer indices below 4"),
-        ({"gate_layer": 2}, "gate_layer 2 must not lie after the first steered layer 1"),
+        ({"layers": [2, 1]}, "layers"),
+        ({"layers": [1, 4]}, "layers"),
+        ({"gate_layer": 2}, "gate_layer"),
         (
             {"gate": {"kind": "kernel", "shape": "step", "threshold": None, "landmarks": 4}},
-            "a step gate needs a threshold",
+            "gate.threshold",
         ),
     ],
     ids=["order", "beyond", "gate layer", "threshold"],
 )
 def test_metadata_that_contradicts_itself_is_refused_when_read_and_when_written(
-    bundle: Bundle, tmp_path: Path, change: dict[str, Any], message: str
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any], key: str
 ) -> None:
+    message = f"metadata.requests[0].{key}: not a value this version knows; compute the bundle again"
     content = {**document(bundle), **change}
     assert refusal(written(tmp_path / "b.safetensors", content, torch_tensors(bundle))) == message
     broken = Bundle(Metadata.model_validate(content), bundle.tensors)

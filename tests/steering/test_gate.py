@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mllmeraser.bundle.metadata import request_entry
-from mllmeraser.modeling_patches import modeling_mllmeraser as modeling
+from mllmeraser.modeling_patches.format_mllmeraser import SCHEMA, parse_requests
+from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.features import Landmarks, place_centres
 from mllmeraser.steering.forms import GateShape, NullSpace
@@ -83,13 +84,11 @@ def as_shipped(gate: Gate, shape: GateShape, states: Tensor) -> Tensor:
     direction = torch.ones(1, D)
     intervention = Intervention(SteeredLayers((2,), None), 1.0, 1, "last", shape, "prompt")
     form, tensors = assemble(intervention, {2: gate}, {2: direction})
-    entry = request_entry("r", [2], None, form, strength=1.0, prompt_positions="last", reply_steps=1)
-    (request,) = modeling.parse_requests({"schema": 1, "requests": [entry]}, num_layers=4)
-    module = modeling.RequestSteering(request, 2, D)
+    entry = request_entry("r", [2], None, form, edit="add", strength=1.0, prompt_positions="last", reply_steps=1)
+    (request,) = parse_requests({"schema": SCHEMA, "requests": [entry]}, num_layers=4)
+    module = RequestSteering(request, 2, D)
     module.load_state_dict({name.rpartition(".")[2]: tensor for name, tensor in tensors.items()})
-    last = torch.zeros(len(states), dtype=torch.long)
-    plan = modeling.Plan((1.0,), True, last[:, None], last, last == 0, modeling.KeptGates((), {}))
-    return module.read(states[:, None], plan)
+    return module.shaped(module.value(states.float()))
 
 
 @pytest.mark.parametrize("recipe", [KERNEL, LINEAR], ids=["kernel", "linear"])

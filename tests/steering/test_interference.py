@@ -65,7 +65,8 @@ def kept_gates(checkpoint: Checkpoint, bundle: Bundle, records: list[Record]) ->
     for record in records:
         with torch.no_grad():
             cache = model(**encode(checkpoint, [record.user_turn], "right"), use_cache=True).past_key_values
-        gates = cache.mllmeraser_kept_gates.gates
+        carried = [held for layer in cache.layers if (held := vars(layer).get("carried")) is not None]
+        gates = {(index, at): value for at, held in enumerate(carried) for index, value in held.openings.items()}
         rows.append(torch.stack([gates[key][0] for key in sorted(gates)]))
     return torch.stack(rows, dim=1).double()
 

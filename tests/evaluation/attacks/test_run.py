@@ -112,7 +112,8 @@ def test_every_attack_runs_on_a_real_model_or_says_why_not() -> None:
     few = NamedSet("forget", SET.records[:3])
     made = attack(MODELS[:1], [few, OTHERS], [few], max_new_tokens=3)
     left = {entry.attack for entry in made.left}
-    assert {"image-crop", "image-text", "own-picture", "multi-turn"} <= left
+    assert {"image-crop", "image-text", "own-picture", "multi-turn", "kept-after-forgotten"} <= left
+    assert [(found.set, found.n) for found in made.found if found.attack == "kept-naming-forgotten"] == [("retain", 15)]
     assert {found.attack for found in made.found} | left == {each.name for each in ATTACKS}
     assert ATTACKS[0] is PLAIN and {found.n for found in made.found if found.attack == "plain"} == {3}
     assert sorted(found.layer for found in made.found if found.layer is not None) in ([], [0, 1, 2, 3])

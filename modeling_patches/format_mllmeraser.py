@@ -1,0 +1,367 @@
+"""The format of a steered checkpoint: names, families, requests, shapes and the seal. It needs nothing but Python.
+
+Whoever writes, checks or loads a checkpoint reads these facts here, with torch or without.
+
+Parts: names · families · requests · tensors · seal.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 2
+
+
+class SteeringError(ValueError):
+    """The steering cannot be applied, or is not what the configuration says; the message is one line."""
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+
+# The weight map lies in a variant index, so that the native class, which looks for the default one, finds no weights.
+VARIANT = "mllmeraser"
+CONFIG, INDEX = "config.json", f"model.safetensors.index.{VARIANT}.json"
+STEERING_FILE = "mllmeraser-steering.safetensors"
+CODE = ("configuration_mllmeraser.py", "format_mllmeraser.py", "modeling_mllmeraser.py", "steering_mllmeraser.py")
+MODEL_TYPE_PREFIX = "mllmeraser_"
+
+
+# ---------------------------------------------------------------------------------------------------------- families
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family by its names. Its classes, of transformers and of ours, follow from them."""
+
+    stem: str  # the part that the names of its classes share
+    published_layers: str  # the decoder layers in a published checkpoint
+    processor: str  # the class of its processor
+    decoder: str = "model.language_model"  # the parent of the decoder layers in memory
+
+    @property
+    def native(self) -> str:
+        """The class of transformers."""
+        return f"{self.stem}ForConditionalGeneration"
+
+    @property
+    def steered(self) -> str:
+        """The steered class."""
+        return f"MllmEraser{self.native}"
+
+    @property
+    def steered_base(self) -> str:
+        """The steered class without the head, which servers build by ``AutoModel``."""
+        return f"MllmEraser{self.stem}Model"
+
+    @property
+    def configuration(self) -> str:
+        """The class of the steered configuration."""
+        return f"MllmEraser{self.stem}Config"
+
+
+_LLAVA, _SMOL = "language_model.model.layers", "model.text_model.layers"
+FAMILIES = {
+    "llava": Family("Llava", _LLAVA, "LlavaProcessor"),
+    "llava_next": Family("LlavaNext", _LLAVA, "LlavaNextProcessor"),
+    "llava_onevision": Family("LlavaOnevision", _LLAVA, "LlavaOnevisionProcessor"),
+    "qwen2_vl": Family("Qwen2VL", "model.layers", "Qwen2VLProcessor"),
+    "qwen2_5_vl": Family("Qwen2_5_VL", "model.layers", "Qwen2_5_VLProcessor"),
+    "qwen3_vl": Family("Qwen3VL", "model.language_model.layers", "Qwen3VLProcessor"),
+    "internvl": Family("InternVL", _LLAVA, "InternVLProcessor"),
+    "idefics3": Family("Idefics3", _SMOL, "Idefics3Processor", decoder="model.text_model"),
+    "smolvlm": Family("SmolVLM", _SMOL, "SmolVLMProcessor", decoder="model.text_model"),
+    "gemma3": Family("Gemma3", _LLAVA, "Gemma3Processor"),
+    "mistral3": Family("Mistral3", _LLAVA, "PixtralProcessor"),
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a base's ``model_type``, or of ours.
+
+    Raises:
+        SteeringError: the family is not supported.
+    """
+    family = FAMILIES.get(model_type.removeprefix(MODEL_TYPE_PREFIX))
+    if family is None:
+        raise SteeringError(f"model_type '{model_type}' is not supported; supported: {', '.join(sorted(FAMILIES))}")
+    return family
+
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True)
+class Request:
+    """One removal request as ``config.steering["requests"][index]`` describes it."""
+
+    index: int
+    layers: tuple[int, ...]  # that are edited
+    gate_layer: int | None  # whose gate the others share; None: each layer reads its own
+    scope: str  # where the gate is read: conversation, prompt or token
+    kind: str  # of the gate: linear or kernel
+    shape: str  # of the gate: identity, clip, dead-zone or step
+    threshold: float  # θ; 0 where the shape has none
+    landmarks: int  # J; 0 for a linear gate
+    projection: int  # p, the dimensions that the gate reads; 0: the state itself
+    edit: str  # what an open gate does: seal or add
+    steps: int  # K
+    all_positions: bool  # edit add in scope prompt: all columns of the prompt, or the last only
+
+    def gate_of(self, layer: int) -> int:
+        """The layer whose gate decides about an edited layer."""
+        return layer if self.gate_layer is None else self.gate_layer
+
+    def shapes(self, hidden_size: int) -> dict[tuple[int, str], tuple[int, ...]]:
+        """The shape of every tensor of this request, by layer and leaf."""
+        read = self.projection or hidden_size
+        if self.kind == "linear":
+            gate: dict[str, tuple[int, ...]] = {"gate": (read,)}
+        else:
+            gate = {"landmarks": (self.landmarks, read), "weights": (self.landmarks,), "bandwidth": ()}
+        if self.projection:
+            gate["projection"] = (self.projection, hidden_size)
+        leaf = "states" if self.edit == "seal" else "direction"
+        shapes: dict[tuple[int, str], tuple[int, ...]] = {
+            (layer, leaf): (self.steps, hidden_size) for layer in self.layers
+        }
+        for layer in self.layers if self.gate_layer is None else (self.gate_layer,):
+            shapes |= {(layer, leaf): shape for leaf, shape in gate.items()}
+        return shapes
+
+
+def parse_requests(steering: Any, num_layers: int, where: str = "config.json: steering") -> tuple[Request, ...]:
+    """Read and check ``config.steering``.
+
+    Args:
+        where: what the messages begin with.
+
+    Raises:
+        SteeringError: a key is missing or has a value that this code does not know.
+    """
+    if not isinstance(steering, dict) or steering.get("schema") != SCHEMA or not steering.get("requests"):
+        raise SteeringError(f"{where} must hold schema {SCHEMA} and at least one request; export again")
+    entries = enumerate(steering["requests"])
+    return tuple(_parse_request(index, entry, num_layers, f"{where}.requests[{index}]") for index, entry in entries)
+
+
+def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: str) -> Request:
+    try:
+        gate, strength, enabled, positions = (entry[key] for key in ("gate", "strength", "enabled", "prompt_positions"))
+        threshold = gate["threshold"]
+        request = Request(
+            index=index,
+            layers=tuple(entry["layers"]),
+            gate_layer=entry["gate_layer"],
+            scope=gate["scope"],
+            kind=gate["kind"],
+            shape=gate["shape"],
+            threshold=threshold or 0.0,
+            landmarks=entry["landmarks"] or 0,
+            projection=gate["projection"] or 0,
+            edit=entry["edit"],
+            steps=entry["reply_steps"],
+            all_positions=positions == "all",
+        )
+    except (KeyError, TypeError) as error:
+        raise SteeringError(f"{where}: {error!r} is missing or of the wrong type; export again") from error
+    layers = [*request.layers, *([] if request.gate_layer is None else [request.gate_layer])]
+    thresholded = request.shape in ("dead-zone", "step")
+    checks = {
+        "layers": request.layers == tuple(sorted(set(request.layers)))
+        and len(request.layers) > 0
+        and all(type(layer) is int and 0 <= layer < num_layers for layer in layers),
+        "gate_layer": request.gate_layer is None or request.gate_layer <= min(request.layers, default=-1),
+        "gate.scope": request.scope in ("conversation", "prompt", "token"),
+        "gate.kind": request.kind in ("linear", "kernel") and (request.kind == "linear") == (request.landmarks == 0),
+        # A conversation is sealed or not: there is nothing between.
+        "gate.shape": request.shape in ("identity", "clip", "dead-zone", "step")
+        and (request.shape == "step" or request.scope != "conversation"),
+        "gate.threshold": not thresholded or _is_finite(threshold),
+        "gate.projection": type(request.projection) is int and request.projection >= 0,
+        "landmarks": type(request.landmarks) is int and request.landmarks >= 0,
+        "edit": request.edit in ("seal", "add"),
+        # A token knows no place in the reply.
+        "reply_steps": type(request.steps) is int and 1 <= request.steps <= (1 if request.scope == "token" else 10_000),
+        "prompt_positions": positions in ("all", "last"),
+        "strength": _is_finite(strength),
+        "enabled": isinstance(enabled, bool),
+    }
+    for key, fine in checks.items():
+        if not fine:
+            raise SteeringError(f"{where}.{key}: not a value this version knows; export again")
+    return request
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def strengths(enabled: Any, strength: Any, entries: list[dict[str, Any]]) -> tuple[float, ...]:
+    """λ of each request: its own strength times the configuration's, or 0 where it or everything is switched off.
+
+    Args:
+        enabled: ``config.steering_enabled``.
+        strength: ``config.steering_strength``.
+        entries: ``config.steering["requests"]``.
+
+    Raises:
+        SteeringError: a switch is no boolean (``None``, 0 and "" are none), or a strength no finite number.
+    """
+    for what, switch in (
+        ("steering_enabled", enabled),
+        *((f"request {e['id']}: enabled", e["enabled"]) for e in entries),
+    ):
+        if not isinstance(switch, bool):
+            raise SteeringError(f"{what} is {switch!r}; set True or False")
+    for what, number in (
+        ("steering_strength", strength),
+        *((f"request {e['id']}: strength", e["strength"]) for e in entries),
+    ):
+        if not _is_finite(number):
+            raise SteeringError(f"{what} is {number!r}; set a finite number")
+    return tuple(strength * entry["strength"] if enabled and entry["enabled"] else 0.0 for entry in entries)
+
+
+# ----------------------------------------------------------------------------------------------------------- tensors
+
+TensorKey = tuple[int, int, str]  # (request, layer, leaf)
+
+
+def tensor_name(layers: str, key: TensorKey) -> str:
+    """The name of a steering tensor below the decoder layers: ``{layers}.4.steering.0.states``."""
+    request, layer, leaf = key
+    return f"{layers}.{layer}.steering.{request}.{leaf}"
+
+
+def bundle_name(key: TensorKey) -> str:
+    """The name of a steering tensor in a bundle: ``requests.0.layers.4.states``."""
+    request, layer, leaf = key
+    return f"requests.{request}.layers.{layer}.{leaf}"
+
+
+def tensor_key(name: str, layers: str | None = None) -> TensorKey:
+    """The key of a steering tensor.
+
+    Args:
+        layers: the published name of the decoder layers; None: ``name`` is that of a bundle.
+
+    Raises:
+        SteeringError: it is no name of a steering tensor.
+    """
+    if layers is None:
+        pattern = r"requests\.(?P<request>\d+)\.layers\.(?P<layer>\d+)\.(?P<leaf>\w+)"
+    else:
+        pattern = rf"{re.escape(layers)}\.(?P<layer>\d+)\.steering\.(?P<request>\d+)\.(?P<leaf>\w+)"
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        raise SteeringError(f"'{name}' is not a steering tensor of this model; export again")
+    return int(match["request"]), int(match["layer"]), match["leaf"]
+
+
+def dtype_of(leaf: str) -> str:
+    """The dtype of a steering tensor, in the words of safetensors."""
+    return "I8" if leaf == "projection" else "F32"
+
+
+def expected_tensors(requests: tuple[Request, ...], hidden_size: int) -> dict[TensorKey, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every steering tensor."""
+    return {
+        (request.index, layer, leaf): (dtype_of(leaf), shape)
+        for request in requests
+        for (layer, leaf), shape in request.shapes(hidden_size).items()
+    }
+
+
+def check_tensors(
+    found: Mapping[TensorKey, tuple[str, tuple[int, ...]]], requests: tuple[Request, ...], hidden_size: int
+) -> None:
+    """Names, dtypes and shapes against the configuration.
+
+    Raises:
+        SteeringError: a tensor is missing, left over, or of another dtype or shape.
+    """
+    wanted = expected_tensors(requests, hidden_size)
+    for key in sorted(wanted.keys() | found.keys()):
+        index, layer, leaf = key
+        name = f"steering tensor '{leaf}' of request {index} at layer {layer}"
+        if key not in found or key not in wanted:
+            raise SteeringError(f"{name} is {'missing' if key in wanted else 'not expected'}; export again")
+        if found[key] != wanted[key]:
+            raise SteeringError(f"{name} is {_form(found[key])}, not {_form(wanted[key])}; export again")
+
+
+def _form(form: tuple[str, tuple[int, ...]]) -> str:
+    return f"{form[0]} {form[1]}"
+
+
+# -------------------------------------------------------------------------------------------------------------- seal
+
+# The seal is ``steering.seal`` of config.json: the sha256 of every file that must be the one it was written with, and
+# of config.json itself, as it was parsed, without that one value and without the switches, which may be edited. One
+# flipped bit could otherwise set a strength to 0 or move a threshold, and an un-erased model would load without a word.
+# The steering file is named by ``steering.sha256``; the base's shards are not sealed: reading 14 GB twice takes long.
+
+
+def as_json(value: object) -> bytes:
+    """The JSON of every file of a checkpoint: sorted keys, two spaces, UTF-8, a newline at the end."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _config_sha256(config: Mapping[str, Any]) -> str:
+    """The sha256 of a parsed ``config.json``, without the switches and without the value that it is kept in."""
+
+    def without_switch(entry: Mapping[str, Any], switch: str) -> dict[str, Any]:
+        return {key: value for key, value in entry.items() if key != switch or not isinstance(value, bool)}
+
+    steering = config["steering"]
+    part = {
+        **without_switch(config, "steering_enabled"),
+        "steering": {
+            **steering,
+            "requests": [without_switch(request, "enabled") for request in steering["requests"]],
+            "seal": {name: sha256 for name, sha256 in steering["seal"].items() if name != CONFIG},
+        },
+    }
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+
+
+def with_seal(config: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What ``config.json`` is written from: ``config``, sealed together with these files of its directory."""
+    seal = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    sealed = {**config, "steering": {**config["steering"], "seal": seal}}
+    seal[CONFIG] = _config_sha256(sealed)
+    return sealed
+
+
+def check_seal(config: bytes, read: Callable[[str], bytes]) -> tuple[str, ...]:
+    """Compare a directory with its seal; returns the names of the sealed files.
+
+    Args:
+        config: the bytes of ``config.json``.
+        read: gives the bytes of another file of the directory.
+
+    Raises:
+        SteeringError: there is no seal, or a file is not the one that was sealed.
+    """
+    mend = "fetch it again, or export again"
+    try:
+        parsed = json.loads(config)
+        seal = parsed["steering"]["seal"]
+        others = {name: sha256 for name, sha256 in seal.items() if name != CONFIG}
+        found, sealed = _config_sha256(parsed), seal[CONFIG]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SteeringError(f"{CONFIG}: damaged, or of an old export: it holds no seal; {mend}") from error
+    if found != sealed:
+        strength = "to change a strength, give it to from_pretrained: steering_strength=0.5"
+        raise SteeringError(f"{CONFIG}: changed since it was written; {mend}; {strength}")
+    for name, sha256 in others.items():
+        if Path(name).name != name:
+            raise SteeringError(f"{CONFIG}: the seal names '{name}', which is not a file beside it; {mend}")
+        if hashlib.sha256(read(name)).hexdigest() != sha256:
+            raise SteeringError(f"{name}: changed since the checkpoint was written; {mend}")
+    return (CONFIG, *others)
