@@ -58,7 +58,7 @@ class Recipe:
     @classmethod
     def smoke(cls) -> Recipe:
         """A recipe that runs every phase in seconds and learns nothing."""
-        return cls(steps=6, vision_steps=4, batch_size=16, warm_up=2, questions_each=12)
+        return cls(steps=3, vision_steps=2, batch_size=8, warm_up=1, questions_each=6)
 
 
 def train(
