@@ -142,19 +142,35 @@ def steering(
             tensors[f"{name}.landmarks"] = unit.float()
             tensors[f"{name}.weights"] = torch.linalg.solve(features, target).float()
             tensors[f"{name}.bandwidth"] = torch.tensor(0.7)
+    gate = {"kind": kind, "shape": shape, "threshold": threshold, "scope": scope, "projection": projection}
+    landmarks = states.shape[1] if kind == "kernel" else None
+    return _steering(gate, layers, gate_layer, edit, strength, positions, steps, landmarks), tensors
+
+
+def _steering(
+    gate: dict[str, Any],
+    layers: tuple[int, ...],
+    gate_layer: int | None,
+    edit: str,
+    strength: float,
+    positions: str,
+    steps: int,
+    landmarks: int | None,
+) -> dict[str, Any]:
+    """The steering of one request, as a configuration holds it."""
     request = {
         "id": "r1",
         "enabled": True,
         "strength": strength,
         "layers": list(layers),
         "gate_layer": gate_layer,
-        "gate": {"kind": kind, "shape": shape, "threshold": threshold, "scope": scope, "projection": projection},
+        "gate": gate,
         "edit": edit,
         "prompt_positions": positions,
         "reply_steps": steps,
-        "landmarks": states.shape[1] if kind == "kernel" else None,
+        "landmarks": landmarks,
     }
-    return {"schema": form.SCHEMA, "requests": [request]}, tensors
+    return {"schema": form.SCHEMA, "requests": [request]}
 
 
 NAME = 77  # the token that tells of whom a prompt is
@@ -215,19 +231,8 @@ def recognising(
             apart = z[-1] - z[:-1].mean(0)
             tensors[f"{leaf}.gate"] = apart / (z[-1] @ apart)
     gate = {"kind": kind, "shape": "step", "threshold": 0.7, "scope": scope, "projection": projection}
-    request = {
-        "id": "r1",
-        "enabled": True,
-        "strength": strength,
-        "layers": list(layers),
-        "gate_layer": gate_layer,
-        "gate": gate,
-        "edit": edit,
-        "prompt_positions": "all",
-        "reply_steps": steps,
-        "landmarks": 3 if kind == "kernel" else None,
-    }
-    return {"schema": form.SCHEMA, "requests": [request]}, tensors
+    landmarks = 3 if kind == "kernel" else None
+    return _steering(gate, layers, gate_layer, edit, strength, "all", steps, landmarks), tensors
 
 
 def merged(*parts: tuple[dict[str, Any], dict[str, Tensor]]) -> tuple[dict[str, Any], dict[str, Tensor]]:
