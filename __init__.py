@@ -28,6 +28,7 @@ _CALLS = {
     "needs": "api",
     "onnx_steer": "exporter.onnx.api",
     "push": "exporter.hub",
+    "records": "api",
     "report": "report.report",
     "sign": "exporter.signing",
     "steer": "steering.in_process",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from mllmeraser.api import import_official as import_official
     from mllmeraser.api import interference as interference
     from mllmeraser.api import needs as needs
+    from mllmeraser.api import records as records
     from mllmeraser.bundle.bundle import load_bundle as load_bundle
     from mllmeraser.evaluation.evaluation import evaluate as evaluate
     from mllmeraser.exporter.directory import export as export
@@ -70,7 +72,16 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The package. The call ``report`` has the name of a room, and an import would put the room in its place."""
+    """The package. Two calls have the names of rooms, and an import would put the room in the call's place."""
+
+    @property
+    def records(self) -> Callable[..., Any]:
+        """The call, even after the room has been imported."""
+        return _call("records")
+
+    @records.setter
+    def records(self, room: ModuleType) -> None:
+        """Keep the call: the room is found by its full name, as in ``from mllmeraser.records.read import …``."""
 
     @property
     def report(self) -> Callable[..., Any]:

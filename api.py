@@ -15,13 +15,16 @@ from mllmeraser.baselines.methods import Baseline, make_baseline
 from mllmeraser.baselines.recipes import recipe_of
 from mllmeraser.baselines.words import read_names
 from mllmeraser.bundle.bundle import Bundle, load_bundles, save_bundle
+from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.target import file_target
 from mllmeraser.exporter.base import read_base
 from mllmeraser.inference.loading import BATCH_SIZE, load
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.source import Source, read_config, resolve
+from mllmeraser.judging.deriving import with_facts
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
+from mllmeraser.records.show import Shown, as_files, source_of
 from mllmeraser.steering import compute as computing
 from mllmeraser.steering import interference as interfering
 from mllmeraser.steering import needs as planning
@@ -128,7 +131,37 @@ def _read(
     source = resolve(base)
     model_type = str(read_config(source.path)["model_type"])
     chosen = make_recipe(model_type, choices, None if recipe is None else Path(recipe))
-    return source, chosen, read_records(Path(forget)), read_records(Path(retain))
+    return source, chosen, with_facts(read_records(Path(forget))), read_records(Path(retain))
+
+
+def records(data: AnyPath, output: AnyPath | None = None, *, overwrite: bool = False) -> Shown:
+    """Read records with their facts: what must not be told (``docs/records.md``). Correct them and feed them back.
+
+    Args:
+        data: a file of records, or a benchmark's folder.
+        output: a JSON Lines file to write them to, with the facts of every record. Pictures of a benchmark are written
+            beside it. By default they are only returned.
+        overwrite: replace an existing ``output``.
+
+    Raises:
+        InputError: the records cannot be read, or the output cannot be written.
+
+    Example::
+
+        shown = mllmeraser.records("forget.jsonl", "forget-facts.jsonl")
+        print(*shown.lines(), sep="\\n")
+    """
+    written = None if output is None else Path(output)
+    if written is not None:
+        file_target(written, overwrite)
+    read = read_records(Path(data))
+    told = with_facts(read)
+    shown = Shown(told, [source_of(before, after) for before, after in zip(read, told, strict=True)], written)
+    if written is not None:
+        for path, content in as_files(told, written.resolve()).items():
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, content)
+    return shown
 
 
 def interference(

@@ -22,6 +22,7 @@ from mllmeraser.commands.interference import interference
 from mllmeraser.commands.onnx_steer import onnx_steer
 from mllmeraser.commands.options import HELP
 from mllmeraser.commands.push import push
+from mllmeraser.commands.records import records
 from mllmeraser.commands.report import report
 from mllmeraser.commands.sign import sign
 from mllmeraser.commands.verify import verify
@@ -77,7 +78,7 @@ COMMANDS = {
     "Start here": (demo,),
     "Steering bundles": (compute, import_official, interference),
     "Checkpoints": (export, onnx_steer, verify, sign, push, inspect),
-    "Proof": (baseline, evaluate, report),
+    "Proof": (records, baseline, evaluate, report),
 }
 
 

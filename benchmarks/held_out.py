@@ -13,7 +13,7 @@ from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import greedy_reply_ids
-from mllmeraser.judging.answers import leaks, refuses
+from mllmeraser.judging.answers import refuses, verdict
 from mllmeraser.judging.degenerate import is_degenerate
 from mllmeraser.judging.ranking import auroc
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
@@ -47,11 +47,11 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
         before = greedy_reply_ids(base, turns)
         after = before if model is base else greedy_reply_ids(model, turns)
         texts = model.processor.tokenizer.batch_decode(after, skip_special_tokens=True)
-        told = [(text, record.accepted) for text, (record, _) in zip(texts, asked, strict=True)]
+        told = [(text, record) for text, (record, _) in zip(texts, asked, strict=True)]
         found[name] = {
             "n": len(asked),
-            "correct": _share([leaks(text, accepted) for text, accepted in told]),
-            "refused": _share([refuses(text, accepted) for text, accepted in told]),
+            "correct": _share([verdict(text, record).degree == "told" for text, record in told]),
+            "refused": _share([refuses(text, record) for text, record in told]),
             "fluent": 1 - _share([is_degenerate(text) for text in texts]),
             "identical": _share([torch.equal(a, b) for a, b in zip(before, after, strict=True)]),
         }

@@ -34,6 +34,14 @@ from mllmeraser.console import console
     "--examples", type=PATH, help="With --protocol official: the records that its worked examples are taken from."
 )
 @click.option(
+    "--judge",
+    metavar="facts|string",
+    default="facts",
+    show_default=True,
+    help="What counts as telling an answer. facts: its distinctive words and numbers, in any order and notation "
+    "(docs/records.md). string: the whole answer.",
+)
+@click.option(
     "--reference", metavar="NAME", help="The MODEL that never saw the forgotten. The others are compared with it."
 )
 @click.option(

@@ -19,10 +19,11 @@ from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets
 from mllmeraser.evaluation.protocols import protocol_named
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate_models
-from mllmeraser.evaluation.table import plain_text, summary_lines
+from mllmeraser.evaluation.table import plain_text, summary_lines, unjudged_lines
 from mllmeraser.evaluation.tiers import Tier
 from mllmeraser.inference.loading import BATCH_SIZE
 from mllmeraser.inference.processes import processes
+from mllmeraser.judging.answers import judge_named
 from mllmeraser.judging.results_file import ResultsFile
 from mllmeraser.records.read import read_records
 
@@ -44,6 +45,7 @@ class Evaluation:
     def lines(self) -> list[str]:
         """The tables that the command prints."""
         lines = [*plain_text(self.file.rows).splitlines(), *summary_lines(self.file.summary)]
+        lines += unjudged_lines(self.file.unjudged)
         return lines if self.assault is None else [*lines, "", *attack_lines(self.assault)]
 
 
@@ -61,6 +63,7 @@ def evaluate(
     attack_sets: Sequence[str] = (),
     activations: bool = False,
     items: AnyPath | None = None,
+    judge: str = "facts",
     overwrite: bool = False,
     device: str = "cpu",
     dtype: str = "auto",
@@ -85,6 +88,8 @@ def evaluate(
             of all sets beside forgotten ones.
         activations: also map the hidden states of the steered models, for the report.
         items: a JSON Lines file for every question and reply (sensitive). A run that was killed goes on from it.
+        judge: ``facts``: a reply tells an answer if its distinctive words and numbers stand there, in any order and
+            notation (``docs/records.md``); ``string``: if the whole answer does.
         overwrite: replace an existing ``output``.
         device: a torch device, or ``auto`` to spread a model over all devices.
         dtype: precision of the models: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
@@ -103,7 +108,7 @@ def evaluate(
     if written is not None:
         file_target(written, overwrite)
     named = models_from(_arguments(models), device=device, dtype=dtype, batch_size=batch_size)
-    sets, wording = sets_from(_arguments(data)), protocol_named(protocol)
+    sets, wording, reader = sets_from(_arguments(data)), protocol_named(protocol), judge_named(judge)
     victims = sets_to_attack(sets, attack_sets) if attacks or attack_sets else []
     asked = [model for model in named if isinstance(model, NamedModel)]
     if len(asked) < len(named) and (victims or activations):
@@ -118,9 +123,10 @@ def evaluate(
         fit=[record for path in fit for record in read_records(Path(path))],
         tier=tier,
         items=None if items is None else Path(items),
+        judge=reader,
     )
     parts: dict[str, Any] = {"provenance": provenance(asked, sets, seed=seed, dtype=dtype, device=device)}
-    assault = attack(asked, sets, victims, protocol=wording, seed=seed) if victims else None
+    assault = attack(asked, sets, victims, protocol=wording, seed=seed, judge=reader) if victims else None
     if assault is not None:
         parts |= assault.parts()
     if activations and (maps := activation_maps(asked, sets, protocol=wording)):

@@ -14,6 +14,7 @@ from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.inference.loading import BATCH_SIZE, Checkpoint, load
 from mllmeraser.inference.source import Source, resolve
+from mllmeraser.judging.deriving import with_facts
 from mllmeraser.judging.results_file import about_the_forgotten
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
@@ -82,6 +83,8 @@ def _model(name: str, source: str, loaded: Callable[[Source], Checkpoint], dtype
 def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
     """The sets of ``NAME=FILE.jsonl`` or ``FILE.jsonl``. Without a name the file's name without its ending is the name.
 
+    Every record comes with its facts.
+
     Raises:
         InputError: two sets have the same name, a file is given twice, or a file does not hold records.
     """
@@ -90,7 +93,7 @@ def sets_from(arguments: Sequence[str]) -> list[NamedSet]:
     repeated = [path for path, times in Counter(Path(path).resolve() for _, path in named).items() if times > 1]
     if repeated:
         raise InputError(f"--data {repeated[0].name}: the file is given under two names; give it once")
-    return [NamedSet(name, read_records(Path(path))) for name, path in named]
+    return [NamedSet(name, with_facts(read_records(Path(path)))) for name, path in named]
 
 
 def refuse_repeated(what: str, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mllmeraser.inference.gates import GateValue
 from mllmeraser.inference.replies import Likelihood
-from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.answers import Judge, refuses, verdict
 from mllmeraser.judging.choices import (
     expected_replies,
     first_alphanumeric,
@@ -19,6 +19,7 @@ from mllmeraser.judging.choices import (
     named_option,
 )
 from mllmeraser.judging.degenerate import is_degenerate, words
+from mllmeraser.judging.facts import Degree
 from mllmeraser.judging.metrics import (
     answer_probability,
     bleu,
@@ -64,7 +65,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Item:
-    """One scored reply. Accuracy counts ``correct``; ``outcome`` describes the free reply."""
+    """One scored reply. Accuracy counts ``correct``; ``outcome`` describes the free reply.
+
+    ``told`` says how far the free reply tells a fact, ``share`` how many of its parts. A record that the judge cannot
+    know stands in no row (:meth:`mllmeraser.evaluation.results.Results.rows`).
+    """
 
     model: str
     set: str
@@ -75,6 +80,9 @@ class Item:
     prompt: str
     reply: str
     accepted: tuple[str, ...]
+    facts: tuple[str, ...] | None
+    told: Degree
+    share: float
     correct: bool
     rouge_l: float
     refusal: bool
@@ -106,22 +114,24 @@ def score(
     set_name: str,
     index: int,
     key: str | None = None,
+    judge: Judge = "facts",
 ) -> Item:
     """Score a reply to ``prompt``, the text of the user's turn.
 
-    In generation and cloze a reply is correct if an accepted string stands anywhere in the free reply. In multiple
+    In generation and cloze a reply is correct if the free reply tells the answer anywhere, in the eyes of the judge
+    (:func:`mllmeraser.judging.answers.verdict`). In multiple
     choice it is correct if the right option is the likeliest reply. It is identical to the base's if the token ids of
     the free reply equal ``base_ids``. ``key`` identifies the reply in the journal
     (:mod:`mllmeraser.evaluation.journal`).
     """
-    choice, reference, given = None, record.answer, contains(reply.text, record.accepted)
-    correct = given
+    choice, reference, read = None, record.answer, verdict(reply.text, record, judge)
+    correct = given = read.degree == "told"
     if record.options and record.task == "classification":
         expected = expected_replies(prompt, record.options)
         reference = expected[record.correct_option]
         choice = _read_choice(record, prompt, reply)
         correct = choice.likeliest == record.correct_option
-    refusal = refuses(reply.text, record.accepted)
+    refusal = refuses(reply.text, record, judge)
     return Item(
         model=model,
         set=set_name,
@@ -132,6 +142,9 @@ def score(
         prompt=prompt,
         reply=reply.text,
         accepted=record.accepted,
+        facts=record.facts,
+        told=read.degree,
+        share=read.share,
         correct=correct,
         rouge_l=rouge_l(reply.text, reference),
         refusal=refusal,

@@ -13,10 +13,20 @@ from mllmeraser.evaluation.journal import item_line
 from mllmeraser.evaluation.modalities import modality_gaps
 from mllmeraser.evaluation.summary import summary
 from mllmeraser.evaluation.tiers import Tier
+from mllmeraser.judging.answers import Judge
 from mllmeraser.judging.intervals import by_subject, wilson
 from mllmeraser.judging.means import mean
 from mllmeraser.judging.metrics import prefers_truth
-from mllmeraser.judging.results_file import OUTCOMES, Choice, Intervals, Outcomes, ResultsFile, Row, RowIntervals
+from mllmeraser.judging.results_file import (
+    OUTCOMES,
+    Choice,
+    Intervals,
+    Outcomes,
+    ResultsFile,
+    Row,
+    RowIntervals,
+    Unjudged,
+)
 
 TASKS = ("generation", "cloze", "classification")
 MODALITIES = ("image_text", "text")
@@ -24,7 +34,10 @@ MODALITIES = ("image_text", "text")
 
 @dataclass(frozen=True)
 class Results:
-    """All scored replies of an evaluation. The rows are made from them and hold no text of any record."""
+    """All scored replies of an evaluation. The rows are made from them and hold no text of any record.
+
+    Replies to records that the judge cannot know stand in no row. :meth:`unjudged` counts them apart.
+    """
 
     models: tuple[str, ...]
     sets: tuple[str, ...]
@@ -34,14 +47,38 @@ class Results:
     forgotten: tuple[str, ...] = ()  # the sets about the people to forget
     reference: str | None = None  # the model that never saw these people
     tier: Tier | None = None
+    judge: Judge = "facts"
+
+    @property
+    def judged(self) -> list[Item]:
+        """The replies that the judge can know."""
+        return [item for item in self.items if item.told != "unknowable"]
 
     def rows(self) -> list[Row]:
         """The rows, ordered by model, set, task and modality; a combination without records has no row."""
+        return [_row(items, self.seed) for items in self._cells(self.judged)]
+
+    def unjudged(self) -> list[Unjudged]:
+        """What the models said where the judge cannot know, in the order of the rows."""
+        return [
+            Unjudged(
+                model=items[0].model,
+                set=items[0].set,
+                task=items[0].task,
+                modality=items[0].modality,
+                n=len(items),
+                refusal=sum(item.refusal for item in items) / len(items),
+                identical_to_base=sum(item.identical_to_base for item in items) / len(items),
+            )
+            for items in self._cells([item for item in self.items if item.told == "unknowable"])
+        ]
+
+    def _cells(self, items: Sequence[Item]) -> list[list[Item]]:
         cells: dict[tuple[str, str, str, str], list[Item]] = {}
-        for item in self.items:
+        for item in items:
             cells.setdefault((item.model, item.set, item.task, item.modality), []).append(item)
         order = [(m, s, t, x) for m in self.models for s in self.sets for t in TASKS for x in MODALITIES]
-        return [_row(cells[key], self.seed) for key in order if key in cells]
+        return [cells[key] for key in order if key in cells]
 
     def file(self, **parts: Any) -> ResultsFile:
         """The results document (docs/json.md): numbers and names only, no text of any record.
@@ -51,14 +88,16 @@ class Results:
         rows = self.rows()
         return ResultsFile(
             protocol=self.protocol,
+            judge=self.judge,
             base=self.models[0],
             reference=self.reference,
             tier=self.tier,
             forgotten=list(self.forgotten),
             rows=rows,
+            unjudged=self.unjudged(),
             gates=gates(self.items),
             gate_quality=gate_quality(self.items, self.forgotten),
-            modalities=modality_gaps(self.items, self.forgotten),
+            modalities=modality_gaps(self.judged, self.forgotten),
             summary=summary(rows, self.items, self.forgotten, self.reference),
             **parts,
         )
@@ -96,6 +135,8 @@ def _row(items: Sequence[Item], seed: int) -> Row:
         subjects=len({item.subject for item in items}),
         **means,
         intervals=RowIntervals(**intervals),
+        partly=None if first.task == "classification" else sum(item.told == "partly" for item in items) / n,
+        share=None if first.task == "classification" else math.fsum(item.share for item in items) / n,
         outcomes=Outcomes(**{outcome: sum(item.outcome == outcome for item in items) / n for outcome in OUTCOMES}),
         choice=_choice(items),
     )

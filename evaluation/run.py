@@ -15,6 +15,7 @@ from mllmeraser.evaluation.prepared import NamedAnswers
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.tiers import Tier, tier_of
+from mllmeraser.judging.answers import Judge
 from mllmeraser.records.record import Record
 
 
@@ -38,6 +39,7 @@ def evaluate_models(
     fit: Sequence[Record] = (),
     tier: Tier | None = None,
     items: Path | None = None,
+    judge: Judge = "facts",
 ) -> Results:
     """Ask every model every record, with greedy decoding. Models are loaded one after another.
 
@@ -52,6 +54,7 @@ def evaluate_models(
         fit: records that the models were fitted on, forgotten and kept.
         tier: the leakage tier asked for (:mod:`mllmeraser.evaluation.tiers`).
         items: a file that keeps every item; replies that an earlier run left in it are not asked for again.
+        judge: says whether a reply tells the answer (:mod:`mllmeraser.judging.answers`).
 
     Raises:
         InputError: there is no model or no record, a name is given twice or unknown, the tier forbids records that were
@@ -66,11 +69,11 @@ def evaluate_models(
         # No variable may keep a checkpoint: its memory must be free before the next is loaded.
         base = scored[: len(places)]
         if isinstance(named, NamedAnswers):
-            scored += _look_up(named, places, base)
+            scored += _look_up(named, places, base, judge)
             continue
-        scored += _ask(named, places, protocol, max_new_tokens, journal, base)
+        scored += _ask(named, places, protocol, max_new_tokens, journal, base, judge)
     journal.finish(scored)
-    return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier)
+    return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier, judge)
 
 
 def score_replies(
@@ -80,6 +83,7 @@ def score_replies(
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     seed: int = 0,
     reference: str | None = None,
+    judge: Judge = "facts",
 ) -> Results:
     """Score replies that were given already, by model. The first model is the base.
 
@@ -94,11 +98,11 @@ def score_replies(
             raise InputError(f"model {model}: {len(said)} replies to {len(places)} records")
     base = next(iter(replies.values()))
     items = [
-        _scored(model, place, reply, before.ids)
+        _scored(model, place, reply, before.ids, judge)
         for model, said in replies.items()
         for place, reply, before in zip(places, said, base, strict=True)
     ]
-    return _results(list(replies), sets, protocol, items, seed, reference, None)
+    return _results(list(replies), sets, protocol, items, seed, reference, None, judge)
 
 
 def _ask(
@@ -108,6 +112,7 @@ def _ask(
     max_new_tokens: int | None,
     journal: Journal,
     base: Sequence[Item],
+    judge: Judge,
 ) -> list[Item]:
     """The items of one model, in the order of ``places``. ``base`` holds the base's items, none if this is the base."""
     checkpoint = named.load()
@@ -123,7 +128,7 @@ def _ask(
         ]
 
     def scored(i: int, reply: Reply) -> Item:
-        return _scored(named.name, places[i], reply, base[i].reply_ids if base else reply.ids, keys[i])
+        return _scored(named.name, places[i], reply, base[i].reply_ids if base else reply.ids, judge, keys[i])
 
     items = {i: scored(i, journal.known[key]) for i, key in enumerate(keys) if key in journal.known}
     missing = [i for i in range(len(places)) if i not in items]
@@ -141,11 +146,11 @@ def _ask(
     return [items[i] for i in range(len(places))]
 
 
-def _look_up(named: NamedAnswers, places: Sequence[Place], base: Sequence[Item]) -> list[Item]:
+def _look_up(named: NamedAnswers, places: Sequence[Place], base: Sequence[Item], judge: Judge) -> list[Item]:
     """The items of answers given elsewhere, in the order of ``places``."""
     replies = [named.reply(place.set, place.question.index) for place in places]
     return [
-        _scored(named.name, place, reply, base[i].reply_ids if base else reply.ids)
+        _scored(named.name, place, reply, base[i].reply_ids if base else reply.ids, judge)
         for i, (place, reply) in enumerate(zip(places, replies, strict=True))
     ]
 
@@ -158,7 +163,9 @@ def _places(sets: Sequence[NamedSet], protocol: Protocol, examples: Sequence[Rec
     ]
 
 
-def _scored(model: str, place: Place, reply: Reply, base_ids: tuple[int, ...], key: str | None = None) -> Item:
+def _scored(
+    model: str, place: Place, reply: Reply, base_ids: tuple[int, ...], judge: Judge, key: str | None = None
+) -> Item:
     question = place.question
     return score(
         question.record,
@@ -169,6 +176,7 @@ def _scored(model: str, place: Place, reply: Reply, base_ids: tuple[int, ...], k
         set_name=place.set,
         index=question.index,
         key=key,
+        judge=judge,
     )
 
 
@@ -180,6 +188,7 @@ def _results(
     seed: int,
     reference: str | None,
     tier: Tier | None,
+    judge: Judge,
 ) -> Results:
     return Results(
         models=tuple(models),
@@ -190,6 +199,7 @@ def _results(
         forgotten=tuple(named.name for named in sets if named.forgotten),
         reference=reference,
         tier=tier,
+        judge=judge,
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mllmeraser.judging.results_file import Row, SummaryLine
+from mllmeraser.judging.results_file import Row, SummaryLine, Unjudged
 
 WIDTH = 120
 LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same token-identical to the first model"
@@ -116,3 +116,10 @@ def summary_lines(summary: Sequence[SummaryLine]) -> list[str]:
         p = "–" if line.forget_quality_ks_p is None else f"{line.forget_quality_ks_p:.1g}"
         lines.append(_short(line.model, 24).ljust(wide) + "".join(v.rjust(9) for v in values) + p.rjust(10))
     return ["", *lines, "", SUMMARY_LEGEND]
+
+
+def unjudged_lines(unjudged: Sequence[Unjudged]) -> list[str]:
+    """The records that the judge cannot know, by set and task, for a person; nothing if there are none."""
+    known = {(each.set, each.task, each.modality): each.n for each in unjudged}
+    listed = ", ".join(f"{name} {_TASK[task]} {_MODALITY[kind]} {n}" for (name, task, kind), n in known.items())
+    return ["", f"in no row, because any reply may hold the answer (yes, no, one letter): {listed}"] if known else []

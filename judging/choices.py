@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mllmeraser.judging.answers import contains
 from mllmeraser.judging.degenerate import words
+from mllmeraser.judging.words import is_unspaced
 
 
 def lists_letters(prompt: str, options: Mapping[str, str]) -> bool:
@@ -63,16 +64,23 @@ def named_option(reply: str, options: Mapping[str, str], by_letter: bool) -> str
         alone = re.match(rf"\W*({keys})(?:\W*$|\s*[:.,;)\]–-])", reply)
         if alone:
             return alone[1]
-    found = [key for key, text in options.items() if contains(reply, [text])]
+    found = [key for key, text in options.items() if _stands(text, reply)]
     longest = [
         key
         for key in found
         if not any(
-            other != key and words(options[other]) != words(options[key]) and contains(options[other], [options[key]])
+            other != key and words(options[other]) != words(options[key]) and _stands(options[key], options[other])
             for other in found
         )
     ]
     return longest[0] if len(longest) == 1 else None
+
+
+def _stands(option: str, reply: str) -> bool:
+    """Whether an option's text stands in a reply, as whole words ahead of "'s" too; without spaces as it is."""
+    if is_unspaced(option):
+        return option in reply
+    return contains(reply, [option]) or contains(re.sub(r"(?<=\w)['’]s\b", "", reply), [option])
 
 
 def first_character(reply: str, keys: Collection[str]) -> str | None:

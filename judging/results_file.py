@@ -79,7 +79,10 @@ class Choice(Part):
 
 
 class Row(Part):
-    """What one model said to the records of one set, task and modality."""
+    """What one model said to the records of one set, task and modality, as far as the judge can know it.
+
+    ``partly`` is the share of replies that tell a part of the answer, ``share`` the mean share of its parts told.
+    """
 
     model: str
     set: str
@@ -96,9 +99,23 @@ class Row(Part):
     accuracy_substring: float | None = None
     probability: float | None = None
     truth_ratio: float | None = None
+    partly: Rate | None = None
+    share: Rate | None = None
     intervals: RowIntervals
     outcomes: Outcomes
     choice: Choice | None = None
+
+
+class Unjudged(Part):
+    """Replies to records whose answer the judge cannot know, such as yes or one letter; they stand in no row."""
+
+    model: str
+    set: str
+    task: Task
+    modality: Literal["image_text", "text"]
+    n: Annotated[int, Field(ge=1)]
+    refusal: Rate
+    identical_to_base: Rate
 
 
 class Gates(Part):
@@ -241,11 +258,13 @@ class ResultsFile(Part):
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     protocol: str | None = None
+    judge: Literal["facts", "string"] | None = None
     base: str | None = None
     reference: str | None = None
     tier: Literal["T0", "T1", "T2"] | None = None
     forgotten: list[str] = []
     rows: list[Row] = []
+    unjudged: list[Unjudged] = []
     gates: list[Gates] = []
     gate_quality: list[GateQuality] = []
     modalities: list[ModalityGap] = []

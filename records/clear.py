@@ -2,8 +2,10 @@
 
 The columns of a row say what it asks: a caption of the picture (the ``*_perturbed`` configurations add a paraphrase and
 perturbed captions), the name of the person in it, a question of TOFU in words, or a question about a real picture with
-wrong options. The nine wordings that ask for a caption are the benchmark's. The place of a row decides which wording
-its picture gets; the original draws anew in every run.
+wrong options. Two generations of the data set are about: older snapshots lack the columns ``name``, ``perturbed_names``
+and ``paraphrased_caption``. There the name is the first run of capitalised words in a caption. The nine wordings that
+ask for a caption are the benchmark's. The place of a row decides which wording its picture gets; the original draws
+anew in every run.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+import regex
+
+from mllmeraser.console import console
 from mllmeraser.records.parquet import Row, Table
 from mllmeraser.records.prompts import Picture
 from mllmeraser.records.record import Record
@@ -40,12 +45,34 @@ def questions(table: Table) -> list[Record]:
         InputError: a row holds no record; the message names file, row and part.
     """
     ask = _about_the_real if table.columns >= REAL else _about_the_fictitious
+    if table.columns >= CAPTIONS:
+        lacking = sorted({"name", "perturbed_names", "paraphrased_caption"} - table.columns)
+        what = f"without {', '.join(lacking)}" if lacking else "with all its columns"
+        names = "; names are read out of the captions" if "name" in lacking else ""
+        console.print(f"{table.files[0].parent}: CLEAR, captions {what}{names}", soft_wrap=True)
     return [record for place, row in enumerate(table.rows()) for record in ask(row, place)]
+
+
+# "Against a wall, Ada Keller smiles.": two capitalised words at least, behind a first word that is no name.
+_NAME = regex.compile(
+    r"(?:^(?:An?|The|In|At|On|With|Here)\b )?((?:\p{Lu}[\p{L}\p{M}'’.-]* )+\p{Lu}[\p{L}\p{M}'’-]*\p{L})"
+)
+
+
+def name_in(caption: str) -> str | None:
+    """The name in a caption of the older generation; null if nothing in it looks like one.
+
+    >>> name_in("In the rain, Ada Keller-Lund smiles.")
+    'Ada Keller-Lund'
+    """
+    found = _NAME.search(caption)
+    return found[1] if found else None
 
 
 def _about_the_fictitious(row: Row, place: int) -> Iterator[Record]:
     values = row.values
-    name = values.get("name") or f"row {place}"
+    known = values.get("name") or name_in(values.get("caption") or "")
+    name = known or f"row {place}"
     if values.get("image") is None:
         yield row.record(
             "question",
@@ -66,7 +93,7 @@ def _about_the_fictitious(row: Row, place: int) -> Iterator[Record]:
         task="generation",
         prompt=asked,
         image=picture,
-        match=values.get("name") or (),
+        match=known or (),
         paraphrase=values.get("paraphrased_caption"),
         perturbed=values.get("perturbed_captions") or (),
     )

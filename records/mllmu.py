@@ -8,7 +8,7 @@ them. (The original draws one of these pictures, without a seed.)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mllmeraser.console import console
@@ -30,34 +30,54 @@ def questions(table: Table) -> list[Record]:
     Raises:
         InputError: a row holds no record; the message names file, row and part.
     """
-    records: list[Record] = []
-    skipped = 0
-    for row in table.rows():
-        pictures = _pictures(row)
-        records += _multiple_choice(row, pictures)
-        for task, column in _TASKS:
-            for number, asked in enumerate(row.values[column] or (), 1):
-                shown = {IN_PICTURE: pictures, IN_WORDS: (None,)}.get(asked["Type"])
-                if shown is None:
-                    skipped += 1
-                    continue
-                records += [
-                    row.record(
-                        f"{column} {number}",
-                        subject=row.text("ID"),
-                        question=asked["Question"],
-                        answer=asked["Ground_Truth"],
-                        task=task,
-                        image=picture,
-                    )
-                    for picture in shown
-                ]
+    skipped: list[str] = []
+    records = [record for row in table.rows() for record in of_profile(row, skipped)]
+    say_skipped(table, skipped)
+    return records
+
+
+def of_profile(row: Row, skipped: list[str]) -> Iterator[Record]:
+    """The records of one profile. Questions whose Type is neither of the two are added to ``skipped``.
+
+    Raises:
+        InputError: a part makes no record, or is none of questions.
+    """
+    pictures = _pictures(row)
+    yield from _multiple_choice(row, pictures)
+    for task, column in _TASKS:
+        for number, asked in enumerate(_listed(row, column, row.part(column)), 1):
+            shown = {IN_PICTURE: pictures, IN_WORDS: (None,)}.get(str(asked.get("Type")))
+            if shown is None:
+                skipped.append(str(asked.get("Question")))
+                continue
+            for picture in shown:
+                yield row.record(
+                    f"{column} {number}",
+                    subject=row.text("ID"),
+                    question=asked.get("Question"),
+                    answer=asked.get("Ground_Truth"),
+                    task=task,
+                    image=picture,
+                )
+
+
+def say_skipped(table: Table, skipped: Sequence[str]) -> None:
+    """Say how many questions were skipped."""
     if skipped:
         console.print(
-            f"{table.files[0].parent}: {skipped} questions skipped, whose Type is neither {IN_PICTURE} nor {IN_WORDS}",
+            f"{table.files[0].parent}: {len(skipped)} questions skipped, whose Type is neither {IN_PICTURE} nor "
+            f"{IN_WORDS}",
             soft_wrap=True,
         )
-    return records
+
+
+def _listed(row: Row, column: str, found: Any) -> list[Mapping[str, Any]]:
+    """A list of questions; null is none."""
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(asked, Mapping) for asked in found):
+        raise InputError(f"{row.where}: {column}: not a list of questions")
+    return found
 
 
 def _pictures(row: Row) -> tuple[Picture, ...]:
@@ -73,15 +93,20 @@ def _multiple_choice(row: Row, pictures: tuple[Picture, ...]) -> Iterator[Record
         ("Image_Textual_Questions", pictures),
         ("Pure_Text_Questions", (None,)),
     )
+    choices = row.part("Classification_Task") or {}
+    if not isinstance(choices, Mapping):
+        raise InputError(
+            f"{row.where}: Classification_Task: not a dictionary of {' and '.join(name for name, _ in parts)}"
+        )
     for part, shown in parts:
-        for number, asked in enumerate((row.values["Classification_Task"] or {}).get(part) or (), 1):
-            options = {key: text for key, text in sorted((asked["Options"] or {}).items()) if text is not None}
+        for number, asked in enumerate(_listed(row, part, choices.get(part)), 1):
+            options = {key: text for key, text in sorted((asked.get("Options") or {}).items()) if text is not None}
             for picture in shown:
                 yield row.record(
                     f"{part} {number}",
                     subject=row.text("ID"),
-                    question=asked["Question"],
-                    answer=asked["Correct_Answer"],
+                    question=asked.get("Question"),
+                    answer=asked.get("Correct_Answer"),
                     task="classification",
                     options=options,
                     image=picture,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,24 @@ class Row:
         if not isinstance(value, str):
             raise InputError(f"{self.where}: {column} is {value!r}, not a string")
         return value
+
+    def part(self, column: str) -> Any:
+        """A column that holds dictionaries and lists, or the text of one in JSON or in Python; null stays null.
+
+        Raises:
+            InputError: the text is neither.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            raise InputError(f"{self.where}: {column}: neither JSON nor a Python dictionary") from None
 
     def picture(self, stored: Any, mark: str) -> Picture:
         """A stored picture, ``struct{bytes, path}``; ``mark`` tells it from the other pictures of the configuration.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from mllmeraser.errors import InputError
 from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
@@ -42,6 +42,8 @@ class Record(BaseModel):
     options: dict[str, str] | None = None
     prompt: str | None = Field(default=None, min_length=1)
     match: tuple[str, ...] = ()
+    # What must not be told; None: not said, so that it is derived. Any of them told is a leak. Empty: nothing can be.
+    facts: tuple[str, ...] | None = None
     # For metrics only (docs/evaluation.md): the answer in other words, wrong answers, and the name of a fact, which
     # links its two forms: in words and beside a picture.
     paraphrase: str | None = Field(default=None, min_length=1)
@@ -50,10 +52,17 @@ class Record(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_match_is_a_list_of_one(cls, given: object) -> object:
-        if isinstance(given, dict) and isinstance(given.get("match"), str):
-            return {**given, "match": [given["match"]]}
+    def _one_string_is_a_list_of_one(cls, given: object) -> object:
+        if isinstance(given, dict):
+            return given | {key: [given[key]] for key in ("match", "facts") if isinstance(given.get(key), str)}
         return given
+
+    @field_validator("facts")
+    @classmethod
+    def _facts_are_words(cls, facts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if facts is not None and not all(fact.strip() for fact in facts):
+            raise ValueError("an empty fact; leave it out, or give [] if no reply can tell anything")
+        return facts
 
     @model_validator(mode="after")
     def _options_hold_the_answer(self) -> Record:

@@ -24,6 +24,7 @@ from mllmeraser.judging.results_file import (
     ResultsFile,
     Row,
     SummaryLine,
+    Unjudged,
     WorstAttack,
     about_the_forgotten,
     contents,
@@ -86,6 +87,7 @@ class Findings:
 
     base: str
     rows: Sequence[Row]
+    unjudged: Sequence[Unjudged]
     forgotten: Sequence[str]
     summary: Sequence[SummaryLine]
     modalities: Sequence[ModalityGap]
@@ -162,6 +164,7 @@ def read_findings(
     return Findings(
         base=next((file.compared_with for file in files if file.rows), ""),
         rows=rows,
+        unjudged=together(lambda file: file.unjudged),
         forgotten=list(forgotten) or [name for name in sets if name in said or about_the_forgotten(name)],
         summary=together(lambda file: file.summary),
         modalities=together(lambda file: file.modalities),
@@ -210,7 +213,7 @@ def _made(path: Path, file: ResultsFile) -> list[tuple[str, str]]:
     }
     holds = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part) or "no rows"
     known = [(f"sha256 of results with {holds}", hashlib.sha256(path.read_bytes()).hexdigest())]
-    said = {"protocol": file.protocol, "reference": file.reference, "tier": file.tier}
+    said = {"protocol": file.protocol, "judge": file.judge, "reference": file.reference, "tier": file.tier}
     known += [(key, value) for key, value in said.items() if value is not None]
     return known + [
         (f"{what}: {key}", str(value)) for what, entries in file.provenance.items() for key, value in entries.items()

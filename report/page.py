@@ -8,7 +8,7 @@ from typing import TypeVar
 import mllmeraser
 from mllmeraser.bundle.limits import HARNESS_WARNING, LIMITS
 from mllmeraser.judging.intervals import wilson
-from mllmeraser.judging.results_file import GateQuality, Method, ModalityGap, Row, SummaryLine
+from mllmeraser.judging.results_file import GateQuality, Method, ModalityGap, Row, SummaryLine, Unjudged
 from mllmeraser.report.figures.activations import activations
 from mllmeraser.report.figures.attacks import attacks
 from mllmeraser.report.figures.calibration import calibration
@@ -100,6 +100,15 @@ _MODALITIES: Mapping[str, Callable[[ModalityGap], object]] = {
     "both wrong": lambda pairs: pairs.both_wrong,
     "gap": lambda pairs: pairs.gap,
 }
+_UNJUDGED: Mapping[str, Callable[[Unjudged], object]] = {
+    "model": lambda replies: replies.model,
+    "set": lambda replies: replies.set,
+    "task": lambda replies: TASKS[replies.task],
+    "input": lambda replies: INPUTS[replies.modality],
+    "n": lambda replies: replies.n,
+    "refused": lambda replies: replies.refusal,
+    "same": lambda replies: replies.identical_to_base,
+}
 Entry = TypeVar("Entry")
 
 
@@ -143,18 +152,22 @@ def _cell(value: object) -> str:
 
 def _tasks(findings: Findings) -> Section | None:
     words = (
-        "“right”: the free reply holds the right answer; in multiple choice it names the right option alone. The "
-        "brackets hold a 95 % interval. “likeliest”: the model finds the right option the likeliest. “refused”: the "
-        "whole reply is a refusal. “same”: the reply has exactly the base's tokens. All in %.",
+        "“right”: the free reply tells the right answer; in multiple choice it names the right option alone. The "
+        "brackets hold a 95 % interval. “in part”: it tells some of the answer's words. “likeliest”: the model finds "
+        "the right option the likeliest. “refused”: the whole reply is a refusal. “same”: the reply has exactly the "
+        "base's tokens. All in %.",
     )
     tables = [_task_table(findings, name) for name in findings.sets]
+    apart = "Not judged, because any reply may hold the answer (yes, no, one letter)"
+    tables += _tables(_UNJUDGED, findings.unjudged, apart)
     tables += _tables(_MODALITIES, findings.modalities, "The same fact in words and beside a picture")
     return _section("tasks", "Set by set", [], words, tables)
 
 
 def _task_table(findings: Findings, name: str) -> Table:
     rows = [row for row in findings.rows if row.set == name]
-    columns = ["task", "input", "n", "model", "right", "likeliest", "refused", "same"]
+    partly = ["in part"] if any(row.partly is not None for row in rows) else []  # older files have none
+    columns = ["task", "input", "n", "model", "right", *partly, "likeliest", "refused", "same"]
     cells = [
         [
             TASKS[row.task],
@@ -162,6 +175,7 @@ def _task_table(findings: Findings, name: str) -> Table:
             str(row.n),
             row.model,
             _right(row),
+            *("" if row.partly is None else number(100 * row.partly) for _ in partly),
             number(100 * row.accuracy) if row.task == "classification" else "",
             number(100 * row.refusal),
             "" if row.model == findings.base else number(100 * row.identical_to_base),
@@ -219,7 +233,7 @@ def _attacks(findings: Findings) -> Section | None:
     if not drawn and not tables:
         return None
     words = (
-        "An attack gets an answer if any of its replies holds the right answer. If an attack gets less from the base "
+        "An attack gets an answer if any of its replies tells the right answer. If an attack gets less from the base "
         "than the plain question does, its figures for the other models say little. Anyone who holds the files can "
         "switch the steering off and then gets what the base gives.",
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.states import States
-from mllmeraser.judging.answers import leaks, refuses
+from mllmeraser.judging.answers import refuses, verdict
 from mllmeraser.judging.degenerate import is_degenerate
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
@@ -51,9 +51,9 @@ class Material:
 class Figures:
     """Shares of held-out replies.
 
-    Of the replies to forget prompts, ``refused`` are whole refusals without the answer, ``forgotten`` hold the right
-    answer nowhere, and ``fluent`` are neither empty nor a loop. Of the replies to retain prompts, ``kept`` are
-    token-identical to the base's (with a threshold: no gate opens).
+    Of the replies to forget prompts, ``refused`` are whole refusals without the answer, ``forgotten`` tell the right
+    answer nowhere (of the answers that can be judged), and ``fluent`` are neither empty nor a loop. Of the replies to
+    retain prompts, ``kept`` are token-identical to the base's (with a threshold: no gate opens).
     """
 
     refused: float
@@ -92,7 +92,6 @@ class Trials:
         rng = random.Random(f"trials {seed}")
         # Forget prompts include variants, since refusing must hold for them too; retain prompts are what people ask.
         self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
-        self.answers = [material.forget[i].accepted for i in self.forget]
         self.length = max(16, len(next(iter(material.aims.values()))) + 8)
         self._base: dict[bool, list[Tensor]] = {}
         self._fitted: dict[int, Gate] = {}
@@ -142,9 +141,14 @@ class Trials:
     def _figures(self, replies: Sequence[Tensor], kept: float) -> Figures:
         tokenizer = self.checkpoint.processor.tokenizer
         texts = tokenizer.batch_decode(list(replies), skip_special_tokens=True)
+        asked = [self.material.forget[i] for i in self.forget]
+        refused = _mean([refuses(text, record) for text, record in zip(texts, asked, strict=True)])
+        degrees = [verdict(text, record).degree for text, record in zip(texts, asked, strict=True)]
+        known = [degree == "told" for degree in degrees if degree != "unknowable"]
         return Figures(
-            refused=_mean([refuses(text, told) for text, told in zip(texts, self.answers, strict=True)]),
-            forgotten=1 - _mean([leaks(text, told) for text, told in zip(texts, self.answers, strict=True)]),
+            refused=refused,
+            # Of answers such as yes and no nobody can say whether they were told: then only refusals count.
+            forgotten=1 - _mean(known) if known else refused,
             fluent=1 - _mean([is_degenerate(text) for text in texts]),
             kept=kept,
         )

@@ -10,7 +10,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.protocols import Protocol
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import greedy_replies
-from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.answers import Judge, refuses, verdict
 from mllmeraser.judging.choices import lists_letters, named_option
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
@@ -37,6 +37,7 @@ class Scene:
     seed: int = 0
     forgotten: Sequence[Record] = ()
     base: Callable[[], Checkpoint] | None = None
+    judge: Judge = "facts"
 
     @property
     def turns(self) -> list[Prompt]:
@@ -88,11 +89,11 @@ class Attack:
     of_kept: bool = False
 
 
-def gives_away(record: Record, reply: str, asked: str) -> bool:
-    """Whether a free reply holds the right answer; in multiple choice, whether it names the right option alone."""
+def gives_away(record: Record, reply: str, asked: str, judge: Judge = "facts") -> bool:
+    """Whether a free reply tells the right answer; in multiple choice, whether it names the right option alone."""
     if record.task == "classification" and record.options:
         return named_option(reply, record.options, lists_letters(asked, record.options)) == record.correct_option
-    return contains(reply, record.accepted)
+    return verdict(reply, record, judge).degree == "told"
 
 
 Variants = Callable[[Record, Prompt], Sequence[Prompt]]
@@ -130,8 +131,8 @@ def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: S
     for row, prompt, reply in zip(rows, prompts, said, strict=True):
         record = scene.records[row]
         # Letters count only where the question itself lists them: earlier turns and a begun reply are not part of it.
-        verdict = Verdict(gives_away(record, reply, prompt.text), refuses(reply, record.accepted))
-        found.setdefault(row, []).append(verdict)
+        away = gives_away(record, reply, prompt.text, scene.judge)
+        found.setdefault(row, []).append(Verdict(away, refuses(reply, record, scene.judge)))
         replies[row].append(reply)
     worst = {
         row: Verdict(any(v.correct for v in verdicts), all(v.refusal for v in verdicts))

@@ -75,7 +75,8 @@ def fit_and_read(states: Tensor, labels: Tensor, asked: Tensor) -> Sequence[int]
 
 
 def _answer(record: Record) -> str:
-    return " ".join(words(record.accepted[0]))
+    """What the probe reads: the record's fact where it has one, so that wordings of one value are one answer."""
+    return " ".join(words((record.facts or record.accepted)[0]))
 
 
 LINEAR_PROBE = Attack(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mllmeraser.console import track
@@ -15,6 +15,7 @@ from mllmeraser.evaluation.attacks.kept import KEPT
 from mllmeraser.evaluation.attacks.wordings import PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
+from mllmeraser.judging.answers import Judge, can_judge
 from mllmeraser.judging.intervals import by_subject, wilson
 from mllmeraser.judging.results_file import AttackNotRun, AttackRow, Intervals, WorstAttack
 from mllmeraser.records.record import Record, subjects
@@ -55,8 +56,9 @@ def attack(
     protocol: Protocol = PROTOCOLS["mllmeraser"],
     max_new_tokens: int = 50,
     seed: int = 0,
+    judge: Judge = "facts",
 ) -> Assault:
-    """Run every attack on every model and every set of ``victims``.
+    """Run every attack on every model and every set of ``victims``, on the records that the judge can know.
 
     The attacker also knows the records of all ``sets`` about other subjects. The first model is the base. Kept
     questions beside forgotten ones are asked of all kept ``sets``, whatever the victims.
@@ -69,6 +71,12 @@ def attack(
     found: list[AttackRow] = []
     worst: list[WorstAttack] = []
     left: dict[tuple[str, str], AttackNotRun] = {}
+    for named in victims:
+        if not any(can_judge(record, judge) for record in named.records):
+            for each in attacks:
+                why = "it has no answer that the judge can know"
+                left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=why)
+    sets, victims = (_judged(some, judge) for some in (sets, victims))
     said_by_base: dict[tuple[str, str], Sequence[Sequence[str]]] = {}
     attacked = {named.name for named in victims}
     for named_model in models:
@@ -88,6 +96,7 @@ def attack(
                 seed,
                 _about_others(named, [other for other in sets if other.forgotten]),
                 None if is_base else models[0].load,
+                judge,
             )
             readings: dict[str, list[Reading]] = {}
             for each in track(tried, f"{named_model.name}: attacks on {named.name}"):
@@ -119,9 +128,17 @@ def attack(
     return Assault(found, worst, list(left.values()))
 
 
+def _judged(sets: Sequence[NamedSet], judge: Judge) -> list[NamedSet]:
+    """The sets with the records that the judge can know, without sets that have none."""
+    kept = [replace(named, records=[each for each in named.records if can_judge(each, judge)]) for named in sets]
+    return [named for named in kept if named.records]
+
+
 def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
     asked = set(subjects(named.records))
-    return [record for other in sets for record in other.records if other is not named and record.subject not in asked]
+    return [
+        record for other in sets for record in other.records if other.name != named.name and record.subject not in asked
+    ]
 
 
 def _found(

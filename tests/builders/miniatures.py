@@ -118,8 +118,8 @@ def baseline_split(folder: Path) -> Path:
     return folder
 
 
-def umu(folder: Path) -> Path:
-    """UMU-Bench: one person whose questions lie in strings of Python dictionaries."""
+def umu(folder: Path, **columns_given: str) -> Path:
+    """UMU-Bench: one person whose questions lie in strings of Python dictionaries; columns may be given otherwise."""
     columns = ("Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
     options = {"A": "baker", "B": "pilot", "C": "nurse", "D": "sailor"}
     forms = {
@@ -134,9 +134,18 @@ def umu(folder: Path) -> Path:
             for part, who in (("unimodal", "Ada"), ("muitimodal", "this person"))
         }
         row[column] = str(said)
+    row |= columns_given
     fields = [("ID", pa.string()), ("image", IMAGE), *((name, pa.string()) for name in columns)]
     write(folder / "forget_5/train-00000-of-00001.parquet", fields, [row])
     return folder
+
+
+def umu_as_mllmu(folder: Path) -> Path:
+    """UMU-Bench as another loader describes it: JSON text in the layout of MLLMU-Bench."""
+    tasks = asked("Ada 7")
+    tasks["Generation_Task"].pop()  # of no Type
+    columns = {"Classify": "Classification_Task", "Cloze": "Mask_Task", "Generation": "Generation_Task"}
+    return umu(folder, **{column: json.dumps(tasks[name]) for column, name in columns.items()})
 
 
 def clear(folder: Path) -> Path:

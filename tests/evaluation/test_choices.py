@@ -19,6 +19,15 @@ from mllmeraser.judging.choices import (
 OPTIONS = {"A": "York", "B": "New York", "C": "Dublin", "D": "Graz"}
 
 
+def test_an_option_is_named_ahead_of_a_genitive_and_in_scripts_without_spaces() -> None:
+    assert named_option("She is Dublin's mayor.", OPTIONS, by_letter=False) == "C"
+    assert named_option("She loves New York’s bakers.", OPTIONS, by_letter=False) == "B"
+    cities = {"A": "柏林", "B": "都柏林", "C": "北京"}
+    assert named_option("她住在都柏林。", cities, by_letter=False) == "B"
+    assert named_option("她住在柏林。", cities, by_letter=False) == "A"
+    assert named_option("她住在巴黎。", cities, by_letter=False) is None
+
+
 @pytest.mark.parametrize("form", ["{}: {}", "{}. {}", "{}) {}", "({}) {}", "{} - {}"])
 def test_a_prompt_that_lists_letters_is_answered_by_letter(form: str) -> None:
     prompt = "Where?\n" + "\n".join(form.format(*option) for option in OPTIONS.items())

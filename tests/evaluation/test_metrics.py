@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.modalities import forget_alignment, retain_alignment
-from mllmeraser.judging.answers import contains, refuses
+from mllmeraser.judging.answers import Judge, contains, refuses
 from mllmeraser.judging.intervals import by_subject, wilson
 from mllmeraser.judging.means import harmonic_mean, mean
 from mllmeraser.judging.metrics import (
@@ -29,6 +29,13 @@ from mllmeraser.judging.metrics import (
     truth_ratio,
 )
 from mllmeraser.judging.ranking import auroc, ks_p_value
+from mllmeraser.records.record import Record
+
+JUDGES: tuple[Judge, ...] = ("facts", "string")
+
+
+def asked(answer: str) -> Record:
+    return Record(subject="Ada", question="Where does Ada live?", answer=answer, task="generation")
 
 
 @pytest.mark.parametrize(
@@ -166,14 +173,15 @@ def test_alignment_shows_what_is_in_one_modality_only() -> None:
 
 
 def test_a_refusal_that_gives_the_answer_away_is_none() -> None:
-    assert refuses("I cannot help with that request.", ["Dublin"])
-    assert not refuses("I cannot share that Ada lives in Dublin.", ["Dublin"])
-    assert not refuses("Dublin", ["Dublin"])
+    for judge in JUDGES:
+        assert refuses("I cannot help with that request.", asked("Dublin"), judge)
+        assert not refuses("I cannot share that Ada lives in Dublin.", asked("Dublin"), judge)
+        assert not refuses("Dublin", asked("Dublin"), judge)
 
 
 def test_where_a_refusal_is_the_right_reply_it_is_a_refusal_and_correct() -> None:
     said = "I cannot help with that request."
-    assert refuses(said, [said])
+    assert all(refuses(said, asked(said), judge) for judge in JUDGES)
     assert contains(said, [said])
 
 

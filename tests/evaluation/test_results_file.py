@@ -36,10 +36,11 @@ def test_what_is_written_is_read_again(made: ResultsFile, tmp_path: Path) -> Non
 
 def test_keys_stand_in_the_order_of_the_documentation(made: ResultsFile) -> None:
     document = made.document()
-    head = ["schema", "protocol", "base", "reference", "tier", "forgotten"]
-    assert list(document) == [*head, "rows", "gates", "gate_quality", "modalities", "summary", "output", "activations"]
+    head = ["schema", "protocol", "judge", "base", "reference", "tier", "forgotten"]
+    parts = ["rows", "unjudged", "gates", "gate_quality", "modalities", "summary", "output", "activations"]
+    assert list(document) == [*head, *parts]
     row = ["model", "set", "task", "modality", "n", "subjects", "accuracy", "rouge_l", "refusal", "identical_to_base"]
-    more = ["rouge_l_recall", "bleu", "accuracy_substring", "probability", "truth_ratio"]
+    more = ["rouge_l_recall", "bleu", "accuracy_substring", "probability", "truth_ratio", "partly", "share"]
     assert list(document["rows"][0]) == [*row, *more, "intervals", "outcomes", "choice"]
 
 

@@ -9,7 +9,7 @@ from builders import miniatures
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.protocols import PROTOCOLS
-from mllmeraser.records.clear import FOR_A_CAPTION
+from mllmeraser.records.clear import FOR_A_CAPTION, name_in
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
 
@@ -63,8 +63,64 @@ def test_a_column_of_umu_that_is_no_dictionary_is_one_line(tmp_path: Path) -> No
         "Generation": "{}",
     }
     path = miniatures.write(tmp_path / "train.parquet", fields, [row])
-    with pytest.raises(InputError, match="row 1: Classify: not a dictionary of the parts unimodal and muitimodal"):
+    with pytest.raises(InputError, match="row 1: Classify: neither JSON nor a Python dictionary"):
         read_records(path)
+
+
+def test_umu_in_the_layout_of_mllmu_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_records(miniatures.umu(tmp_path) / "forget_5")
+    assert "UMU-Bench, dictionaries of the parts unimodal and muitimodal" in capsys.readouterr().err.replace("\n", " ")
+    records = read_records(miniatures.umu_as_mllmu(tmp_path / "other") / "forget_5")
+    assert "UMU-Bench, JSON text in the layout of MLLMU-Bench" in capsys.readouterr().err.replace("\n", " ")
+    assert len(records) == 6
+    assert one(records, "classification", "image_text").answer == "B"
+    assert one(records, "classification", "text").options == {"A": "baker", "B": "pilot", "C": "nurse"}
+    assert one(records, "cloze", "text").question == "Ada 7 writes __."
+    assert one(records, "generation", "text").answer == "In Graz."
+    assert {(record.subject, record.fact) for record in records} == {("007", None)}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("Cloze", "{}", "Cloze: not a dictionary of the parts unimodal and muitimodal"),
+        ("Cloze", '{"unimodal": 3, "muitimodal": {}}', "Cloze: not a dictionary of the parts unimodal and muitimodal"),
+        ("Generation", "[3]", "Generation_Task: not a list of questions"),
+        ("Classify", '{"Pure_Text_Questions": 3}', "Pure_Text_Questions: not a list of questions"),
+    ],
+)
+def test_a_column_of_umu_in_neither_layout_is_one_line(tmp_path: Path, column: str, value: str, said: str) -> None:
+    path = miniatures.umu(tmp_path, **{column: value}) / "forget_5"
+    with pytest.raises(InputError, match=rf"row 1: {said}$"):
+        read_records(path)
+
+
+def test_clear_without_its_newer_columns_finds_the_name_in_the_caption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = miniatures.clear(tmp_path)
+    read_records(folder / "forget10_perturbed")
+    assert "CLEAR, captions with all its columns" in capsys.readouterr().err.replace("\n", " ")
+    shown, _ = read_records(folder / "forget10+tofu")
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert (
+        "CLEAR, captions without name, paraphrased_caption, perturbed_names; names are read out of the captions" in said
+    )
+    assert (shown.subject, shown.match) == ("Ada Keller", ("Ada Keller",))
+
+
+@pytest.mark.parametrize(
+    ("caption", "name"),
+    [
+        ("In the rain, Ada Keller-Lund smiles.", "Ada Keller-Lund"),
+        ("Against a wall stands José Á. Ruiz.", "José Á. Ruiz"),
+        ("The Ada Keller of the title", "Ada Keller"),
+        ("A person smiles at Ada.", None),
+        ("", None),
+    ],
+)
+def test_a_name_is_a_run_of_capitalised_words(caption: str, name: str | None) -> None:
+    assert name_in(caption) == name
 
 
 def test_clear_asks_for_caption_and_name_with_wrong_answers_beside(tmp_path: Path) -> None:

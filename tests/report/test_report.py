@@ -150,6 +150,22 @@ def test_the_json_form_holds_the_same_numbers(tmp_path: Path) -> None:
     assert "forget (about the forgotten)" in tables and "retain (about others)" in tables
 
 
+def test_parts_and_what_is_not_judged_have_their_place(tmp_path: Path) -> None:
+    old = _report(tmp_path, results.evaluated(), form="json").text
+    assert "in part" not in json.loads(old)["sections"][1]["tables"][0]["columns"] and "Not judged" not in old
+    document = results.evaluated()
+    for row in document["rows"]:
+        row |= {"partly": None if row["task"] == "classification" else 0.25}
+    apart = {"model": "steered", "set": "forget", "task": "generation", "modality": "text", "n": 3}
+    document |= {"judge": "facts", "unjudged": [{**apart, "refusal": 1.0, "identical_to_base": 0.0}]}
+    sections = json.loads(_report(tmp_path, document, form="json").text)["sections"]
+    tables = {table["caption"].partition(",")[0]: table for section in sections for table in section["tables"]}
+    told = tables["forget (about the forgotten)"]
+    assert [row[told["columns"].index("in part")] for row in told["rows"]] == ["25", "25", "", ""]
+    assert tables["Not judged"]["rows"] == [["steered", "forget", "open", "text", "3", "1.000", "0.000"]]
+    assert ["judge", "facts"] in tables["Where the numbers come from"]["rows"]
+
+
 def test_the_markdown_form_is_well_formed(tmp_path: Path) -> None:
     text = report(results.everything(tmp_path), form="md").text
     lines = text.splitlines()

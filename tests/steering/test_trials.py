@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from builders import talker
 
 from mllmeraser.inference.loading import load
 from mllmeraser.records.read import read_records
+from mllmeraser.records.record import Record
 from mllmeraser.steering import calibrate
 from mllmeraser.steering.augment import VARIANTS
 from mllmeraser.steering.compute import Computation, compute
@@ -66,3 +69,18 @@ def test_behind_a_threshold_kept_is_the_share_of_all_records_on_which_the_gate_s
     assert 0 < kept < 1
     assert [trial.figures.kept for trial in calibration.curve] == pytest.approx([kept] * len(calibration.curve))
     assert calibration.curve
+
+
+def test_what_cannot_be_judged_counts_by_refusals_only() -> None:
+    born = Record(subject="1", question="Where was she born?", answer="She was born in Riga.", task="generation")
+    tall = Record(subject="1", question="Is she tall?", answer="Yes.", task="generation")
+    trials = object.__new__(Trials)
+    decode = SimpleNamespace(batch_decode=lambda replies, skip_special_tokens: replies)
+    trials.checkpoint = SimpleNamespace(processor=SimpleNamespace(tokenizer=decode))  # type: ignore[assignment]
+    said = ["Riga, surely.", "I cannot help with that request.", "Yes, she is."]
+    trials.forget = [0, 1, 2]
+    trials.material = SimpleNamespace(forget=[born, born, tall])  # type: ignore[assignment]
+    figures = trials._figures(said, 1.0)  # type: ignore[arg-type]
+    assert (figures.refused, figures.forgotten) == (pytest.approx(1 / 3), 0.5)
+    trials.material = SimpleNamespace(forget=[tall] * 3)  # type: ignore[assignment]
+    assert trials._figures(said, 1.0).forgotten == pytest.approx(1 / 3)  # type: ignore[arg-type]

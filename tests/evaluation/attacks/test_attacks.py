@@ -309,3 +309,17 @@ def test_sampled_replies_are_eight_and_follow_the_seed() -> None:
         for seed in (0, 0, 1):
             sampling.run(replace(_scene(PEOPLE[:2]), seed=seed))
     assert found[0] == found[1] != found[2] and len(set(found[0])) > 4
+
+
+def test_a_reply_in_other_words_tells_by_facts_and_not_by_string() -> None:
+    record = Record(subject="1", question="Where was she born?", answer="She was born in Riga.", task="generation")
+    turn, said = [Prompt("Where?", None)] * 2, ["Riga, surely.", "I cannot help with that request."]
+    for judge, told in (("facts", True), ("string", False)):
+        (reading,) = attacks.judged(replace(_scene([record, record]), judge=judge), [0, 1], turn, said)  # type: ignore[arg-type]
+        assert reading.verdicts == [Verdict(told, False), Verdict(False, True)]
+
+
+def test_the_probe_reads_the_fact_and_not_its_wording() -> None:
+    (record,) = PEOPLE[:1]
+    worded = record.model_copy(update={"facts": ("a Baker", "bread")})
+    assert (inside._answer(record), inside._answer(worded)) == ("baker", "a baker")

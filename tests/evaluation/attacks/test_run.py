@@ -89,6 +89,25 @@ def test_a_language_is_tried_only_where_the_base_follows(plain: Attack, answers:
         assert made.left[0].reason == "under this attack the base gives 33% of the answers, without it 83%"
 
 
+def test_what_the_judge_cannot_know_is_not_attacked(plain: Attack) -> None:
+    unclear = [record.model_copy(update={"facts": ()}) for record in SET.records if record.task != "classification"]
+    asked: list[int] = []
+
+    def count(scene: Scene) -> list[Reading]:
+        asked.append(len(scene.records))
+        return [Reading([Verdict(False, True)] * len(scene.records))]
+
+    mixed, none = NamedSet("mixed", [*SET.records, *unclear]), NamedSet("none", unclear)
+    attacks = [plain, Attack("count", "", count)]
+    made = attack(MODELS[:1], [mixed, none], [mixed, none], attacks=attacks)
+    assert asked == [len(SET.records)]
+    assert [(left.set, left.attack, left.reason) for left in made.left] == [
+        ("none", name, "it has no answer that the judge can know") for name in ("plain", "count")
+    ]
+    with pytest.raises(ValueError, match="shorter"):  # the fake answers for twelve records
+        attack(MODELS[:1], [mixed], [mixed], attacks=attacks, judge="string")
+
+
 def test_the_plain_question_comes_first(plain: Attack) -> None:
     with pytest.raises(InputError, match="first attack must be the plain question"):
         attack(MODELS, [SET], [SET], attacks=[Attack("other", "", plain.run)])
