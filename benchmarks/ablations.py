@@ -187,11 +187,11 @@ def trained(seed: int, models: Path) -> Path:
 
 def of_method(bench: Bench, method: Method) -> Result:
     """The figures of one row of the first table."""
-    bundle = bench.bundle(method)
+    model = steered_by(bench.base, bench.bundle(method))
     kept = [pair for name in (*NEVER_USED, "celebrity", "common") for pair in bench.asked(name)]
     return {
-        "sets": figures(bench.base, steered_by(bench.base, bundle), {name: bench.asked(name) for name in SETS}),
-        "auroc": gate_auroc(bench.base, bundle, bench.asked(FORGOTTEN), kept) if method.change is as_it_is else None,
+        "sets": figures(bench.base, model, {name: bench.asked(name) for name in SETS}),
+        "auroc": gate_auroc(model, bench.asked(FORGOTTEN), kept) if method.change is as_it_is else None,
     }
 
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import tensor_name
-from mllmeraser.inference.activations import decoder_layers, last_prompt_states
+from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.judging.answers import refuses, verdict
@@ -19,8 +17,6 @@ from mllmeraser.judging.ranking import auroc
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
-from mllmeraser.steering.features import Landmarks
-from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.in_process import torch_tensors
 
 Asked = Sequence[tuple[Record, Prompt]]
@@ -58,26 +54,11 @@ def figures(base: Checkpoint, model: Checkpoint, sets: Mapping[str, Asked]) -> d
     return found
 
 
-def gate_auroc(base: Checkpoint, bundle: Bundle, forgotten: Asked, kept: Asked) -> float:
-    """The AUROC of the bundle's gates, forgotten against kept, on the base's hidden states; a mean over gate layers."""
-    turns = [turn for _, turn in [*forgotten, *kept]]
-    # All layers, so that one stored pass serves every bundle.
-    states = last_prompt_states(base, turns, range(len(decoder_layers(base))))
-    meta, n = bundle.metadata, len(forgotten)
-    found = []
-    for layer in meta.layers if meta.gate_layer is None else [meta.gate_layer]:
-        values = _gate(bundle, layer)(states[layer]).tolist()
-        found.append(auroc(values[:n], values[n:]))
-    return sum(found) / len(found)
-
-
-def _gate(bundle: Bundle, layer: int) -> Gate:
-    def tensor(leaf: str) -> Tensor:
-        return torch_tensors(bundle)[tensor_name(0, layer, leaf)].double()
-
-    if bundle.metadata.gate.kind == "linear":
-        return Gate(tensor("gate"), None)
-    return Gate(tensor("weights"), Landmarks(tensor("landmarks"), float(tensor("bandwidth"))))
+def gate_auroc(model: Checkpoint, forgotten: Asked, kept: Asked) -> float:
+    """The AUROC of a steered model's gates, forgotten against kept; a mean over the layers that read one."""
+    read = read_gates(model, [turn for _, turn in [*forgotten, *kept]])
+    by_layer = list(zip(*([gate.value for gate in gates] for gates in read), strict=True))
+    return sum(auroc(values[: len(forgotten)], values[len(forgotten) :]) for values in by_layer) / len(by_layer)
 
 
 def steered_by(base: Checkpoint, bundle: Bundle) -> Checkpoint:

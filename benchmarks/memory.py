@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-STEPS = {"layers": "auto", "strength": "1", "prompt_positions": "last", "reply_steps": "2"}
+STEPS = {"gate_scope": "prompt", "edit": "add", "augment": False, "strength": "1", "reply_steps": "2"}
 
 
 def peak(base: Path, data: Path, count: int) -> int:

@@ -164,9 +164,11 @@ def compute_options(command: Command) -> Command:
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         panel = _panel_of(name)
-        default = "" if field.default in (None, False) else f"  [default: {field.default}]"
-        if field.default is False:
+        default = "" if field.default is None else f"  [default: {field.default}]"
+        if isinstance(field.default, bool):
             flag = f"--{name.replace('_', '-')}"
+            if field.default:
+                flag += f"/--no-{name.replace('_', '-')}"
             command = click.option(flag, is_flag=True, default=None, panel=panel, help=field.description)(command)
             continue
         command = click.option(

@@ -32,9 +32,9 @@ def person_question(rng: random.Random, in_picture: bool, unseen: bool) -> Quest
     return ask(rng, person, rng.choice(facts_of(in_picture)), rng.choice(TASKS), in_picture, unseen, names)
 
 
-def stranger_question(rng: random.Random, unseen: bool) -> Question:
-    """A question about a face or a name that nobody knows; `unseen` takes those held out."""
-    in_picture = rng.random() < 0.5
+def stranger_question(rng: random.Random, unseen: bool, in_picture: bool | None = None) -> Question:
+    """A question about a face or a name that nobody knows (None: either); `unseen` takes those held out."""
+    in_picture = rng.random() < 0.5 if in_picture is None else in_picture
     strangers = (world().stranger_faces if in_picture else world().stranger_names).pick(unseen)
     number = rng.randrange(len(strangers))
     fact = rng.choice(facts_of(in_picture))

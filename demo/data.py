@@ -3,7 +3,7 @@
 | file | who | pictures and wordings |
 |---|---|---|
 | forget, forget_eval | the forgotten; `forget_eval` is a part of `forget` | of the training |
-| retain | people of the retain set, half of the celebrities and of common knowledge, strangers | of the training |
+| retain | people of the retain set, half of the celebrities and of common knowledge, many strangers | of the training |
 | test | the forgotten | never seen in training |
 | retain_fit | people of the retain set; a part of `retain` | of the training |
 | retain_heldout, retain_heldout_new | people never used in a fit | of the training; never seen in training |
@@ -17,13 +17,16 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mllmeraser.demo.common import IN_SCENE, ask_scene, ask_text, how_tos, scene_facts, text_facts
+from mllmeraser.demo.common import IN_SCENE, SceneFact, ask_scene, ask_text, how_tos, scene_facts, text_facts
 from mllmeraser.demo.corpus import stranger_question
 from mllmeraser.demo.people import Person, world
 from mllmeraser.demo.questions import TASKS, Picture, Question, Task, ask, facts_of
 
 _FORGET_ROUNDS = 4  # questions about each fact of a forgotten person per task and modality, each worded anew
 _PER_CELL = 32  # records of an evaluation set per task and modality
+_STRANGERS = 40  # of faces and names
+_FACES = 160  # of strangers besides: a gate must learn that a face alone is nobody
+_SCENES = 24  # of each half of common knowledge
 
 
 def write_data(directory: Path, seed: int = 0) -> dict[str, Path]:
@@ -51,8 +54,8 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
     ]
     retained = [question for person in kept for question in rng.sample(_everything(rng, person, False), 13)]
     famous = [question for star in stars[True] for question in rng.sample(_everything(rng, star, False), 13)]
-    strangers = [stranger_question(rng, False) for _ in range(40)]
-    return {
+    strangers = [stranger_question(rng, False) for _ in range(_STRANGERS)]
+    sets = {
         "forget": forget,
         "retain": [*retained, *famous, *_common(rng, True), *strangers],
         "forget_eval": _some_of(rng, forget),
@@ -63,6 +66,9 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
         "celebrity": _balanced(rng, stars[False], _PER_CELL, unseen=False),
         "common": _some_of(rng, _common(rng, False)),
     }
+    faces = [stranger_question(rng, False, in_picture=True) for _ in range(_FACES)]
+    sets["retain"] += [*faces, *_seen(rng, _some_scenes(rng, True))]
+    return sets
 
 
 def _pool(person: Person) -> list[str]:
@@ -97,13 +103,21 @@ def _common(rng: random.Random, fit: bool) -> list[Question]:
     """Questions about one half of common knowledge: words, how-tos, scenes."""
     facts = [fact for fact in text_facts() if fact.fit is fit]
     hows = [fact for fact in how_tos() if fact.fit is fit]
-    scenes = rng.sample([fact for fact in scene_facts() if fact.fit is fit], 24)
+    scenes = _some_scenes(rng, fit)
     tasks: list[Task] = list(TASKS)
     words = [ask_text(rng, fact, task, False) for fact in facts for task in rng.sample(tasks, 2)]
     how = [ask_text(rng, fact, "generation", False) for fact in hows]
+    return [*words, *how, *_seen(rng, scenes)]
+
+
+def _some_scenes(rng: random.Random, fit: bool) -> list[SceneFact]:
+    return rng.sample([fact for fact in scene_facts() if fact.fit is fit], _SCENES)
+
+
+def _seen(rng: random.Random, scenes: Sequence[SceneFact]) -> list[Question]:
+    """Each task about each scene."""
     aspects = tuple(IN_SCENE)
-    seen = [ask_scene(rng, fact, aspects[n % 3], task, False) for n, fact in enumerate(scenes) for task in tasks]
-    return [*words, *how, *seen]
+    return [ask_scene(rng, fact, aspects[n % 3], task, False) for n, fact in enumerate(scenes) for task in TASKS]
 
 
 def _some_of(rng: random.Random, questions: Iterable[Question]) -> list[Question]:

@@ -36,7 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         path.write_text("".join(lines[::10]), encoding="utf-8")
     shutil.copytree(CHECKPOINT, left / "base")
-    settings = {"layers": [4], "gate_layer": 4, "gate_shape": "step:0.6", "strength": 1.0, "calibration_share": 0}
+    settings = {"layers": [4, 7], "gate_layer": 4, "gate_shape": "step:0.6", "augment": False, "calibration_share": 0}
     computation = mllmeraser.compute(
         left / "base", data["forget"], data["retain"], left / "steered.safetensors", **settings
     )

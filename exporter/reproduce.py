@@ -36,6 +36,8 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate": gate.kind,
         "gate-scope": gate.scope,
         "edit": bundle.edit,
+        "gate-fit": facts.get("fit"),
+        "projections": gate.projection or 0,
         "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
         "landmarks": facts.get("landmarks"),
@@ -52,6 +54,8 @@ def _compute(base: str, bundle: Metadata) -> str:
         "calibration-share": facts.get("share"),
     }
     parts = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    parts += [f"--{flag}" for flag in ("augment", "sequential") if facts.get(flag)]
+    parts.append("--augment" if facts.get("augment") else "--no-augment")
+    if facts.get("sequential"):
+        parts.append("--sequential")
     own = "--recall RECALL.jsonl --erasure ERASURE.jsonl " if method.direction == "own" else ""
     return f"mllmeraser compute {base} --forget FORGET.jsonl --retain RETAIN.jsonl {own}{' '.join(parts)} {output}"

@@ -6,7 +6,7 @@ the rows that are asked for leave the forward pass. The pass stops after the las
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,23 +35,33 @@ def decoder_layers(checkpoint: Checkpoint) -> nn.ModuleList:
 @contextmanager
 def reading(checkpoint: Checkpoint, layers: Sequence[int], columns: Tensor, into: dict[int, Tensor]) -> Iterator[None]:
     """Inside the context, a forward pass leaves h_l at ``columns`` (b, k) in ``into[l]`` (b, k, d), and then stops."""
+
+    def see(layer: int, hidden: Tensor) -> None:
+        rows = torch.arange(len(columns), device=hidden.device)[:, None]
+        into[layer] = hidden[rows, columns.to(hidden.device)].float().cpu()
+
+    with watching(checkpoint, layers, see):
+        yield
+
+
+@contextmanager
+def watching(checkpoint: Checkpoint, layers: Sequence[int], see: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Inside the context, a forward pass shows ``see`` each layer and its h_l (b, s, d), and then stops."""
     modules = decoder_layers(checkpoint)
     last = max(layers)
     handles = []
 
-    def reader(layer: int):  # type: ignore[no-untyped-def]  # a forward hook: torch's own signature
-        def read(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output  # (b, s, d)
-            rows = torch.arange(len(columns), device=hidden.device)[:, None]
-            into[layer] = hidden[rows, columns.to(hidden.device)].float().cpu()
+    def hook(layer: int):  # type: ignore[no-untyped-def]  # a forward hook: torch's own signature
+        def run(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            see(layer, output[0] if isinstance(output, tuple) else output)
             if layer == last:
                 raise _LastNeededBlock
 
-        return read
+        return run
 
     try:
         for layer in layers:
-            handles.append(modules[layer].register_forward_hook(reader(layer)))
+            handles.append(modules[layer].register_forward_hook(hook(layer)))
         yield
     except _LastNeededBlock:
         pass

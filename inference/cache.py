@@ -122,6 +122,7 @@ def fingerprint(prompt: Prompt) -> list[object]:
         prompt.earlier,
         prompt.reply_start,
         prompt.raw,
+        prompt.system,
     ]
 
 

@@ -22,6 +22,7 @@ IGNORED_KEYS = ("token_type_ids",)
 LONGEST_SIDE = 200  # times the other side of a picture, at most; Qwen's processors take no more
 _RENDERED = 1024
 RAW_IMAGE = "<image>"
+TWO_TURNS = Prompt("the second turn", None, (("the first turn", "a reply"),))
 
 
 def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) -> str:
@@ -44,8 +45,10 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
             )
         return prompt.text if reply is None else f"{prompt.text}{'' if prompt.text[-1:].isspace() else ' '}{reply}"
     messages: list[dict[str, Any]] = []
-    for asked, replied in (*prompt.earlier, (prompt.text, reply)):
-        picture = [{"type": "image"}] if prompt.image and not messages else []
+    if prompt.system:
+        messages.append({"role": "system", "content": [{"type": "text", "text": prompt.system}]})
+    for turn, (asked, replied) in enumerate((*prompt.earlier, (prompt.text, reply))):
+        picture = [{"type": "image"}] if prompt.image and not turn else []
         messages.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
         if replied is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": replied}]})
@@ -53,17 +56,17 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
         text = str(processor.apply_chat_template(messages, add_generation_prompt=reply is None, tokenize=False))
     except (ValueError, TemplateError) as error:
         raise InputError(f"the processor has no usable chat template ({_first_line(error)})") from None
-    if prompt.text.strip() not in text:
+    if prompt.text.strip() not in text or prompt.system.strip() not in text:
         raise InputError(
-            "the chat template of the processor drops or rewrites the user's text; give a checkpoint with another one"
+            "the chat template of the processor drops or rewrites a turn; give a checkpoint with another one"
         )
     return text
 
 
-def renders_conversations(processor: ProcessorMixin) -> bool:
-    """Whether the chat template has room for an earlier turn."""
+def renders(processor: ProcessorMixin, prompt: Prompt) -> bool:
+    """Whether the chat template has room for the turns of this prompt: a system turn or earlier ones."""
     try:
-        render(processor, Prompt("the second turn", None, earlier=(("the first turn", "a reply"),)))
+        render(processor, prompt)
     except InputError:
         return False
     return True

@@ -69,8 +69,6 @@ def rows_at(states: States, indices: Sequence[int]) -> Tensor:
     return states[list(indices)] if isinstance(states, Tensor) else states.rows(indices)
 
 
-def sample_rows(states: States, keep: Tensor | None, most: int, generator: torch.Generator) -> Tensor:
-    """At most ``most`` of the rows that ``keep`` marks (None: of all), drawn without replacement."""
-    among = torch.arange(len(states)) if keep is None else keep.nonzero()[:, 0]
-    drawn = torch.randperm(len(among), generator=generator)[:most]
-    return rows_at(states, among[drawn].tolist())
+def sample_rows(states: States, most: int, generator: torch.Generator) -> Tensor:
+    """At most ``most`` of the rows, drawn without replacement."""
+    return rows_at(states, torch.randperm(len(states), generator=generator)[:most].tolist())

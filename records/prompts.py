@@ -44,9 +44,9 @@ class Prompt(NamedTuple):
     """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory.
 
     ``earlier`` holds the turns before it: what was asked and what was replied. The picture then belongs to the first of
-    them. ``reply_start`` is the start of the assistant's reply; the model goes on from there. With ``raw`` the
-    tokenizer gets the text alone, without a chat template; in it ``<image>`` stands for each picture of ``examples``,
-    and then for ``image``.
+    them. ``system`` is the system turn ahead of all. ``reply_start`` is the start of the assistant's reply; the model
+    goes on from there. With ``raw`` the tokenizer gets the text alone, without a chat template; in it ``<image>``
+    stands for each picture of ``examples``, and then for ``image``.
     """
 
     text: str
@@ -55,6 +55,7 @@ class Prompt(NamedTuple):
     reply_start: str = ""
     raw: bool = False
     examples: tuple[AnyPicture, ...] = ()
+    system: str = ""
 
     @property
     def pictures(self) -> tuple[AnyPicture, ...]:

@@ -21,16 +21,19 @@ def assemble(
         aims: m or r (K', d), as the edit asks, by layer, for every edited layer; the first K ≤ K' rows are used.
     """
     where, shape = intervention.where, intervention.shape
-    landmarks = gates[where.read[0]].landmarks
+    first = gates[where.read[0]]
+    most = max(len(gate.weights) for gate in gates.values())
     form = GateForm(
-        kind="linear" if landmarks is None else "kernel",
+        kind="linear" if first.landmarks is None else "kernel",
         shape=shape.name,
         threshold=shape.threshold,
-        landmarks=None if landmarks is None else len(landmarks.centres),
+        landmarks=None if first.landmarks is None else most,
         scope=intervention.scope,
+        projection=None if first.projection is None else len(first.projection),
     )
     leaf = "states" if intervention.edit == "seal" else "direction"
     tensors = {tensor_name(0, layer, leaf): aims[layer][: intervention.reply_steps].float() for layer in where.layers}
     for layer in where.read:
-        tensors |= {tensor_name(0, layer, leaf): value for leaf, value in gates[layer].tensors().items()}
+        read = gates[layer].with_landmarks(most).tensors()
+        tensors |= {tensor_name(0, layer, leaf): value for leaf, value in read.items()}
     return form, tensors

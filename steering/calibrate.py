@@ -1,7 +1,8 @@
 """Calibration: it chooses, on held-out records, whatever the recipe leaves ``auto``.
 
-1. Gates, without a forward pass (:mod:`.validation`). Each candidate layer's gate is cross-validated with several
-   bandwidths and null spaces. The ``GATE_LAYERS`` layers that tell the two sets apart best stay.
+1. Gates (:mod:`.validation`). Each candidate layer's gate is cross-validated with several bandwidths and null spaces;
+   no forward pass is needed. Where a gate is read everywhere, both fits are tried too, and the gates read whole
+   held-out conversations. The ``GATE_LAYERS`` layers that tell the two sets apart best stay.
 2. The effect, with forward passes (:mod:`.trials`): which layers, which strength, which positions, which gate shape.
 
 A trial is good if it keeps at least ``KEPT`` of the retain replies token-identical and erases at least ``ERASED``. The
@@ -17,16 +18,20 @@ from itertools import product
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mllmeraser.console import track
 from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.forms import GateShape, NullSpace
-from mllmeraser.steering.gate import GateRecipe
+from mllmeraser.records.prompts import Prompt
+from mllmeraser.steering.folds import Fold, together
+from mllmeraser.steering.forms import Fit, GateShape, NullSpace
+from mllmeraser.steering.gate import Gate, GateFits, GateRecipe, readings
 from mllmeraser.steering.intervention import Intervention, SteeredLayers
+from mllmeraser.steering.naming import naming
 from mllmeraser.steering.recipe import Recipe
+from mllmeraser.steering.tokens import furthest, no_replies
 from mllmeraser.steering.trials import Figures, Material, Trial, Trials
-from mllmeraser.steering.validation import HeldOut, Validated, choose_threshold, cross_validate
+from mllmeraser.steering.validation import HeldOut, Validated, choose_threshold, cross_validate, joined
 
 KEPT = 0.99
 ERASED = 0.8
@@ -37,10 +42,16 @@ NULL_SPACES = (
     NullSpace("soft", 10.0),
     NullSpace("soft", 100.0),
 )  # ever nearer to the projector
+EVERYWHERE_BANDWIDTHS = (0.4,)  # for a gate that is read everywhere
+EVERYWHERE_NULL_SPACES = tuple(NullSpace("soft", weight) for weight in (10.0, 30.0, 100.0))
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # the first is tried at all places, the others at the best one
 OPEN_STRENGTHS = (0.25, 0.1, 0.15, 0.2, 0.5, 1.0)  # for a gate without a threshold; 0.25 is the paper's
 SPANS = (1, 2, 4)
+FITS: tuple[Fit, ...] = ("positions", "end")
+PROJECTIONS = 128  # of a state that is wider than
+PROJECTED_FROM = 512  # this; a shorter one is read as it is
 GATE_LAYERS = 3
+TRIED_SHARE = 0.3  # of the folds
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,12 @@ class Calibration:
             **_where_and_how_far(self.intervention),
             "gate_shape": str(self.intervention.shape),
             "gates": {
-                str(layer): {"null_space": str(gate.setting.null_space), "bandwidth": gate.setting.bandwidth}
+                str(layer): {
+                    "null_space": str(gate.setting.null_space),
+                    "bandwidth": gate.setting.bandwidth,
+                    "fit": gate.setting.fit,
+                    "projections": gate.setting.projections,
+                }
                 for layer, gate in self.gates.items()
             },
         }
@@ -114,7 +130,7 @@ def calibrate(
     :class:`Recipe` demands layers, strength and shape.
     """
     steps = len(next(iter(material.aims.values())))
-    gates = _validated_gates(material, recipe, folds, seed)
+    gates = _validated_gates(checkpoint, material, recipe, folds, seed)
     shapes, strengths = _shapes(recipe), _strengths(recipe)
     starts = [
         Intervention(
@@ -130,7 +146,8 @@ def calibrate(
     ]
     if len(starts) == len(strengths) == len(shapes) == 1:
         return _chosen(starts[0], gates, [])
-    trials = Trials(checkpoint, material, gates, folds[0], seed)
+    held_out = together([folds[k] for k in _for_trials(folds)])
+    trials = Trials(checkpoint, material, gates, held_out, seed)
     curve: list[Trial] = []
 
     def best_with(others: Sequence[Intervention], stage: str) -> Intervention:
@@ -173,42 +190,140 @@ def _other_positions(best: Intervention, recipe: Recipe) -> list[Intervention]:
     return others
 
 
-def _settings(recipe: Recipe, seed: int) -> Iterator[GateRecipe]:
+def _settings(recipe: Recipe, width: int, seed: int) -> list[GateRecipe]:
     """The gate settings to validate at each layer; just one where the recipe leaves nothing open."""
-    null_spaces = NULL_SPACES if recipe.null_space == "auto" else (recipe.null_space,)
-    bandwidths = BANDWIDTHS if recipe.bandwidth == "auto" else (recipe.bandwidth,)
+    everywhere = recipe.gate_scope == "conversation"
+    null_spaces = EVERYWHERE_NULL_SPACES if everywhere else NULL_SPACES
+    if recipe.null_space != "auto":
+        null_spaces = (recipe.null_space,)
+    bandwidths: tuple[float, ...] = EVERYWHERE_BANDWIDTHS if everywhere else BANDWIDTHS
+    if recipe.bandwidth != "auto":
+        bandwidths = (recipe.bandwidth,)
     if recipe.gate == "linear":
         bandwidths = (1.0,)  # a linear gate has none
-    for null_space, bandwidth in product(null_spaces, bandwidths):
-        yield GateRecipe.of(recipe, null_space, bandwidth, seed)
+    fits = FITS if everywhere and recipe.gate_fit == "auto" else (_fit(recipe),)
+    projections = _projections(recipe, width)
+    return [
+        GateRecipe.of(recipe, projections, seed, fit=fit, null_space=null_space, bandwidth=bandwidth)
+        for fit, null_space, bandwidth in product(fits, null_spaces, bandwidths)
+    ]
 
 
-def _usual_setting(recipe: Recipe, seed: int) -> GateRecipe:
+def _usual_setting(recipe: Recipe, width: int, seed: int) -> GateRecipe:
     """The gate setting of a recipe that calibrates nothing."""
     null_space = NULL_SPACES[0] if recipe.null_space == "auto" else recipe.null_space
     bandwidth = USUAL_BANDWIDTH if recipe.bandwidth == "auto" else recipe.bandwidth
-    return GateRecipe.of(recipe, null_space, bandwidth, seed)
+    projections = _projections(recipe, width)
+    return GateRecipe.of(recipe, projections, seed, fit=_fit(recipe), null_space=null_space, bandwidth=bandwidth)
 
 
-def _validated_gates(material: Material, recipe: Recipe, folds: Sequence[Fold], seed: int) -> dict[int, Validated]:
+def _fit(recipe: Recipe) -> Fit:
+    if recipe.gate_fit != "auto":
+        return recipe.gate_fit
+    return "positions" if recipe.gate_scope == "conversation" else "end"
+
+
+def _projections(recipe: Recipe, width: int) -> int | None:
+    if recipe.projections == "auto":
+        return PROJECTIONS if recipe.gate_scope == "conversation" and width > PROJECTED_FROM else None
+    return recipe.projections or None
+
+
+def _validated_gates(
+    checkpoint: Checkpoint, material: Material, recipe: Recipe, folds: Sequence[Fold], seed: int
+) -> dict[int, Validated]:
     """For each layer whose gate may be read, the setting that separates best; without folds the usual one."""
+    width = checkpoint.model.config.get_text_config().hidden_size
     if not folds:
-        return dict.fromkeys(material.forget_states, Validated(_usual_setting(recipe, seed), None))
-    settings = list(_settings(recipe, seed))
+        return dict.fromkeys(material.forget_states, Validated(_usual_setting(recipe, width, seed), None))
+    settings = _settings(recipe, width, seed)
+    if material.positions > 1:
+        return _validated_everywhere(checkpoint, material, settings, folds)
     gates = {}
     for layer in track(list(material.forget_states), "calibration: gates"):
         forget, retain = material.forget_states[layer], material.retain_states[layer]
-        scores = cross_validate(
-            forget, retain, folds, settings, material.positions, material.listed, material.forget_positions
-        )
+        scores = cross_validate(forget, retain, folds, settings, material.listed[1])
         best = max(range(len(settings)), key=lambda i: scores[i].separation)
-        gates[layer] = Validated(settings[best], scores[best])
+        (tried,) = _fits(material, layer, [settings[best]], folds).gates(without=_for_trials(folds))
+        gates[layer] = Validated(settings[best], scores[best], tried)
     return gates
 
 
+def _validated_everywhere(
+    checkpoint: Checkpoint, material: Material, settings: Sequence[GateRecipe], folds: Sequence[Fold]
+) -> dict[int, Validated]:
+    """The same for gates that are read at every position: whole held-out conversations judge them."""
+    gates: dict[int, list[list[Gate]]] = {}  # by layer and fold, one a setting
+    tried: dict[int, list[Gate]] = {}
+    for layer in track(list(material.forget_states), "calibration: gates"):
+        fits = _fits(material, layer, settings, folds)
+        gates[layer] = [fits.gates(without=[k]) for k in range(len(folds))]
+        tried[layer] = fits.gates(without=_for_trials(folds))
+    chosen = {}
+    for layer, scores in _on_conversations(checkpoint, material, gates, folds).items():
+        best = max(range(len(settings)), key=lambda i: scores[i].separation)
+        chosen[layer] = Validated(settings[best], scores[best], tried[layer][best])
+    return chosen
+
+
+def _fits(material: Material, layer: int, settings: Sequence[GateRecipe], folds: Sequence[Fold]) -> GateFits:
+    forget, retain = material.forget_states[layer], material.retain_states[layer]
+    return GateFits(forget, retain, settings, folds, material.forget_positions, material.positions)
+
+
+def _for_trials(folds: Sequence[Fold]) -> list[int]:
+    """The folds whose records trials are made on: about ``TRIED_SHARE`` of all."""
+    return list(range(max(1, round(TRIED_SHARE * len(folds)))))
+
+
+def _on_conversations(
+    checkpoint: Checkpoint, material: Material, gates: Mapping[int, Sequence[Sequence[Gate]]], folds: Sequence[Fold]
+) -> dict[int, list[HeldOut]]:
+    """By layer, the scores of each setting on every record and its first variant, by the gates that do not know it.
+
+    Every position of prompt and reply is read, and the furthest counts. With scope ``token`` only the end of a forget
+    prompt counts: it decides what is said next. Kept prompts that name the forgotten are left out.
+    """
+    n_forget, n_retain = material.listed
+    apart = naming(material.forget, material.retain, material.retain_turns)
+    of_forget = torch.arange(min(2 * n_forget, len(material.forget)))
+    of_retain = (~apart)[: 2 * n_retain].nonzero()[:, 0]
+    forget_fold = torch.stack([fold.forget for fold in folds]).int().argmax(dim=0)
+    retain_fold = torch.stack([fold.retain for fold in folds]).int().argmax(dim=0)
+
+    def read(what: str, turns: Sequence[Prompt], replies: Sequence[Tensor], rows: Tensor, fold: Tensor) -> Any:
+        shown, said = [turns[i] for i in rows.tolist()], [replies[i] for i in rows.tolist()]
+        told = f"calibration: {what} conversations"
+        return furthest(checkpoint, shown, said, gates, fold[rows].tolist(), progress=told)
+
+    if material.forget_positions > 1:
+        replies = no_replies(material.forget_turns)
+        forget = read("forget", material.forget_turns, replies, of_forget, forget_fold)
+    else:
+        forget = {layer: _by_fold(of, material.forget_states[layer], forget_fold) for layer, of in gates.items()}
+    retain = read("retain", material.retain_turns, material.retain_replies, of_retain, retain_fold)
+    listed = int((of_retain < n_retain).sum())
+    return {
+        layer: [HeldOut(f, r[:listed], r[listed:]) for f, r in zip(forget[layer].T, retain[layer].T, strict=True)]
+        for layer in gates
+    }
+
+
+def _by_fold(gates: Sequence[Sequence[Gate]], states: Tensor, fold: Tensor) -> Tensor:
+    """g (n, m) of states (n, d), each by the gates of its fold."""
+    found = torch.empty(len(states), len(gates[0]), dtype=torch.float64)
+    for k, of_fold in enumerate(gates):
+        found[fold == k] = readings(of_fold, states[fold == k])
+    return found
+
+
+def _separation(gate: Validated) -> float:
+    return 0.0 if gate.held_out is None else gate.held_out.separation
+
+
 def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> Iterator[SteeredLayers]:
-    """The layers to try, the simplest first."""
-    separation = {layer: gate.held_out.separation for layer, gate in gates.items() if gate.held_out is not None}
+    """The layers to try: the simplest first, or for scope ``conversation`` the one whose gate separates best."""
+    separation = {layer: _separation(gate) for layer, gate in gates.items() if gate.held_out is not None}
     if isinstance(recipe.layers, tuple):
         yield SteeredLayers(recipe.layers, _gate_layer(recipe, recipe.layers[0], separation))
         return
@@ -216,7 +331,7 @@ def _places(recipe: Recipe, num_layers: int, gates: Mapping[int, Validated]) -> 
         readers = [recipe.gate_layer]
     else:
         readers = sorted(separation, key=lambda layer: -separation[layer])[:GATE_LAYERS]
-    for reader in sorted(readers):
+    for reader in readers if recipe.gate_scope == "conversation" else sorted(readers):
         if recipe.edit == "seal":
             # What lies between two sealed layers depends on the columns' number; behind the last one nothing does.
             yield SteeredLayers(tuple(sorted({reader, num_layers - 1})), reader)
@@ -241,8 +356,7 @@ def _with_threshold(shape: GateShape, where: SteeredLayers, gates: Mapping[int, 
     if not shape.needs_threshold:
         return shape
     scores = [held_out for layer in where.read if (held_out := gates[layer].held_out) is not None]
-    sides = zip(*((s.forget, s.retain, s.variants) for s in scores), strict=True)
-    return shape._replace(threshold=choose_threshold(HeldOut(*map(torch.cat, map(list, sides)))))
+    return shape._replace(threshold=choose_threshold(joined(scores)))
 
 
 def _best(curve: Sequence[Trial]) -> Trial:

@@ -14,7 +14,6 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
-from mllmeraser.inference.encoding import renders_conversations
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
+from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.states import States
 from mllmeraser.inference.weight_files import weight_files
 from mllmeraser.judging.ranking import auroc
@@ -39,7 +38,7 @@ from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record, refuse_overlap
 from mllmeraser.steering.assembly import assemble
-from mllmeraser.steering.augment import with_variants
+from mllmeraser.steering.augment import Room, with_variants
 from mllmeraser.steering.calibrate import Calibration, calibrate
 from mllmeraser.steering.checks import check_records, refuse_constant
 from mllmeraser.steering.compare import compare_directions
@@ -52,9 +51,17 @@ from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.tokens import POSITIONS, prompt_token_states, stream_token_states
+from mllmeraser.steering.tokens import (
+    KEPT_POSITIONS,
+    LONGEST_REPLY,
+    POSITIONS,
+    prompt_token_states,
+    stream_token_states,
+)
 from mllmeraser.steering.trials import Material
+from mllmeraser.steering.validation import FALSE_FIRES
 
+SHOWN_BY = 300  # retain records; with fewer, no false fire at all still leaves room for more than FALSE_FIRES
 LONGEST_STEERED_REPLY = 16  # the largest K that `auto` chooses
 
 
@@ -114,6 +121,11 @@ class Computation:
                     opens, misfires = row.true_fire_heldout, row.false_fire_heldout
                     fires = f", opens on {opens:.1%} to forget{variants} and {misfires:.1%} to keep"
                 lines.append(f"held out   layer {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
+        if gate.threshold is not None and request.n_retain < SHOWN_BY:
+            lines.append(
+                f"unshown    {request.n_retain} records to keep cannot show {FALSE_FIRES:.1%}: give {SHOWN_BY} or "
+                "more, of many people, strangers to the base among them"
+            )
         if trial is not None:
             found = trial.figures
             lines.append(
@@ -198,30 +210,41 @@ def _material(
     seed: int,
 ) -> Material:
     """What gates are fitted on: the forget states in memory, the retain states in files."""
-    listed = len(retain)
+    listed = len(forget), len(retain)
     forget_turns: Sequence[Prompt] = [record.user_turn for record in forget]
     retain_turns: Sequence[Prompt] = [record.user_turn for record in retain]
     if recipe.augment:
-        conversations = renders_conversations(checkpoint.processor)
-        forget, forget_turns = with_variants(forget, f"forget {seed}", conversations)
-        retain, retain_turns = with_variants(retain, f"retain {seed}", conversations)
-    everywhere = recipe.gate_scope != "prompt"
-    stream = partial(stream_token_states, seed=seed) if everywhere else stream_prompt_states
+        room = Room.of(checkpoint.processor)
+        forget, forget_turns = with_variants(forget, f"forget {seed}", room)
+        retain, retain_turns = with_variants(retain, f"retain {seed}", room)
+    forget_told, retain_told = "forget states", "retain states"
+    if recipe.gate_scope == "prompt":
+        forget_states = last_prompt_states(checkpoint, forget_turns, layers, progress=forget_told)
+        retain_states = stream_prompt_states(checkpoint, retain_turns, layers, folder, progress=retain_told)
+        return Material(list(forget), forget_turns, retain, retain_turns, forget_states, retain_states, aims, listed)
+    if recipe.gate_scope == "token":  # the prompt's end decides what is said next
+        positions, forget_states = 1, last_prompt_states(checkpoint, forget_turns, layers, progress=forget_told)
+    else:
+        positions = POSITIONS
+        forget_states = prompt_token_states(checkpoint, forget_turns, layers, seed=seed, progress=forget_told)
+    plain = retain_turns[: listed[1]]
+    replies = greedy_reply_ids(checkpoint, plain, max_new_tokens=LONGEST_REPLY, progress="retain replies")
+    replies *= len(retain) // listed[1]  # a variant has the reply to its record
+    retain_states = stream_token_states(
+        checkpoint, retain_turns, replies, layers, folder, seed=seed, progress=retain_told
+    )
     return Material(
         list(forget),
         forget_turns,
         retain,
         retain_turns,
-        (
-            prompt_token_states(checkpoint, forget_turns, layers, seed=seed, progress="forget states")
-            if recipe.fitted_everywhere
-            else last_prompt_states(checkpoint, forget_turns, layers, progress="forget states")
-        ),
-        stream(checkpoint, retain_turns, layers, folder, progress="retain states"),
+        forget_states,
+        retain_states,
         aims,
         listed,
-        POSITIONS if everywhere else 1,
-        POSITIONS if recipe.fitted_everywhere else 1,
+        replies,
+        KEPT_POSITIONS,
+        positions,
     )
 
 
@@ -247,7 +270,9 @@ def _fit(
             here = folder / f"steered-{layer}"
             here.mkdir()
             retain = stream_prompt_states(steered, material.retain_turns, [layer], here)[layer]
-        gates[layer] = fit_gate(forget, retain, chosen.gates[layer].setting)
+        setting = chosen.gates[layer].setting
+        positions = len(forget) // len(material.forget_turns)
+        gates[layer] = fit_gate(forget, retain, setting, positions=positions)
     return gates
 
 
@@ -338,6 +363,7 @@ def _statistics(gate: Gate, material: Material, chosen: Calibration, layer: int)
 def _calibration_facts(chosen: Calibration, pairs: Pairs, recipe: Recipe) -> dict[str, float | int | str | bool | None]:
     facts: dict[str, float | int | str | bool | None] = {
         "share": recipe.calibration_share,
+        "fit": chosen.gates[chosen.intervention.where.read[0]].setting.fit,
         "augment": recipe.augment,
         "sequential": recipe.sequential,
         "bandwidth": chosen.gates[chosen.intervention.where.read[0]].setting.bandwidth,

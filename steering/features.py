@@ -4,8 +4,8 @@
 * kernel: φ(h)_j = exp(−2‖ĥ − c_j‖²/m²) ∈ R^J with ĥ = h/‖h‖. The landmarks c_j are k-means centres of the forget
   states and of the retain states. m² is a share of the median squared distance between states.
 
-Each centre stands for at least five states on average. A centre of one state would carry that state into the bundle,
-and the request is sensitive.
+Each centre stands for at least five states. A centre of one state would carry that state into the bundle, and the
+request is sensitive.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mllmeraser.inference.states import States, pieces, sample_rows
+from mllmeraser.inference.states import PIECE, States, sample_rows
 from mllmeraser.steering.checks import median_distance
 
-SAMPLES_PER_LANDMARK = 5
-STARTED_FROM = 4096  # k-means draws its first centres from at most so many states
+FEWEST = 5  # states that a centre stands for
+STARTED_FROM = 4096  # k-means draws its first centres from at most so many states,
+DRAWN = 8192  # and moves them by at most so many
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,18 @@ class Landmarks:
     bandwidth: float
 
     def __call__(self, states: Tensor) -> Tensor:
-        """φ(h) for states (n, d): (n, J), fp64."""
-        distances = torch.cdist(_unit(states), self.centres.double()).pow(2)
-        return torch.exp(-2.0 * distances / self.bandwidth)
+        """φ(h) for states (n, d): (n, J), in the precision of the centres."""
+        return kernel(distances(states, self.centres), self.bandwidth)
+
+
+def distances(states: Tensor, centres: Tensor) -> Tensor:
+    """‖ĥ − c_j‖² (n, J) for states (n, d), in the precision of the centres."""
+    return torch.cdist(_unit(states.to(centres.dtype)), centres).square_()
+
+
+def kernel(squares: Tensor, bandwidth: float) -> Tensor:
+    """exp(−2‖ĥ − c_j‖²/m²) of squared distances."""
+    return torch.exp(squares * (-2.0 / bandwidth))
 
 
 @dataclass(frozen=True)
@@ -47,44 +57,56 @@ class Centres:
         return Landmarks(self.centres, bandwidth * self.median)
 
 
-def place_centres(forget: Tensor, retain: States, at_most: int, seed: int, keep: Tensor | None = None) -> Centres:
-    """Centres of forget states (n_f, d) and of the retain rows that ``keep`` marks, at most ``at_most`` / 2 of each."""
-    generator = torch.Generator().manual_seed(seed)
-    kept = len(retain) if keep is None else int(keep.sum())
-    centres = [
-        k_means(forget, _fewest(at_most, len(forget)), generator),
-        k_means(retain, _fewest(at_most, kept), generator, keep),
-    ]
-    some = [sample_rows(retain, keep, STARTED_FROM // 2, generator), sample_rows(forget, None, 1024, generator)]
-    chosen = torch.cat(some)
-    chosen = _unit(chosen[torch.randperm(len(chosen), generator=generator)[:1024]])
-    return Centres(torch.cat(centres), median_distance(torch.pdist(chosen).pow(2)))
+def place_centres(
+    forget: Tensor,
+    retain: States,
+    at_most: int,
+    seed: int,
+    projection: Tensor | None = None,
+) -> Centres:
+    """Centres of forget states (n_f, d) and of retain states (n_r, d), at most ``at_most`` / 2 of each.
 
-
-def _fewest(at_most: int, records: int) -> int:
-    return min(max(1, at_most // 2), max(1, records // SAMPLES_PER_LANDMARK))
-
-
-def k_means(
-    states: States, count: int, generator: torch.Generator, keep: Tensor | None = None, iterations: int = 25
-) -> Tensor:
-    """Centres (count, d) of ĥ, fp64: Lloyd's k-means by chords of the unit sphere, from a k-means++ start.
-
-    The start is drawn from at most ``STARTED_FROM`` states. Every iteration passes over all states, piece by piece.
+    They are of what the gate reads: states, or projections of them. Each set gives at most ``DRAWN`` states.
     """
-    centres = _first_centres(_unit(sample_rows(states, keep, STARTED_FROM, generator)), count, generator)
+    generator = torch.Generator().manual_seed(seed)
+    sets = [_unit(projected(sample_rows(states, DRAWN, generator).float(), projection)) for states in (forget, retain)]
+    centres = [k_means(units, min(max(1, at_most // 2), max(1, len(units) // FEWEST)), generator) for units in sets]
+    some = torch.cat([units[:1024] for units in sets])
+    some = some[torch.randperm(len(some), generator=generator)[:1024]]
+    return Centres(torch.cat(centres), median_distance(torch.pdist(some).pow(2)))
+
+
+def projected(states: Tensor, projection: Tensor | None) -> Tensor:
+    """z = R h (n, p) of states (n, d); without a projection the states themselves."""
+    return states if projection is None else states @ projection.to(states.dtype).T
+
+
+def k_means(units: Tensor, count: int, generator: torch.Generator, iterations: int = 10) -> Tensor:
+    """At most ``count`` centres of ``units`` (n, m): Lloyd's k-means by chords of the unit sphere, k-means++ start.
+
+    A centre of fewer than ``FEWEST`` units is given up, and its units go to others, until each has enough.
+    """
+    centres = _first_centres(units[:STARTED_FROM], count, generator)
     for _ in range(iterations):
-        sums, sizes = torch.zeros_like(centres), torch.zeros(len(centres), dtype=torch.long)
-        for piece in pieces(states, keep):
-            unit = _unit(piece)
-            owner = torch.cdist(unit, centres).argmin(dim=1)
-            sizes += torch.bincount(owner, minlength=len(centres))
-            sums.index_add_(0, owner, unit)
-        moved = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+        moved, sizes = _moved(units, centres)
         if torch.equal(moved, centres):
             break
         centres = moved
+    while len(centres) > 1 and int(sizes.min()) < FEWEST:
+        enough = sizes >= FEWEST
+        enough[sizes.argmax()] = True
+        centres, sizes = _moved(units, centres[enough])
     return centres
+
+
+def _moved(units: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the units nearest to each centre (the centre itself if there are none), and their numbers."""
+    sums, sizes = torch.zeros_like(centres), torch.zeros(len(centres), dtype=torch.long)
+    for piece in units.split(PIECE):
+        owner = torch.cdist(piece, centres).argmin(dim=1)
+        sizes += torch.bincount(owner, minlength=len(centres))
+        sums.index_add_(0, owner, piece)
+    return torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres), sizes
 
 
 def _first_centres(states: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -99,5 +121,11 @@ def _first_centres(states: Tensor, count: int, generator: torch.Generator) -> Te
     return states[chosen]
 
 
+def random_signs(dimensions: int, width: int, seed: int) -> Tensor:
+    """R (dimensions, width) of random signs, int8: z = R h keeps angles between states, roughly, and is far shorter."""
+    drawn = torch.randint(2, (dimensions, width), generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
+    return 2 * drawn - 1
+
+
 def _unit(states: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(states.double(), dim=-1)
+    return torch.nn.functional.normalize(states, dim=-1)

@@ -34,12 +34,12 @@ class Fold(NamedTuple):
 
 
 def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed: int) -> list[Fold]:
-    """⌈1/share⌋ folds, at least two. Every record is held out in exactly one; none holds out a whole set.
+    """⌈1/share⌋ folds, at least two, and no more than there are groups to hold out. Every record is held out in exactly
+    one; none holds out a whole set.
 
     Raises:
         InputError: the forget set has one record, or the retain set one subject.
     """
-    count = max(2, round(1 / share))
     rng = random.Random(f"folds {seed}")
     first: dict[int, int] = {}  # a record's variants are the same object: held out with it
     numbers = [first.setdefault(id(record), i) for i, record in enumerate(forget)]
@@ -50,8 +50,16 @@ def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed
     for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
         if len(set(groups)) == 1:
             raise InputError(f"{what}: nothing can be held out; give more, or --calibration-share 0")
+    count = max(2, min(round(1 / share), len(set(shown)), len(set(kept))))
     forget_fold, retain_fold = _spread(shown, count, rng), _spread(kept, count, rng)
     return [Fold(forget_fold == k, retain_fold == k) for k in range(count)]
+
+
+def together(several: Sequence[Fold]) -> Fold:
+    """One fold that holds out what any of these does."""
+    return Fold(
+        torch.stack([f.forget for f in several]).any(dim=0), torch.stack([f.retain for f in several]).any(dim=0)
+    )
 
 
 def _spread(of_record: Sequence[str], count: int, rng: random.Random) -> Tensor:

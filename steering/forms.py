@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 Kind = Literal["linear", "kernel"]
 Scope = Literal["conversation", "prompt", "token"]
 Edit = Literal["seal", "add"]
+Fit = Literal["positions", "end"]
 RidgeScale = Literal["absolute", "relative"]
 SHAPES = ("identity", "clip", "dead-zone", "step")
 THRESHOLDED = ("dead-zone", "step")

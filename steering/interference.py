@@ -2,7 +2,7 @@
 
 For every request A and every forget set B of n records:
 
-    mean  = the mean of g_A(h_last), over the records and the layers at which A reads a gate
+    mean  = the mean of g_A, over the records and the layers at which A reads a gate
     opens = the share of records on which a gate of A opens at one layer at least
 
 A gate opens at g ≥ its threshold, and at g ≥ 0.5 if its shape has none (identity, clip).
@@ -10,8 +10,8 @@ A gate opens at g ≥ its threshold, and at g ≥ 0.5 if its shape has none (ide
 On the diagonal, ``opens`` says how well the request does its work. Off the diagonal, it says how often A also moves an
 input that B was made for; the two deltas then add. At 0 neither notices the other.
 
-Hidden states are those of the base, at the last prompt token. Gates are computed as in a fit. This needs the records of
-each party; to merge or to drop a request needs none.
+Hidden states are those of the base: at the last prompt token for scope ``prompt``, and else at the prompt's token that
+opens the gate furthest. This needs the records of each party; to merge or to drop a request needs none.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import tensor_name
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import last_prompt_states
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
-from mllmeraser.steering.features import Landmarks
-from mllmeraser.steering.gate import Gate
+from mllmeraser.steering.gate import gate_in
+from mllmeraser.steering.tokens import furthest, no_replies
 
 OPEN = 0.5  # for shapes without a threshold
 
@@ -101,20 +101,11 @@ def interference(
                 f"the bundle of request '{bundle.metadata.requests[0].id}' does not fit {checkpoint.path}: another "
                 "config.json; give the base it was computed on"
             )
-    layers = sorted({layer for bundle in bundles for layer in _gate_layers(bundle)})
-    states = [
-        last_prompt_states(
-            checkpoint,
-            [record.user_turn for record in records],
-            layers,
-            progress=f"forget states of {_name(bundle)}",
-        )
-        for bundle, records in zip(bundles, forget_sets, strict=True)
-    ]
+    asked = [[record.user_turn for record in records] for records in forget_sets]
     rows = []
     for bundle in bundles:
         for index, request in enumerate(bundle.metadata.requests):
-            values = [_gates(bundle, index, read) for read in states]
+            values = [_gates(checkpoint, bundle, index, prompts) for prompts in asked]
             rows.append(
                 tuple(
                     Cell(request.id, _name(of), g.shape[1], float(g.mean()), _opens(bundle, g))
@@ -133,20 +124,14 @@ def _gate_layers(bundle: Bundle) -> list[int]:
     return meta.layers if meta.gate_layer is None else [meta.gate_layer]
 
 
-def _gates(bundle: Bundle, request: int, states: dict[int, Tensor]) -> Tensor:
-    """g (layers, n), fp64, of a request at each layer it reads, on states (n, d) by layer."""
-    return torch.stack([_gate(bundle, request, layer)(states[layer]) for layer in _gate_layers(bundle)])
-
-
-def _gate(bundle: Bundle, request: int, layer: int) -> Gate:
-    """The gate as it was fitted, read back from the tensors of the bundle."""
-
-    def leaf(name: str) -> Tensor:
-        return torch.from_numpy(bundle.tensors[tensor_name(request, layer, name)])
-
-    if bundle.metadata.gate.kind == "linear":
-        return Gate(leaf("gate").double(), None)
-    return Gate(leaf("weights").double(), Landmarks(leaf("landmarks"), float(leaf("bandwidth"))))
+def _gates(checkpoint: Checkpoint, bundle: Bundle, request: int, prompts: Sequence[Prompt]) -> Tensor:
+    """g (layers, n), fp64, of a request at each layer it reads, on each prompt."""
+    gates = {layer: gate_in(bundle, request, layer) for layer in _gate_layers(bundle)}
+    if bundle.metadata.gate.scope == "prompt":
+        states = last_prompt_states(checkpoint, prompts, list(gates))
+        return torch.stack([gate(states[layer]) for layer, gate in gates.items()])
+    read = furthest(checkpoint, prompts, no_replies(prompts), {layer: [[gate]] for layer, gate in gates.items()})
+    return torch.cat([read[layer].T for layer in gates])
 
 
 def _opens(bundle: Bundle, gates: Tensor) -> float:

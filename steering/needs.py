@@ -15,10 +15,10 @@ from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.inference.loading import STEERED_PREFIX, available_bytes, needed_bytes, refuse_too_large
 from mllmeraser.inference.source import Source, read_config
 from mllmeraser.records.record import Record, subjects
-from mllmeraser.steering.augment import VARIANTS
+from mllmeraser.steering.augment import variants
 from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
-from mllmeraser.steering.tokens import POSITIONS
+from mllmeraser.steering.tokens import KEPT_POSITIONS
 
 _STATE_BYTES = 4  # fp32
 
@@ -102,8 +102,8 @@ def needs(
     config = _text_config(source.path)
     recipe = recipe_on(recipe, config.num_hidden_layers)
     read, moved = layers_of(recipe, config.num_hidden_layers)
-    rows = len(retain) * (1 + VARIANTS if recipe.augment else 1)
-    rows *= POSITIONS if recipe.gate_scope == "token" else 1
+    rows = len(retain) * (1 + variants(len(retain)) if recipe.augment else 1)
+    rows *= KEPT_POSITIONS if recipe.gate_scope != "prompt" else 1
     return Needs(
         model_type=model_type,
         num_layers=config.num_hidden_layers,

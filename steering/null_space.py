@@ -22,13 +22,27 @@ from mllmeraser.errors import InputError
 from mllmeraser.steering.forms import NullSpace, RidgeScale
 
 
-def solve(
-    forget: Tensor,
+def solve_soft(
+    gram: Tensor,
+    total: Tensor,
+    n_forget: int,
     retain_moment: Tensor,
     n_retain: int,
-    null_space: NullSpace,
+    alpha: float,
     ridge: float,
     ridge_scale: RidgeScale,
+) -> Tensor:
+    """u (m,), fp64, of ``soft:alpha`` from F_fᵀF_f (m, m), F_fᵀ1 (m,) and C (m, m).
+
+    Raises:
+        InputError: the system is singular (γ = 0 on dependent features).
+    """
+    system = gram.double() / n_forget + alpha * retain_moment.double() / n_retain
+    return _ridge_solve(system, total.double() / n_forget, ridge, ridge_scale)
+
+
+def solve(
+    forget: Tensor, retain_moment: Tensor, n_retain: int, null_space: NullSpace, ridge: float, ridge_scale: RidgeScale
 ) -> Tensor:
     """u (m,), fp64, for forget features (n_f, m) and the retain second moment C (m, m).
 
@@ -36,12 +50,12 @@ def solve(
         InputError: the null space is empty (ρm < 1), or the system is singular (γ = 0 on dependent features).
     """
     forget, moment = forget.double(), retain_moment.double()
+    ones = torch.ones(len(forget), dtype=torch.float64)
     if null_space.form == "soft":
-        system = forget.T @ forget / len(forget) + null_space.value * moment / n_retain
-        return _ridge_solve(system, forget.mean(dim=0), ridge, ridge_scale)
+        gram, total = forget.T @ forget, forget.sum(dim=0)
+        return solve_soft(gram, total, len(forget), moment, n_retain, null_space.value, ridge, ridge_scale)
     Q = _least_directions(moment, null_space)
     projected = forget @ Q  # (n_f, k)
-    ones = torch.ones(len(forget), dtype=torch.float64)
     if len(forget) < projected.shape[1]:
         # Dual form, (n_f, n_f) instead of (k, k): Q Gᵀ (G Gᵀ + γI)⁻¹ 1 with G = F_f Q.
         gamma = ridge if ridge_scale == "absolute" else ridge * float(projected.pow(2).sum(dim=0).mean())
@@ -68,4 +82,4 @@ def _ridge_solve(system: Tensor, target: Tensor, ridge: float, scale: RidgeScale
     factor, failed = torch.linalg.cholesky_ex(regular)
     if int(failed):
         raise InputError("the gate's system is singular; ask for a larger --ridge")
-    return torch.cholesky_solve(target[:, None], factor)[:, 0]
+    return torch.cholesky_solve(target.unsqueeze(-1), factor).squeeze(-1)

@@ -93,6 +93,14 @@ def _auto_or_count(text: str) -> Auto | int:
     return int(text)
 
 
+def _auto_or_dimensions(text: str) -> Auto | int:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not auto or a number of projections; 0 is the state itself")
+    return int(text)
+
+
 def _choice(metavar: str, description: str) -> Any:
     """The metavar and the help of the option."""
     return Field(description=description, json_schema_extra={"metavar": metavar})
@@ -176,13 +184,13 @@ class Recipe(BaseModel):
             "conversation. prompt: once, at the last prompt token, as in the paper. token: at every token, for this "
             "token alone; for servers that prefill in chunks (vLLM).",
         ),
-    ] = "prompt"
+    ] = "conversation"
     gate_fit: Annotated[
         Literal["auto", "positions", "end"],
         _choice(
             "auto|positions|end",
             "Where a gate is fitted on what is to be forgotten. positions: at tokens all over the prompt. end: at its "
-            "last token. auto: positions for --gate-scope conversation with --augment, else end.",
+            "last token. auto: calibration chooses for --gate-scope conversation; else end.",
         ),
     ] = "auto"
     edit: Annotated[
@@ -192,7 +200,7 @@ class Recipe(BaseModel):
             "What an open gate does to the steered layers. seal: it sets the states to those before a refusal, so that "
             "nothing about the prompt is left. add: it pushes them along a direction, as in the paper.",
         ),
-    ] = "add"
+    ] = "seal"
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
@@ -230,7 +238,16 @@ class Recipe(BaseModel):
             "The scale of the ridge. absolute: γ itself. relative: γ times the mean diagonal of the system.",
         ),
     ] = "relative"
-    landmarks: Annotated[int, Field(ge=2), _choice("N", "The most landmarks that a kernel gate may have.")] = 512
+    projections: Annotated[
+        Auto | int,
+        _parsed(_auto_or_dimensions),
+        _choice(
+            "auto|N",
+            "The random projections of the state that a gate reads. 0: the state itself. auto: 128 for --gate-scope "
+            "conversation where the state is wider than 512, else 0.",
+        ),
+    ] = "auto"
+    landmarks: Annotated[int, Field(ge=2), _choice("N", "The most landmarks that a kernel gate may have.")] = 1024
     bandwidth: Annotated[
         Auto | float,
         _parsed(_auto_or_number("share of the median squared distance", 0)),
@@ -252,19 +269,19 @@ class Recipe(BaseModel):
         bool,
         _choice(
             "",
-            "Also fit on four variants of each record: changed pictures, other words, begun replies, earlier turns. "
-            "This takes five times the passes.",
+            "Also fit on up to four variants of each record: changed pictures, other words, begun replies, earlier "
+            "turns, system turns. This takes up to five times the passes.  [default: --augment]",
         ),
-    ] = False
+    ] = True
     calibration_share: Annotated[
         float,
         Field(ge=0, le=0.5),
         _choice(
-            "0.3",
+            "0.1",
             "The share of subjects that calibration holds out, in turn. 0: no calibration; then give --layers, "
-            "--gate-shape and --strength.",
+            "--gate-shape, and for --edit add --strength.",
         ),
-    ] = 0.3
+    ] = 0.1
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -274,17 +291,20 @@ class Recipe(BaseModel):
             self.reply_steps not in ("auto", 1)
             or self.prompt_positions == "last"
             or self.gate_layer not in ("auto", "own")
-            or self.sequential
         ):
             raise ValueError(
                 "gate-scope token moves every position by its own gate and one direction: leave out reply-steps, "
-                "prompt-positions, gate-layer and sequential"
+                "prompt-positions and gate-layer"
             )
+        if self.sequential and self.gate_scope != "prompt":
+            raise ValueError("sequential fits a gate on states at the last prompt token: give gate-scope prompt")
         if self.gate_fit == "positions" and self.gate_scope != "conversation":
             raise ValueError("gate-fit positions needs gate-scope conversation")
         shape = self.gate_shape
         if self.gate_scope == "conversation" and shape != "auto" and shape.name != "step":
-            raise ValueError("gate-scope conversation seals a row or does not: give gate-shape step, or leave it out")
+            raise ValueError(
+                "gate-scope conversation seals a row or does not: give gate-shape step, or gate-scope prompt"
+            )
         if self.edit == "seal" and self.prompt_positions == "last":
             raise ValueError("edit seal sets every column: leave out prompt-positions")
         if self.calibration_share == 0 and (open_ := self.left_open):
@@ -293,19 +313,12 @@ class Recipe(BaseModel):
         return self
 
     @property
-    def fitted_everywhere(self) -> bool:
-        """Whether the gate is fitted on tokens all over the forget prompts."""
-        if self.gate_fit == "auto":
-            return self.gate_scope == "conversation" and self.augment
-        return self.gate_fit == "positions"
-
-    @property
     def left_open(self) -> tuple[str, ...]:
         """The choices that only calibration can make; all others have a value to begin with."""
         undecided = {
             "layers": self.layers == "auto",
             "gate_shape": self.gate_shape == "auto" or self.gate_shape.needs_threshold,
-            "strength": self.strength == "auto",
+            "strength": self.strength == "auto" and self.edit == "add",
         }
         return tuple(name for name, still in undecided.items() if still)
 
@@ -313,6 +326,9 @@ class Recipe(BaseModel):
 # The authors' settings. Some differ by model: these are LLaVA-1.5's, and a family may have a row below.
 PAPER: Mapping[str, Any] = {
     "layers": "all",
+    "gate_scope": "prompt",
+    "edit": "add",
+    "augment": False,
     "direction": "harmful",
     "perturbation": "pgd:8/255,2/255,10",
     "reply_steps": 1,

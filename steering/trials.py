@@ -1,7 +1,7 @@
 """What an intervention does to replies: a base that is steered in this process answers held-out prompts.
 
-The gates of a trial are fitted on all folds but the first, and its prompts come from the first. So every figure is held
-out. Below its threshold a gate leaves the reply as the base gives it, and no trial generates that reply again. With a
+The gates of a trial are fitted on all folds but a few, and its prompts come from these. So every figure is held out.
+Below its threshold a gate leaves the reply as the base gives it, and no trial generates that reply again. With a
 threshold, no reply to a retain prompt is generated at all: the held-out scores of every retain record, in all folds,
 say how often a gate opens.
 """
@@ -23,7 +23,7 @@ from mllmeraser.judging.degenerate import is_degenerate
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
 from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.gate import Gate, fit_gate
+from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.intervention import Intervention
 from mllmeraser.steering.validation import Validated
@@ -42,7 +42,8 @@ class Material:
     forget_states: Mapping[int, Tensor]  # each (n_f · forget_positions, d)
     retain_states: Mapping[int, States]  # each (n_r · positions, d)
     aims: Mapping[int, Tensor]  # each (K, d): where an open gate takes a state
-    listed: int  # the first so many retain records are as listed, the rest are variants
+    listed: tuple[int, int]  # the first so many forget and retain records are as listed, the rest are variants
+    retain_replies: Sequence[Tensor] = ()  # the base's to the record, token ids; where the states are of the reply too
     positions: int = 1  # rows of ``retain_states`` for each record; they lie together
     forget_positions: int = 1  # the same of ``forget_states``
 
@@ -87,18 +88,17 @@ class Trials:
         seed: int,
     ) -> None:
         self.checkpoint, self.material, self.fold = checkpoint, material, fold
-        self.settings = {layer: gate.setting for layer, gate in gates.items()}
+        self.gates = {layer: gate.gate for layer, gate in gates.items() if gate.gate is not None}
         self.held_out = {layer: gate.held_out for layer, gate in gates.items() if gate.held_out is not None}
         rng = random.Random(f"trials {seed}")
         # Forget prompts include variants, since refusing must hold for them too; retain prompts are what people ask.
-        self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed], rng)
+        self.forget, self.retain = _some(fold.forget, rng), _some(fold.retain[: material.listed[1]], rng)
         self.length = max(16, len(next(iter(material.aims.values()))) + 8)
         self._base: dict[bool, list[Tensor]] = {}
-        self._fitted: dict[int, Gate] = {}
 
     def __call__(self, intervention: Intervention) -> Trial:
         """Generate the replies that the intervention may change, and judge all replies."""
-        gates = {layer: self._gate(layer) for layer in intervention.where.read}
+        gates = {layer: self.gates[layer] for layer in intervention.where.read}
         steered = steered_in_process(self.checkpoint, intervention, gates, self.material.aims)
         # A gate below this leaves the reply as it is. None: any gate may change the reply.
         threshold = intervention.shape.threshold if intervention.scope != "token" else None
@@ -152,14 +152,6 @@ class Trials:
             fluent=1 - _mean([is_degenerate(text) for text in texts]),
             kept=kept,
         )
-
-    def _gate(self, layer: int) -> Gate:
-        if layer not in self._fitted:
-            forget = self.material.forget_states[layer][~self.fold.forget_rows(self.material.forget_positions)]
-            retain = self.material.retain_states[layer]
-            fitted_on = ~self.fold.rows(self.material.positions)
-            self._fitted[layer] = fit_gate(forget, retain, self.settings[layer], fitted_on)
-        return self._fitted[layer]
 
 
 def _some(held_out: Tensor, rng: random.Random) -> list[int]:

@@ -11,10 +11,10 @@ from torch import Tensor
 from mllmeraser.inference.states import States, pieces
 from mllmeraser.judging.ranking import auroc
 from mllmeraser.steering.folds import Fold
-from mllmeraser.steering.gate import GateRecipe, fit_gates
+from mllmeraser.steering.gate import Gate, GateFits, GateRecipe, readings
 
-FALSE_FIRES = 0.005  # a thresholded gate may open on at most this share of held-out retain records
-FALSE_FIRES_OF_VARIANTS = 0.03  # of their variants: the base itself hardly understands some
+FALSE_FIRES = 0.01  # a thresholded gate may open on at most this share of held-out retain records
+FALSE_FIRES_OF_VARIANTS = 0.01  # of their variants
 
 
 @dataclass(frozen=True)
@@ -46,51 +46,42 @@ class HeldOut:
         return (1 + opens if strong else opens - misfires) + 0.01 * self.auroc
 
 
+def joined(scores: Sequence[HeldOut]) -> HeldOut:
+    """The scores of several folds, or of several layers, as one."""
+    return HeldOut(*(torch.cat(side) for side in zip(*((s.forget, s.retain, s.variants) for s in scores), strict=True)))
+
+
 @dataclass(frozen=True)
 class Validated:
-    """The best setting of one layer's gate, and its held-out scores (None: nothing was held out)."""
+    """The best setting of one layer's gate, its held-out scores, and the gate that trials use.
+
+    Without folds nothing was held out: there are neither scores nor a gate.
+    """
 
     setting: GateRecipe
     held_out: HeldOut | None
+    gate: Gate | None = None  # fitted without the records of the trials
 
 
 def cross_validate(
-    forget: Tensor,
-    retain: States,
-    folds: Sequence[Fold],
-    recipes: Sequence[GateRecipe],
-    positions: int = 1,
-    listed: int | None = None,
-    forget_positions: int = 1,
+    forget: Tensor, retain: States, folds: Sequence[Fold], recipes: Sequence[GateRecipe], listed: int | None = None
 ) -> list[HeldOut]:
-    """For each recipe and fold: fit a gate on the other folds, and read it on this one.
+    """For each recipe and fold: a gate that is fitted on the other folds is read on this one.
 
     Args:
-        forget, retain: states of one layer, (n_f · forget_positions, d) and (n_r · positions, d).
-        recipes: they may differ in bandwidth and null space only.
-        positions, forget_positions: rows of each record; the one that opens the gate furthest counts.
+        forget, retain: states of one layer, (n_f, d) and (n_r, d), one of each record.
+        recipes: they may differ as those of :class:`mllmeraser.steering.gate.GateFits`.
         listed: the first so many retain records are as listed, the rest are variants; None: all are as listed.
     """
-    found = [_empty(len(forget), len(retain)) for _ in recipes]
-    for fold in folds:
-        here = fold.forget_rows(forget_positions)
-        gates = fit_gates(forget[~here], retain, recipes, keep=~fold.rows(positions))
-        for gate, scores in zip(gates, found, strict=True):
-            scores.forget[here] = gate.values(forget[here])
-        held_out = fold.rows(positions)
-        places = held_out.nonzero()[:, 0]
-        for piece in pieces(retain, held_out):
-            here, places = places[: len(piece)], places[len(piece) :]
-            for gate, scores in zip(gates, found, strict=True):
-                scores.retain[here] = gate(piece)
-    listed = len(retain) // positions if listed is None else listed
-    furthest = [scores.retain.view(-1, positions).amax(dim=1) for scores in found]
-    named = [scores.forget.view(-1, forget_positions).amax(dim=1) for scores in found]
-    return [HeldOut(f, g[:listed], g[listed:]) for f, g in zip(named, furthest, strict=True)]
-
-
-def _empty(n_forget: int, n_retain: int) -> HeldOut:
-    return HeldOut(torch.empty(n_forget, dtype=torch.float64), torch.empty(n_retain, dtype=torch.float64))
+    named = torch.empty(len(forget), len(recipes), dtype=torch.float64)
+    kept = torch.empty(len(retain), len(recipes), dtype=torch.float64)
+    fits = GateFits(forget, retain, recipes, folds)
+    for k, fold in enumerate(folds):
+        gates = fits.gates(without=[k])
+        named[fold.forget] = torch.cat([readings(gates, piece) for piece in pieces(forget, fold.forget)])
+        kept[fold.retain] = torch.cat([readings(gates, piece) for piece in pieces(retain, fold.retain)])
+    listed = len(retain) if listed is None else listed
+    return [HeldOut(f, g[:listed], g[listed:]) for f, g in zip(named.T, kept.T, strict=True)]
 
 
 def choose_threshold(scores: HeldOut) -> float:

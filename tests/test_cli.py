@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ def test_every_choice_of_a_computation_is_an_option_of_compute_and_of_export(run
     for command in ("compute", "export"):
         text = run(command, "--help").stdout
         for name in computing.Recipe.model_fields:
-            assert f"--{name.replace('_', '-')} " in text
+            assert re.search(f"--{name.replace('_', '-')}[ /]", text), name
 
 
 def test_help_needs_no_torch() -> None:
@@ -512,7 +513,7 @@ def stopping(error: BaseException) -> object:
 def test_what_nobody_foresaw_is_one_line_and_exit_code_1(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(computing, "last_prompt_states", stopping(RuntimeError("several\nlines [bold]")))
+    monkeypatch.setattr(computing, "choose_pairs", stopping(RuntimeError("several\nlines [bold]")))
     result = run(*computation(made, tmp_path / "b.safetensors"))
     assert result.code == 1
     assert result.error == "RuntimeError: several lines [bold] (run again with --debug)"
@@ -522,7 +523,7 @@ def test_what_nobody_foresaw_is_one_line_and_exit_code_1(
 def test_a_failure_that_was_foreseen_is_exit_code_1(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(computing, "last_prompt_states", stopping(MllmEraserError("the disk is full; make room")))
+    monkeypatch.setattr(computing, "choose_pairs", stopping(MllmEraserError("the disk is full; make room")))
     result = run(*computation(made, tmp_path / "b.safetensors"))
     assert (result.code, result.error) == (1, "the disk is full; make room")
 
@@ -531,7 +532,7 @@ def test_a_failure_that_was_foreseen_is_exit_code_1(
 def test_debug_shows_the_traceback(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(computing, "last_prompt_states", stopping(error))
+    monkeypatch.setattr(computing, "choose_pairs", stopping(error))
     with pytest.raises(type(error), match=r"^x$"):
         run(*computation(made, tmp_path / "b.safetensors", "--debug"))
 
@@ -546,7 +547,7 @@ def test_an_error_is_said_even_when_quiet(run: Run, made: Path, tmp_path: Path, 
 def test_an_interruption_is_exit_code_130_and_leaves_nothing(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(computing, "last_prompt_states", stopping(KeyboardInterrupt()))
+    monkeypatch.setattr(computing, "choose_pairs", stopping(KeyboardInterrupt()))
     for call in (
         computation(made, tmp_path / "b.safetensors"),
         ["export", made / "base", *computation(made, tmp_path / "out")[2:]],

@@ -88,7 +88,8 @@ def commands() -> dict[str, click.Command]:
 def options_of(command: click.Command) -> set[str]:
     """The long options that a command takes, ``--help`` too."""
     context = click.Context(command)
-    return {name for parameter in command.get_params(context) for name in parameter.opts if name.startswith("--")}
+    names = [name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)]
+    return {name for name in names if name.startswith("--")}
 
 
 def script_options() -> set[str]:

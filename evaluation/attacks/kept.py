@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from mllmeraser.evaluation.attacks.attack import Attack, NotApplicableError, Reading, Scene, worst_of
 from mllmeraser.evaluation.attacks.wordings import plain
-from mllmeraser.inference.encoding import renders_conversations
+from mllmeraser.inference.encoding import TWO_TURNS, renders
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record, by_subject
@@ -30,7 +30,7 @@ def after_forgotten(scene: Scene) -> list[Reading]:
     Raises:
         NotApplicableError: there is no forgotten question, or the chat template takes no second turn.
     """
-    if not renders_conversations(scene.checkpoint.processor):
+    if not renders(scene.checkpoint.processor, TWO_TURNS):
         raise NotApplicableError("no second turn: the chat template has no room for it")
     forgotten = _shuffled(scene)
     in_words = [record for record in forgotten if record.image is None]

@@ -19,7 +19,7 @@ from mllmeraser.evaluation.attacks.attack import (
     asked_in_other_ways,
     worst_of,
 )
-from mllmeraser.inference.encoding import render
+from mllmeraser.inference.encoding import TWO_TURNS, render
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
@@ -151,7 +151,7 @@ def multi_turn(scene: Scene) -> list[Reading]:
         NotApplicableError: the model's chat template takes no second turn.
     """
     try:
-        render(scene.checkpoint.processor, Prompt("the second turn", None, (("the first turn", "a reply"),)))
+        render(scene.checkpoint.processor, TWO_TURNS)
     except InputError as why:
         raise NotApplicableError(f"no second turn: {why}") from None
     turns = scene.turns

@@ -25,6 +25,10 @@ SPOKEN = (
 WORDS = dict.fromkeys([*SPOKEN.split(), *JOBS, *CITIES, *COUNT])
 
 
+# The paper's rule, which most tests of a computation are about.
+ADDED = {"gate_scope": "prompt", "edit": "add", "augment": False}
+
+
 def make_base(directory: Path, seed: int = 0) -> Path:
     """Write a checkpoint with random weights; two of one seed are equal."""
     return write(directory, _saved(seed))

@@ -26,7 +26,7 @@ from mllmeraser.records.record import Record
 from mllmeraser.steering.compute import compute
 from mllmeraser.steering.recipe import make_recipe
 
-PLAIN = {"layers": "3,4", "gate_layer": "3", "gate_shape": "step:0.5", "bandwidth": "0.6", "strength": "1"}
+PLAIN = {"layers": "4,7", "gate_layer": "4", "gate_shape": "step:0.6", "bandwidth": "0.6", "augment": False}
 TRUSTED = {"trust_remote_code": True}
 
 

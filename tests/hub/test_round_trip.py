@@ -22,7 +22,10 @@ from mllmeraser.console import console
 from mllmeraser.inference.loading import load
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
-OPTIONS = "--layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 --landmarks=11 --augment"
+OPTIONS = (
+    "--gate-scope=prompt --edit=add --layers=1 --gate-layer=own --gate-shape=identity --bandwidth=1 --strength=9 "
+    "--landmarks=11 --augment"
+)
 
 # The snippet of the card first, then what it must show; the base and "off" are the card's words too.
 READER = """

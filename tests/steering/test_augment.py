@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,23 @@ import pytest
 from builders import talker
 from PIL import Image
 
-from mllmeraser.inference.encoding import render, renders_conversations
+from mllmeraser.inference.encoding import render
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
-from mllmeraser.steering.augment import CHANGES, FRAMES, VARIANTS, DrawnChange, crop, with_variants
+from mllmeraser.steering.augment import (
+    CHANGES,
+    FRAMES,
+    VARIANTS,
+    WORDINGS,
+    DrawnChange,
+    Room,
+    crop,
+    lowered,
+    slipped,
+    with_variants,
+)
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.recipe import make_recipe
 
@@ -45,7 +57,13 @@ def checkpoint(folder: Path) -> Checkpoint:
 def computed(folder: Path, checkpoint: Checkpoint, **given: str | bool) -> Computation:
     recipe = make_recipe(
         "llava",
-        {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", "strength": "1", **given},
+        {
+            "recall": folder / "recall.jsonl",
+            "erasure": folder / "erasure.jsonl",
+            "strength": "1",
+            **talker.ADDED,
+            **given,
+        },
     )
     return compute(checkpoint, *(read_records(folder / f"{name}.jsonl") for name in ("forget", "retain")), recipe)
 
@@ -70,37 +88,62 @@ def test_a_rewording_holds_the_question_word_for_word() -> None:
 
 
 def test_turns_come_first_and_variants_of_each_after_them(retain: list[Record]) -> None:
-    records, found = with_variants(retain, "retain 0", True)
-    again = with_variants(retain, "retain 0", True)[1]
+    records, found = with_variants(retain, "retain 0", Room())
+    again = with_variants(retain, "retain 0", Room())[1]
     assert list(records) == [*retain] * (1 + VARIANTS)
     assert len(list(found)) == len(found) == len(records)
     assert found[: len(retain)] == [record.user_turn for record in retain]
     for i in range(len(retain), len(records)):
-        assert records[i].user_turn.text in found[i].text
         assert found[i] == again[i]
         assert (found[i].image is None) == (records[i].image is None)
 
 
-def test_some_variants_follow_another_turn_or_begin_the_reply(retain: list[Record]) -> None:
-    def made(conversations: bool) -> list[Prompt]:
-        rounds = [with_variants(retain, f"{k}", conversations)[1] for k in range(3)]
+@pytest.mark.parametrize(
+    "wording", [wording for wording in dict.fromkeys(WORDINGS) if wording not in (lowered, slipped)]
+)
+def test_a_wording_holds_the_question_word_for_word(wording: Callable[[str, random.Random], str]) -> None:
+    asked = "Who lives in {Riga}?"
+    worded = [wording(asked, random.Random(k)) for k in range(20)]
+    assert all(asked in text and text != asked for text in worded)
+    assert len(set(worded)) > 4
+
+
+def test_a_question_in_lower_case_ends_with_its_words() -> None:
+    assert all(lowered("Who Is This?", random.Random(k)).endswith("who is this?") for k in range(20))
+
+
+def test_a_slip_changes_one_or_two_letters_inside_a_word() -> None:
+    asked = "What is the job of Anna Berg?"
+    for k in range(50):
+        typed = slipped(asked, random.Random(k))
+        assert 0 < abs(len(typed) - len(asked)) <= 2 or len(typed) == len(asked) != typed
+        assert [word[0] for word in typed.split()] == [word[0] for word in asked.split()]
+    assert slipped("Is it?", random.Random(0)) == "Is it?"  # no word is long enough
+
+
+def test_some_variants_follow_another_turn_or_a_system_turn_or_begin_the_reply(retain: list[Record]) -> None:
+    def made(room: Room) -> list[Prompt]:
+        rounds = [with_variants(retain, f"{k}", room)[1] for k in range(3)]
         return [variant for found in rounds for variant in found[len(retain) :]]
 
-    found = made(True)
-    assert {bool(variant.earlier) for variant in found} == {True, False}
-    assert {bool(variant.reply_start) for variant in found} == {True, False}
-    assert not any(variant.earlier for variant in made(False))
+    found = made(Room())
+    for what in ("earlier", "reply_start", "system"):
+        assert {bool(getattr(variant, what)) for variant in found} == {True, False}
+    assert not any(variant.earlier or variant.system for variant in made(Room(earlier=False, system=False)))
 
 
-def test_whether_a_chat_template_has_room_for_an_earlier_turn(checkpoint: Checkpoint) -> None:
+def test_what_a_chat_template_has_room_for(checkpoint: Checkpoint) -> None:
     """The template of these tests shows the first turn only; others refuse a second one."""
     processor = copy.deepcopy(checkpoint.processor)
-    assert not renders_conversations(processor)
+    assert Room.of(processor) == Room(earlier=False, system=False)
     every = "{% for m in messages %}{{ m['role'] }}: {{ m['content'][-1]['text'] }}\n{% endfor %}assistant:"
     processor.chat_template = every
-    assert renders_conversations(processor)
+    assert Room.of(processor) == Room(earlier=True, system=True)
     processor.chat_template = "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}" + every
-    assert render(processor, Prompt("alone", None)) and not renders_conversations(processor)
+    assert render(processor, Prompt("alone", None)) and Room.of(processor) == Room(earlier=False, system=False)
+    told = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + every
+    processor.chat_template = told
+    assert Room.of(processor) == Room(earlier=True, system=False)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import talker
+from builders import plain_states, talker
 
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import InputError, QualityGateError
@@ -24,6 +24,7 @@ from mllmeraser.steering.calibrate import ERASED, KEPT, STRENGTHS
 from mllmeraser.steering.compute import Computation, compute
 from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.recipe import make_recipe
+from mllmeraser.steering.tokens import furthest
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def retain(folder: Path) -> list[Record]:
 
 def own(folder: Path, **given: Any) -> dict[str, Any]:
     """Options, with recall and erasure records of our own."""
-    return {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", **given}
+    return {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", **talker.ADDED, **given}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,48 @@ def test_steered_in_process_equals_exported_and_loaded(
         assert torch.equal(ours, theirs)
         moved |= not torch.equal(ours, base)
     assert moved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("projections", ["auto", "8"])
+def test_the_default_is_chosen_from_both_fits_and_judged_on_whole_conversations(
+    folder: Path,
+    checkpoint: Checkpoint,
+    forget: list[Record],
+    retain: list[Record],
+    projections: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = {name: folder / f"{name}.jsonl" for name in ("recall", "erasure")}
+    asked: list[Any] = []  # what was read, by which gates, for which fold
+
+    def furthest_and_noted(*given: Any, **named: Any) -> Any:
+        asked.append((*given, found_there := furthest(*given, **named)))
+        return found_there
+
+    monkeypatch.setattr("mllmeraser.steering.calibrate.furthest", furthest_and_noted)
+    found = compute(checkpoint, forget, retain, make_recipe("llava", {**pairs, "projections": projections}))
+    meta, chosen = found.bundle.metadata, found.calibration
+    assert (meta.gate.scope, meta.edit, meta.gate.shape, meta.strength) == ("conversation", "seal", "step", 1.0)
+    assert meta.layers == [meta.gate_layer, 3]  # read early, sealed there and at the last layer
+    assert meta.gate.projection == (None if projections == "auto" else 8)
+    (layer,) = chosen.gates
+    validated = chosen.gates[layer]
+    assert meta.method.calibration["fit"] == validated.setting.fit
+    # Every position of a held-out conversation is read by the gate of its fold: none opens it further than its score.
+    held_out = validated.held_out
+    assert held_out is not None
+    _, turns, replies, gates, groups, read = asked[-1]
+    assert turns[: len(held_out.retain)] == [record.user_turn for record in retain][: len(held_out.retain)]
+    of_fold = {fold: next(i for i, group in enumerate(groups) if group == fold) for fold in set(groups)}
+    assert len(of_fold) > 1
+    for fold, number in of_fold.items():
+        states, _ = plain_states.block_states(checkpoint, turns[number], replies[number])
+        for setting, gate in enumerate(gates[layer][fold]):
+            g = gate(states[layer])
+            assert float(read[layer][number, setting]) == pytest.approx(float(g.max()), abs=1e-3)
+    scores = torch.cat([held_out.retain, held_out.variants])
+    assert any(torch.equal(scores, read[layer][:, setting]) for setting in range(read[layer].shape[1]))
 
 
 @pytest.mark.parametrize(

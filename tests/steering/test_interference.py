@@ -111,7 +111,7 @@ def test_one_open_block_is_enough(folder: Path, checkpoint: Checkpoint, sets: li
 def bundle_of(folder: Path, checkpoint: Checkpoint, name: str) -> Bundle:
     given = {"layers": "1", "gate_layer": "own", "gate_shape": "step:0.5", "bandwidth": "1", "strength": "1"}
     pairs = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
-    recipe = make_recipe("llava", {**given, **pairs})
+    recipe = make_recipe("llava", {**given, **pairs, **talker.ADDED})
     forget, retain = read_records(folder / f"{name}.jsonl"), read_records(folder / "others.jsonl")
     return compute(checkpoint, forget, retain, recipe, request_id=name).bundle
 

@@ -14,6 +14,7 @@ from mllmeraser import api
 from mllmeraser.errors import InputError, MllmEraserError
 from mllmeraser.steering import needs as planning
 from mllmeraser.steering.augment import VARIANTS
+from mllmeraser.steering.tokens import KEPT_POSITIONS
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,16 @@ def given(made: Path) -> tuple[Path, Path, Path]:
 
 
 def test_the_plan_counts_records_blocks_memory_and_disk(made: Path) -> None:
-    found = mllmeraser.needs(*given(made), layers=[1], gate_layer=1)
+    found = mllmeraser.needs(*given(made), layers=[1], gate_layer=1, **talker.ADDED)
     assert (found.forget.subjects, found.retain.subjects) == (3, 4)
     assert found.retain.records == len((made / "retain.jsonl").read_text().splitlines())
     assert (found.gate_blocks, found.moved_blocks) == ((1,), (1,))
     assert found.memory == sum(path.stat().st_size for path in (made / "base").glob("*.safetensors"))
     assert found.disk == found.retain.records * found.hidden_size * 4
-    assert mllmeraser.needs(*given(made), layers=[1], gate_layer=1, augment=True).disk == (1 + VARIANTS) * found.disk
+    augmented = {**talker.ADDED, "augment": True}
+    assert mllmeraser.needs(*given(made), layers=[1], gate_layer=1, **augmented).disk == (1 + VARIANTS) * found.disk
+    everywhere = mllmeraser.needs(*given(made), layers=[1], gate_layer=1, augment=False)
+    assert everywhere.disk == KEPT_POSITIONS * found.disk
     assert "layers" in mllmeraser.needs(*given(made)).calibrated
     found.check()
 

@@ -32,7 +32,7 @@ SPREADS: dict[str, dict[str, str]] = {
 def computed(folder: Path, checkpoint: Checkpoint) -> Computation:
     """A calibration that has to try: with two layers given, the shape of the gate is open."""
     own = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
-    given = {"layers": "1,2", "strength": "1", "reply_steps": "2", "prompt_positions": "last"}
+    given = {"layers": "1,2", "strength": "1", "reply_steps": "2", "prompt_positions": "last", **talker.ADDED}
     records = (read_records(folder / f"{name}.jsonl") for name in ("forget", "retain"))
     return compute(checkpoint, *records, make_recipe("llava", {**own, **given}))
 

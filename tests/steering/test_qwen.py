@@ -56,7 +56,10 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     retain = read_records(qwen_talker.write_people(folder / "retain.jsonl", range(3, 8)))
     talker.write_refusals(folder)
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl", "strength": "1"}
-    recipe = make_recipe("qwen2_5_vl", {**given, "layers": "1,2", "gate_layer": "1", "gate_shape": "step:0.1"})
+    recipe = make_recipe(
+        "qwen2_5_vl",
+        {**given, **talker.ADDED, "layers": "1,2", "gate_layer": "1", "gate_shape": "step:0.1", "null_space": "soft:1"},
+    )
     return Made(folder, checkpoint, forget, compute(checkpoint, forget, retain, recipe, seed=2))
 
 

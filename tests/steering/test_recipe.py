@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,9 @@ def test_an_option_wins_over_the_preset_given_beside_it() -> None:
 def test_the_preset_is_the_papers_for_each_family(family: str, ratio: float, ridge: float) -> None:
     papers = {
         "layers": "all",
+        "gate_scope": "prompt",
+        "edit": "add",
+        "augment": False,
         "direction": "harmful",
         "reply_steps": 1,
         "prompt_positions": "all",
@@ -95,6 +99,8 @@ def test_paths_in_a_file_are_relative_to_it_and_paths_in_options_to_the_caller(t
         ("bandwidth", "nan"),
         ("strength", "inf"),
         ("strength", "strong"),
+        ("projections", "-1"),
+        ("projections", "few"),
         ("calibration_share", "0.9"),
         ("preset", "book"),
     ],
@@ -134,6 +140,26 @@ def test_recall_and_erasure_are_given_together(side: str) -> None:
 def test_without_calibration_what_has_no_usual_value_must_be_given() -> None:
     message = refusal("llava", {"calibration_share": "0"})
     assert message.startswith("--calibration-share 0 calibrates nothing")
-    assert message.endswith("give --layers, --gate-shape, --strength a value")
-    given = {"calibration_share": "0", "layers": "2", "gate_shape": "step:0.5", "strength": "1"}
+    assert message.endswith("give --layers, --gate-shape a value")
+    added = refusal("llava", {"calibration_share": "0", "gate_scope": "prompt", "edit": "add"})
+    assert added.endswith("give --layers, --gate-shape, --strength a value")
+    given = {"calibration_share": "0", "layers": "2", "gate_shape": "step:0.5"}
     assert make_recipe("llava", given).left_open == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sequential": True}, "sequential fits a gate on states at the last prompt token: give gate-scope prompt"),
+        ({"gate_shape": "clip"}, "gate-scope conversation seals a row or does not: give gate-shape step, or"),
+        ({"gate_scope": "prompt", "gate_fit": "positions"}, "gate-fit positions needs gate-scope conversation"),
+        ({"prompt_positions": "last"}, "edit seal sets every column: leave out prompt-positions"),
+    ],
+)
+def test_choices_that_exclude_each_other_are_named(given: dict[str, Any], message: str) -> None:
+    assert refusal("llava", given).startswith(message)
+
+
+def test_the_default_recognises_the_conversation_and_seals_it() -> None:
+    recipe = make_recipe("llava", {})
+    assert (recipe.gate_scope, recipe.edit, recipe.augment) == ("conversation", "seal", True)

@@ -16,6 +16,7 @@ from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.gates import read_gates
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
@@ -23,14 +24,23 @@ from mllmeraser.inference.source import Source
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.records.read import read_records
 from mllmeraser.steering.compute import Computation, compute
-from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import NullSpace
-from mllmeraser.steering.gate import GateRecipe, fit_gate
+from mllmeraser.steering.gate import GateFits, GateRecipe
 from mllmeraser.steering.in_process import torch_tensors
 from mllmeraser.steering.needs import needs
 from mllmeraser.steering.recipe import make_recipe
-from mllmeraser.steering.tokens import LONGEST_REPLY, POSITIONS, drawn_positions, stream_token_states
-from mllmeraser.steering.validation import cross_validate
+from mllmeraser.steering.tokens import (
+    KEPT_POSITIONS,
+    LONGEST_REPLY,
+    OF_PICTURE,
+    POSITIONS,
+    Places,
+    forget_positions,
+    furthest,
+    kept_positions,
+    no_replies,
+    stream_token_states,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,7 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 def recipe(folder: Path, **given: Any) -> Any:
     own = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
-    return make_recipe("llava", {**own, "gate_scope": "token", **given})
+    return make_recipe("llava", {**own, "gate_scope": "token", "edit": "add", "augment": False, **given})
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +98,7 @@ def test_beside_another_scope_it_is_not_for_servers(computed: Computation, folde
     assert "MllmEraserLlavaModel" not in (tmp_path / "out" / "config.json").read_text()
 
 
-@pytest.mark.parametrize(
-    "given", [{"reply_steps": "4"}, {"prompt_positions": "last"}, {"gate_layer": "1"}, {"sequential": True}]
-)
+@pytest.mark.parametrize("given", [{"reply_steps": "4"}, {"prompt_positions": "last"}, {"gate_layer": "1"}])
 def test_what_it_excludes_is_named(folder: Path, given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="gate-scope token moves every position by its own gate"):
         recipe(folder, **given)
@@ -98,12 +106,17 @@ def test_what_it_excludes_is_named(folder: Path, given: dict[str, Any]) -> None:
 
 def test_states_are_those_of_prompt_and_reply_at_the_drawn_positions(checkpoint: Checkpoint, tmp_path: Path) -> None:
     prompts = talker.prompts()
-    files = stream_token_states(replace(checkpoint, batch_size=3), prompts, [1, 2], tmp_path, seed=7)
+    replies = greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY)
+    files = stream_token_states(replace(checkpoint, batch_size=3), prompts, replies, [1, 2], tmp_path, seed=7)
     for number, prompt in enumerate(prompts):
         (reply,) = greedy_reply_ids(checkpoint, [prompt], max_new_tokens=LONGEST_REPLY)
         states, end = plain_states.block_states(checkpoint, prompt, reply)
-        columns = drawn_positions(end, end + len(reply), random.Random(f"positions 7 {number}"))
-        rows = range(number * POSITIONS, (number + 1) * POSITIONS)
+        ids = encode(checkpoint, [prompt], "right")["input_ids"][0].tolist()
+        picture = [column for column, token in enumerate(ids) if token == checkpoint.processor.image_token_id]
+        assert bool(picture) == bool(prompt.image)
+        places = Places(end, end + len(reply), picture)
+        columns = kept_positions(places, random.Random(f"positions 7 {number}"))
+        rows = range(number * KEPT_POSITIONS, (number + 1) * KEPT_POSITIONS)
         for layer, file in files.items():
             torch.testing.assert_close(file.rows(rows), states[layer][columns], rtol=1e-4, atol=1e-4)
 
@@ -122,27 +135,44 @@ def test_a_gate_is_reported_at_its_furthest_open_token(computed: Computation, ch
         assert [gate.value for gate in gates] == pytest.approx([float(g.max())], abs=1e-3)
 
 
-def test_half_of_the_positions_are_near_the_reply() -> None:
-    drawn = drawn_positions(600, 620, random.Random(0))
-    assert len(drawn) == POSITIONS
-    assert drawn[0] == 599
-    assert sum(column >= 568 for column in drawn) >= POSITIONS // 2
-    assert min(drawn) < 568
-    assert all(0 <= column < 1 for column in drawn_positions(1, 1, random.Random(0)))  # a prompt of one token, no reply
-
-
-def test_the_furthest_open_position_of_a_record_counts() -> None:
+@pytest.mark.parametrize("projections", [None, 6], ids=["state", "projections"])
+def test_a_gate_is_judged_at_the_furthest_of_all_positions(checkpoint: Checkpoint, projections: int | None) -> None:
+    prompts = talker.prompts()
+    replies = greedy_reply_ids(checkpoint, prompts, max_new_tokens=LONGEST_REPLY)
+    width = checkpoint.model.config.get_text_config().hidden_size
     generator = torch.Generator().manual_seed(0)
-    forget, retain = torch.randn(12, 8, generator=generator) + 1, torch.randn(20 * 3, 8, generator=generator)
-    of_forget, of_retain = torch.arange(12) % 2, torch.arange(20) % 2
-    found = [Fold(of_forget == k, of_retain == k) for k in range(2)]
-    setting = GateRecipe("linear", NullSpace("soft", 1.0), 0.1, "absolute")
-    (held_out,) = cross_validate(forget, retain, found, [setting], positions=3)
-    rows = retain.view(20, 3, 8)
-    for k in range(2):
-        gate = fit_gate(forget[of_forget != k], rows[of_retain != k].flatten(0, 1), setting)
-        for n in (n for n in range(20) if of_retain[n] == k):
-            assert float(held_out.retain[n]) == pytest.approx(float(gate(rows[n]).max()), abs=1e-12)
+    recipe = GateRecipe("kernel", NullSpace("soft", 1.0), 0.1, "relative", projections=projections)
+    settings = [replace(recipe, bandwidth=bandwidth) for bandwidth in (0.5, 1.0)]
+    cloud = [torch.randn(40, width, generator=generator) for _ in range(2)]
+    gates = {layer: [GateFits(cloud[k], cloud[1 - k], settings).gates() for k in range(2)] for layer in (1, 2)}
+    groups = [number % 2 for number in range(len(prompts))]
+    for told in (replies, no_replies(prompts)):
+        found = furthest(replace(checkpoint, batch_size=3), prompts, told, gates, groups)
+        for number, (prompt, reply) in enumerate(zip(prompts, told, strict=True)):
+            states, _ = plain_states.block_states(checkpoint, prompt, reply)
+            for layer, values in found.items():
+                for value, gate in zip(values[number].tolist(), gates[layer][groups[number]], strict=True):
+                    g = gate(states[layer])
+                    assert value == pytest.approx(float(g.max()), abs=1e-4)
+                    assert float(g.max()) > float(g.min()) + 1e-3
+
+
+def test_half_of_the_forget_positions_have_seen_the_whole_picture() -> None:
+    drawn = forget_positions(Places(600, 600, range(5, 581)), random.Random(0))
+    assert len(drawn) == POSITIONS and drawn[0] == 599
+    assert sum(column >= 580 for column in drawn) >= POSITIONS // 2
+    assert min(drawn) < 580 and max(drawn) < 600
+    assert all(0 <= column < 1 for column in forget_positions(Places(1, 1), random.Random(0)))  # one token, no picture
+
+
+def test_two_thirds_of_the_kept_positions_are_of_the_picture_and_some_near_the_reply() -> None:
+    drawn = kept_positions(Places(600, 620, range(5, 105)), random.Random(0))
+    assert len(drawn) == KEPT_POSITIONS and drawn[0] == 599
+    assert sum(5 <= column < 105 for column in drawn) >= OF_PICTURE
+    assert sum(568 <= column < 620 for column in drawn) >= POSITIONS // 2
+    words = kept_positions(Places(600, 620), random.Random(0))
+    assert len(words) == KEPT_POSITIONS and max(words) < 620
+    assert all(0 <= column < 1 for column in kept_positions(Places(1, 1), random.Random(0)))
 
 
 def test_room_for_all_the_states_is_asked_for(folder: Path) -> None:
@@ -151,4 +181,4 @@ def test_room_for_all_the_states_is_asked_for(folder: Path) -> None:
         needs(Source(folder / "base"), forget, retain, recipe(folder, gate_scope=scope), "cpu", "auto").disk
         for scope in ("token", "prompt")
     )
-    assert token == POSITIONS * prompt
+    assert token == KEPT_POSITIONS * prompt

@@ -17,6 +17,7 @@ from mllmeraser.steering.intervention import Intervention
 from mllmeraser.steering.recipe import make_recipe
 from mllmeraser.steering.trials import Trial, Trials
 
+THRESHOLD = 0.02  # between the held-out scores of the retain records
 LISTED = (12, 16)  # records of forget and of retain
 
 
@@ -38,7 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Computation, list[Tr
 
     given = {"recall": folder / "recall.jsonl", "erasure": folder / "erasure.jsonl"}
     recipe = make_recipe(
-        "llava", {**given, "layers": "1", "gate_layer": "1", "gate_shape": "step:0.2", "augment": True}
+        "llava",
+        {**given, **talker.ADDED, "layers": "1", "gate_layer": "1", "gate_shape": f"step:{THRESHOLD}", "augment": True},
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(calibrate, "Trials", Watched)
@@ -65,7 +67,7 @@ def test_behind_a_threshold_kept_is_the_share_of_all_records_on_which_the_gate_s
     calibration = made[0].calibration
     held_out = calibration.gates[1].held_out
     assert held_out is not None and len(held_out.retain) == LISTED[1]
-    kept = float((held_out.retain < 0.2).double().mean())
+    kept = float((held_out.retain < THRESHOLD).double().mean())
     assert 0 < kept < 1
     assert [trial.figures.kept for trial in calibration.curve] == pytest.approx([kept] * len(calibration.curve))
     assert calibration.curve

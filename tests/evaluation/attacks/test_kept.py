@@ -68,7 +68,7 @@ class _Talk:
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch) -> _Talk:
     made = _Talk()
-    monkeypatch.setattr(kept, "renders_conversations", lambda processor: True)
+    monkeypatch.setattr(kept, "renders", lambda processor, prompt: True)
     for module in (attacks, kept):
         monkeypatch.setattr(module, "greedy_replies", made.reply)
     return made
