@@ -37,7 +37,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate-scope": gate.scope,
         "edit": bundle.edit,
         "gate-fit": facts.get("fit"),
-        "projections": gate.projection or 0,
+        "projection": gate.projection or "none",
         "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,
         "gate-shape": gate.shape if gate.threshold is None else f"{gate.shape}:{gate.threshold}",
         "landmarks": facts.get("landmarks"),

@@ -224,9 +224,9 @@ def _fit(recipe: Recipe) -> Fit:
 
 
 def _projections(recipe: Recipe, width: int) -> int | None:
-    if recipe.projections == "auto":
+    if recipe.projection == "auto":
         return PROJECTIONS if recipe.gate_scope == "conversation" and width > PROJECTED_FROM else None
-    return recipe.projections or None
+    return recipe.projection or None
 
 
 def _validated_gates(

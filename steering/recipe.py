@@ -96,8 +96,10 @@ def _auto_or_count(text: str) -> Auto | int:
 def _auto_or_dimensions(text: str) -> Auto | int:
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
-        raise ValueError(f"{text!r} is not auto or a number of projections; 0 is the state itself")
+    if text == "none":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not auto, none or a number of projections, at least 1")
     return int(text)
 
 
@@ -238,13 +240,13 @@ class Recipe(BaseModel):
             "The scale of the ridge. absolute: γ itself. relative: γ times the mean diagonal of the system.",
         ),
     ] = "relative"
-    projections: Annotated[
+    projection: Annotated[
         Auto | int,
         _parsed(_auto_or_dimensions),
         _choice(
-            "auto|N",
-            "The random projections of the state that a gate reads. 0: the state itself. auto: 128 for --gate-scope "
-            "conversation where the state is wider than 512, else 0.",
+            "auto|none|64",
+            "The random projections of the state that a gate reads. none: the state itself. auto: 128 for --gate-scope "
+            "conversation where the state is wider than 512, else none.",
         ),
     ] = "auto"
     landmarks: Annotated[int, Field(ge=2), _choice("N", "The most landmarks that a kernel gate may have.")] = 1024

@@ -213,7 +213,7 @@ def test_the_default_is_chosen_from_both_fits_and_judged_on_whole_conversations(
         return found_there
 
     monkeypatch.setattr("mllmeraser.steering.calibrate.furthest", furthest_and_noted)
-    found = compute(checkpoint, forget, retain, make_recipe("llava", {**pairs, "projections": projections}))
+    found = compute(checkpoint, forget, retain, make_recipe("llava", {**pairs, "projection": projections}))
     meta, chosen = found.bundle.metadata, found.calibration
     assert (meta.gate.scope, meta.edit, meta.gate.shape, meta.strength) == ("conversation", "seal", "step", 1.0)
     assert meta.layers == [meta.gate_layer, 3]  # read early, sealed there and at the last layer
