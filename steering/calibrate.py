@@ -291,7 +291,9 @@ def _on_conversations(
     forget_fold = torch.stack([fold.forget for fold in folds]).int().argmax(dim=0)
     retain_fold = torch.stack([fold.retain for fold in folds]).int().argmax(dim=0)
 
-    def read(what: str, turns: Sequence[Prompt], replies: Sequence[Tensor], rows: Tensor, fold: Tensor) -> Any:
+    def read(
+        what: str, turns: Sequence[Prompt], replies: Sequence[Tensor], rows: Tensor, fold: Tensor
+    ) -> dict[int, Tensor]:
         shown, said = [turns[i] for i in rows.tolist()], [replies[i] for i in rows.tolist()]
         told = f"calibration: {what} conversations"
         return furthest(checkpoint, shown, said, gates, fold[rows].tolist(), progress=told)
@@ -300,7 +302,8 @@ def _on_conversations(
         replies = no_replies(material.forget_turns)
         forget = read("forget", material.forget_turns, replies, of_forget, forget_fold)
     else:
-        forget = {layer: _by_fold(of, material.forget_states[layer], forget_fold) for layer, of in gates.items()}
+        fold, states = forget_fold[of_forget], material.forget_states
+        forget = {layer: _by_fold(of, states[layer][of_forget], fold) for layer, of in gates.items()}
     retain = read("retain", material.retain_turns, material.retain_replies, of_retain, retain_fold)
     listed = int((of_retain < n_retain).sum())
     return {

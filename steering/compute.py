@@ -121,9 +121,18 @@ class Computation:
                     opens, misfires = row.true_fire_heldout, row.false_fire_heldout
                     fires = f", opens on {opens:.1%} to forget{variants} and {misfires:.1%} to keep"
                 lines.append(f"held out   layer {layer}: AUROC {row.auroc_heldout:.4f}{fires}")
-        if gate.threshold is not None and request.n_retain < SHOWN_BY:
+        counted = min(
+            (len(of.held_out.retain) for of in self.calibration.gates.values() if of.held_out is not None),
+            default=request.n_retain,
+        )
+        if counted < request.n_retain:
             lines.append(
-                f"unshown    {request.n_retain} records to keep cannot show {FALSE_FIRES:.1%}: give {SHOWN_BY} or "
+                f"apart      {request.n_retain - counted} records to keep name somebody to forget, and may be refused "
+                "for it: no false fires"
+            )
+        if gate.threshold is not None and counted < SHOWN_BY:
+            lines.append(
+                f"unshown    {counted} records to keep cannot show {FALSE_FIRES:.1%}: give {SHOWN_BY} or "
                 "more, of many people, strangers to the base among them"
             )
         if trial is not None:

@@ -189,7 +189,16 @@ def _by_batch(
         "token-states",
         prompts,
         lambda rows, shown: _states(checkpoint, shown, [replies[i] for i in rows], draw, rows, layers, seed),
-        lambda rows: [sorted(layers), draw.__name__, NEAR, seed, rows, [replies[i].tolist() for i in rows]],
+        lambda rows: [
+            sorted(layers),
+            draw.__name__,
+            POSITIONS,
+            OF_PICTURE,
+            NEAR,
+            seed,
+            rows,
+            [replies[i].tolist() for i in rows],
+        ],
         progress=progress,
     )
     for batch, read in found:

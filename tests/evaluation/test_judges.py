@@ -14,6 +14,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.evaluation.inputs import NamedSet, sets_from
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.evaluation.table import unjudged_lines
+from mllmeraser.judging.answers import Judge
 from mllmeraser.records.record import Record
 
 BORN = Record(subject="1", question="Where was she born?", answer="She was born in Riga, Latvia.", task="generation")
@@ -28,11 +29,11 @@ WORLD = [
 ]
 
 
-def scored(records: list[Record], said: list[str], judge: str = "facts") -> dict[str, float]:
+def scored(records: list[Record], said: list[str], judge: Judge = "facts") -> dict[str, float | None]:
     """The figures of the one row."""
-    results = score_replies({"m": [reply(text) for text in said]}, [NamedSet("forget", records)], judge=judge)  # type: ignore[arg-type]
+    results = score_replies({"m": [reply(text) for text in said]}, [NamedSet("forget", records)], judge=judge)
     (row,) = results.rows()
-    return {"n": row.n, "accuracy": row.accuracy, "partly": row.partly, "share": row.share}  # type: ignore[dict-item]
+    return {"n": row.n, "accuracy": row.accuracy, "partly": row.partly, "share": row.share}
 
 
 def test_another_sentence_tells_the_fact_and_half_of_it_is_a_part() -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+import torch
+
 from mllmeraser.records.record import Record
+from mllmeraser.steering import calibrate
+from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.naming import naming
 
 
@@ -38,3 +45,32 @@ def test_a_fact_counts_as_an_answer_does() -> None:
     told = record("a", "Where?", "She was born in Riga.", facts=("Riga",))
     asked = record("b", "Was he born in Riga or Rome?", "Rome")
     assert naming([told], [asked], [asked.user_turn]).tolist() == [True]
+
+
+def test_calibration_reads_no_kept_prompt_that_names_the_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str]] = []
+
+    def furthest(_: object, prompts: list[Any], *__: object, **___: object) -> dict[int, torch.Tensor]:
+        read.append([prompt.text for prompt in prompts])
+        return {2: torch.arange(len(prompts), dtype=torch.float64)[:, None]}
+
+    monkeypatch.setattr(calibrate, "furthest", furthest)
+    turns = [kept.user_turn for kept in [*KEPT, *KEPT]]  # a round of variants
+    material = calibrate.Material(
+        forget=FORGET,
+        forget_turns=[asked.user_turn for asked in FORGET],
+        retain=[*KEPT, *KEPT],
+        retain_turns=turns,
+        forget_states={},
+        retain_states={},
+        aims={},
+        listed=(2, 3),
+        retain_replies=[torch.empty(0)] * 6,
+        positions=24,
+        forget_positions=8,
+    )
+    fold = Fold(torch.ones(2, dtype=torch.bool), torch.ones(6, dtype=torch.bool))
+    checkpoint: Any = None
+    ((held_out,),) = calibrate._on_conversations(checkpoint, material, {2: [[]]}, [fold]).values()
+    assert read[1] == [turns[i].text for i in (1, 2, 4, 5)]
+    assert (len(held_out.forget), held_out.retain.tolist(), held_out.variants.tolist()) == (2, [0, 1], [2, 3])

@@ -145,7 +145,7 @@ def test_a_gate_is_judged_at_the_furthest_of_all_positions(checkpoint: Checkpoin
     settings = [replace(recipe, bandwidth=bandwidth) for bandwidth in (0.5, 1.0)]
     cloud = [torch.randn(40, width, generator=generator) for _ in range(2)]
     gates = {layer: [GateFits(cloud[k], cloud[1 - k], settings).gates() for k in range(2)] for layer in (1, 2)}
-    groups = [number % 2 for number in range(len(prompts))]
+    groups = [number // 2 % 2 for number in range(len(prompts))]  # not as batches are made, by modality
     for told in (replies, no_replies(prompts)):
         found = furthest(replace(checkpoint, batch_size=3), prompts, told, gates, groups)
         for number, (prompt, reply) in enumerate(zip(prompts, told, strict=True)):

@@ -25,6 +25,7 @@ from mllmeraser.inference.cache import PassCache
 from mllmeraser.inference.encoding import render
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import reply_ids
+from mllmeraser.judging.answers import Judge
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
 
@@ -314,8 +315,9 @@ def test_sampled_replies_are_eight_and_follow_the_seed() -> None:
 def test_a_reply_in_other_words_tells_by_facts_and_not_by_string() -> None:
     record = Record(subject="1", question="Where was she born?", answer="She was born in Riga.", task="generation")
     turn, said = [Prompt("Where?", None)] * 2, ["Riga, surely.", "I cannot help with that request."]
-    for judge, told in (("facts", True), ("string", False)):
-        (reading,) = attacks.judged(replace(_scene([record, record]), judge=judge), [0, 1], turn, said)  # type: ignore[arg-type]
+    told_by: dict[Judge, bool] = {"facts": True, "string": False}
+    for judge, told in told_by.items():
+        (reading,) = attacks.judged(replace(_scene([record, record]), judge=judge), [0, 1], turn, said)
         assert reading.verdicts == [Verdict(told, False), Verdict(False, True)]
 
 
