@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -103,6 +103,7 @@ class GateForm(_Strict):
     """How a gate is computed and shaped; ``modeling_patches/steering_mllmeraser.py`` has the equations.
 
     ``landmarks`` (J) is null for a linear gate; ``projection`` (p) is null where the gate reads the state itself.
+    ``turn`` holds the tokens that begin a user's turn, where a seal ends; it is null where the seal lasts.
     """
 
     kind: Literal["linear", "kernel"]
@@ -111,6 +112,7 @@ class GateForm(_Strict):
     landmarks: int | None = None
     scope: Scope = "prompt"
     projection: int | None = Field(default=None, ge=1)
+    turn: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
 
 
 class Method(_Strict):
@@ -208,12 +210,12 @@ def steering_requests(metadata: Metadata) -> list[dict[str, object]]:
     ]
 
 
-def edited_tokens(scope: Scope, edit: Edit, prompt_positions: str, reply_steps: int) -> str:
-    """Which tokens a request edits once its gate is open, in words."""
+def edited_tokens(scope: Scope, turns: bool, edit: Edit, prompt_positions: str, reply_steps: int) -> str:
+    """Which tokens a request edits once its gate is open, in words; ``turns``: the seal ends with the turn."""
     if scope == "token":
         return "every token that opens the gate"
     if scope == "conversation":
-        return "every token of a conversation that opens the gate"
+        return f"every token of a {'turn' if turns else 'conversation'} that opens the gate"
     if edit == "seal":
         return "every token of prompt and reply"
     return f"{prompt_positions} of the prompt and {reply_steps - 1} positions of the reply"

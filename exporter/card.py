@@ -150,7 +150,7 @@ def _row(meta: Metadata, request: RemovalRequest) -> dict[str, str]:
         "gate": f"{gate.kind}, {gate.shape}{threshold}, scope {gate.scope}, read at {where}{through}",
         "edit": meta.edit,
         "strength": f"{request.strength:g}" + ("" if request.enabled else " (off)"),
-        "tokens": edited_tokens(gate.scope, meta.edit, meta.prompt_positions, meta.reply_steps),
+        "tokens": edited_tokens(gate.scope, gate.turn is not None, meta.edit, meta.prompt_positions, meta.reply_steps),
         "auroc": _range([s.auroc_heldout for s in request.statistics.values()], "{:.3f}"),
         "true_fire": _range([s.true_fire_heldout for s in request.statistics.values()], "{:.1%}"),
         "false_fire": _range([s.false_fire_heldout for s in request.statistics.values()], "{:.1%}"),

@@ -162,7 +162,13 @@ def summary(document: dict[str, Any]) -> list[str]:
         threshold = "" if gate["threshold"] is None else f" at {gate['threshold']:.3g}"
         where = "each layer" if request["gate_layer"] is None else f"layer {request['gate_layer']}"
         through = "" if gate["projection"] is None else f" through {gate['projection']} random projections"
-        tokens = edited_tokens(gate["scope"], request["edit"], request["prompt_positions"], request["reply_steps"])
+        tokens = edited_tokens(
+            gate["scope"],
+            gate["turn"] is not None,
+            request["edit"],
+            request["prompt_positions"],
+            request["reply_steps"],
+        )
         made = f"{request['n_forget']} records to forget and {request['n_retain']} to keep, computed"
         if request["n_forget"] == 0:
             made = "of records that are not known, imported"

@@ -36,6 +36,7 @@ def _compute(base: str, bundle: Metadata) -> str:
         "gate": gate.kind,
         "gate-scope": gate.scope,
         "edit": bundle.edit,
+        "until": None if gate.turn is None else "turn",
         "gate-fit": facts.get("fit"),
         "projection": gate.projection or "none",
         "gate-layer": "own" if bundle.gate_layer is None else bundle.gate_layer,

@@ -72,6 +72,28 @@ def renders(processor: ProcessorMixin, prompt: Prompt) -> bool:
     return True
 
 
+def beginning_of_turn(processor: ProcessorMixin) -> tuple[int, ...]:
+    """The tokens between a reply and what the user says next, as the chat template writes them.
+
+    Raises:
+        InputError: the template has no second turn, or nothing stands there.
+    """
+    asked, replied = ("Yes", "2 or 3"), ("It is so.", "Four,")
+
+    def ids(reply: int, question: int) -> list[int]:  # the two differ in their last and in their first token
+        text = render(processor, Prompt(asked[question], None, (("Is it so?", replied[reply]),)))
+        encoded: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encoded
+
+    one, other_reply, other_question = ids(0, 0), ids(1, 0), ids(0, 1)
+    shared = min(len(one), len(other_reply))
+    tail = next((i for i in range(shared) if one[-1 - i] != other_reply[-1 - i]), shared)
+    head = next((i for i, pair in enumerate(zip(one, other_question, strict=False)) if pair[0] != pair[1]), len(one))
+    if not one[len(one) - tail : head]:
+        raise InputError("the chat template shows no beginning of a user's turn; give --until conversation")
+    return tuple(one[len(one) - tail : head])
+
+
 def continuation(processor: ProcessorMixin, prompt: Prompt, reply: str) -> str:
     """The text behind the rendered prompt when the assistant says ``reply``: usually a space and the reply."""
     before, whole = render(processor, prompt), render(processor, prompt, reply)

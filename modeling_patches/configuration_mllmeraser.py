@@ -3,7 +3,7 @@
 Three flat attributes are added. ``steering_enabled`` and ``steering_strength`` are flat so that
 ``from_pretrained(DIR, trust_remote_code=True, steering_enabled=False)`` can switch them; ``steering`` is
 ``{"schema": 2, "file": …, "sha256": …, "requests": [{"id", "enabled", "strength", "layers", "gate_layer",
-"gate": {"kind", "shape", "threshold", "scope", "projection"}, "edit", "prompt_positions", "reply_steps",
+"gate": {"kind", "shape", "threshold", "scope", "projection", "turn"}, "edit", "prompt_positions", "reply_steps",
 "landmarks"}, …], "seal": {file: sha256}}``.
 
 The ``model_type`` is our own on purpose: with the base's, a loader without ``trust_remote_code`` would silently

@@ -108,6 +108,7 @@ class Request:
     threshold: float  # θ; 0 where the shape has none
     landmarks: int  # J; 0 for a linear gate
     projection: int  # p, the dimensions that the gate reads; 0: the state itself
+    turn: tuple[int, ...]  # the tokens that begin a user's turn, where a seal ends; empty: it lasts
     edit: str  # what an open gate does: seal or add
     steps: int  # K
     all_positions: bool  # edit add in scope prompt: all columns of the prompt, or the last only
@@ -163,6 +164,7 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: st
             threshold=threshold or 0.0,
             landmarks=entry["landmarks"] or 0,
             projection=gate["projection"] or 0,
+            turn=tuple(gate.get("turn") or ()),
             edit=entry["edit"],
             steps=entry["reply_steps"],
             all_positions=positions == "all",
@@ -183,6 +185,8 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: st
         and (request.shape == "step" or request.scope != "conversation"),
         "gate.threshold": not thresholded or _is_finite(threshold),
         "gate.projection": type(request.projection) is int and request.projection >= 0,
+        "gate.turn": (not request.turn or request.scope == "conversation")
+        and all(type(token) is int and token >= 0 for token in request.turn),
         "landmarks": type(request.landmarks) is int and request.landmarks >= 0,
         "edit": request.edit in ("seal", "add"),
         # A token knows no place in the reply.

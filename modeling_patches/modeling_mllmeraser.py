@@ -60,7 +60,7 @@ from .format_mllmeraser import (
     tensor_name,
     with_seal,
 )
-from .steering_mllmeraser import ENDS, RequestSteering, Steering, cache_of, carry, change_class, install
+from .steering_mllmeraser import ENDS, IDS, RequestSteering, Steering, cache_of, carry, change_class, install
 
 try:
     from transformers import conversion_mapping
@@ -296,6 +296,8 @@ class SteeringMixin(PreTrainedModel):
             ends = _ends_of(arguments, length)
             if ends is not None:
                 arguments[ENDS] = ends
+        if any(request.turn for request in self._steering.requests):
+            arguments[IDS] = arguments.get("input_ids")
         return forward(self, **arguments)
 
     def _steered_inputs(self, prepare: Any, arguments: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ For a request, h is the output of a decoder layer, before any request has change
 **Its scope** says which states are read, and what they decide:
 
     conversation   φ = 1 for a row if any of its real columns has g ≥ θ, now or earlier: the row is sealed, and stays so
+                   (a request may name the tokens that begin a user's turn: then for each turn by itself)
     prompt         φ(g) for a row, read once at its last prompt token (the paper, arXiv 2510.04217)
     token          φ(g) for each column by itself; nothing is kept
 
@@ -94,6 +95,7 @@ class Forward:
     ends: tuple[int, ...] | None  # P of each row; None: nobody told it
     scales: tuple[float, ...]  # λ of each request
     told: bool = True  # P was told for this forward, and is not what the cache carries
+    ids: Tensor | None = None  # (b, s); None: not seen, because only their embeddings were given
     openings: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # φ (b, s) by request and layer of its gate
     reached: set[int] = field(default_factory=set)  # steered layers
 
@@ -105,6 +107,8 @@ class Forward:
         if shown is None:
             raise SteeringError("pass input_ids or inputs_embeds")
         scales, ends = steering.scales(), given.pop(ENDS, None)
+        told, own = given.pop(IDS, None), given.get("input_ids")
+        ids = own if told is None else told
         cache, past = cache_of(given), 0  # type: Any, Any
         on = [request for request in steering.requests if scales[request.index] != 0]
         if any(request.scope != "token" for request in on):
@@ -125,7 +129,8 @@ class Forward:
                 raise SteeringError("the attention mask must include the cached columns")
         if any(request.scope == "prompt" for request in on):
             _refuse_packing(given)
-        return cls(shown.shape[0], shown.shape[1], past, ends, scales, told=ends is not None)
+        ids = ids if ids is not None and ids.shape == shown.shape[:2] else None
+        return cls(shown.shape[0], shown.shape[1], past, ends, scales, told=ends is not None, ids=ids)
 
     def steps(self, device: torch.device) -> Tensor | None:
         """t − (P − 1) of each column, (b, s): ≤ 0 prompt, k > 0 the k-th of the reply. None where P is not known."""
@@ -136,6 +141,17 @@ class Forward:
         same = len(set(self.ends)) == 1
         end = self.ends[0] if same else torch.tensor(self.ends, device=device).unsqueeze(1)
         return (columns - end + 1).expand(self.batch, -1)
+
+    def turns(self, beginning: tuple[int, ...], device: torch.device) -> Tensor:
+        """Where a user's turn begins, (b, s). What is said in reply begins none, nor do tokens that are not seen."""
+        width = self.size - len(beginning) + 1
+        if not beginning or self.ids is None or width < 1:
+            return torch.zeros(self.batch, self.size, dtype=torch.bool, device=device)
+        ids = self.ids.to(device)
+        found = torch.stack([ids[:, i : i + width] == token for i, token in enumerate(beginning)]).all(dim=0)
+        found = nn.functional.pad(found, (0, len(beginning) - 1))
+        step = self.steps(device)
+        return found if step is None else found & (step <= 0)
 
     def last_of_prompt(self, columns: "Columns", device: torch.device) -> Tensor:
         """The index here of each row's last real prompt token, (b,); −1 where it has none here."""
@@ -178,7 +194,8 @@ class Forward:
             raise SteeringError(f"the steered layer {missing} was skipped or replaced; run the whole decoder")
 
 
-ENDS, _FORWARD = "steering_ends", "steering_forward"  # the keywords that go down to the decoder, and to its layers
+# The keywords that go down to the decoder, and to its layers.
+ENDS, IDS, _FORWARD = "steering_ends", "steering_ids", "steering_forward"
 
 
 def cache_of(given: dict[str, Any]) -> Any:
@@ -236,13 +253,18 @@ class Columns:
         starts = (before < order) & real & (real.cumsum(dim=1) > 1)
         return cls(real, starts.cumsum(dim=1))
 
+    def cut(self, starts: Tensor) -> "Columns":
+        """The same, where a sequence also starts at each of ``starts`` (b, s)."""
+        more = starts.cumsum(dim=1)
+        return Columns(self.real, more if self.sequence is None else self.sequence + more)
+
     def any(self, found: Tensor) -> Tensor:
         """Whether any real column of the same sequence is ``found``; (b, s)."""
         if self.real is not None:
             found = found & self.real
         if self.sequence is None:
             return found.any(dim=1, keepdim=True).expand_as(found)
-        counts = torch.zeros(found.shape[0], found.shape[1] + 1, dtype=torch.int32, device=found.device)
+        counts = torch.zeros(found.shape[0], 2 * found.shape[1] + 1, dtype=torch.int32, device=found.device)
         return counts.scatter_add(1, self.sequence, found.int()).gather(1, self.sequence) > 0
 
 
@@ -256,12 +278,22 @@ class Carried:
     mark: str | None  # of the steering that read them
     seen: Any  # columns that have been read
     ends: tuple[int, ...] | None  # P of each row, if it was told
-    openings: dict[int, Tensor]  # φ (b,) by request
+    openings: dict[int, Tensor]  # φ (b,) by request; of the running turn, where turns are read apart
+    begun: dict[int, Tensor]  # the column (b,) where the running turn began, by such a request
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> "Carried":
         """The same for other rows."""
         ends = None if self.ends is None else tuple(change(torch.tensor(self.ends)).tolist())
-        return Carried(self.mark, self.seen, ends, {index: change(value) for index, value in self.openings.items()})
+        openings, begun = ({i: change(value) for i, value in kept.items()} for kept in (self.openings, self.begun))
+        return Carried(self.mark, self.seen, ends, openings, begun)
+
+    def crop(self, seen: int) -> None:
+        """Only the first ``seen`` columns are left. What an earlier turn was about is not known: it is sealed."""
+        for index, column in self.begun.items():
+            cut = column >= seen
+            self.openings[index] = torch.where(cut, 1, self.openings[index])
+            self.begun[index] = torch.where(cut, 0, column)
+        self.seen = seen
 
 
 _carrying: dict[type, type] = {}
@@ -289,7 +321,7 @@ def carrying(kind: type) -> type:
     def crop(self: Any, *args: Any, **kwargs: Any) -> None:
         kind.crop(self, *args, **kwargs)  # type: ignore[attr-defined]
         if self.carried is not None:
-            self.carried.seen = int(self.get_seq_length())
+            self.carried.crop(int(self.get_seq_length()))
 
     def reset(self: Any) -> None:
         kind.reset(self)  # type: ignore[attr-defined]
@@ -391,8 +423,14 @@ class RequestSteering(nn.Module):
         opened = self.shaped(self.value(hidden.float()))
         if scope == "token":
             return opened
-        sealed = columns.any(opened != 0)
-        return (sealed if before is None else sealed | (before != 0).unsqueeze(1)).float()
+        if not self.request.turn:
+            sealed = columns.any(opened != 0)
+            return (sealed if before is None else sealed | (before != 0).unsqueeze(1)).float()
+        starts = forward.turns(self.request.turn, hidden.device)
+        sealed = columns.cut(starts).any(opened != 0)
+        if before is not None:  # what was said of the running turn ends where another begins
+            sealed = sealed | ((before != 0).unsqueeze(1) & (starts.cumsum(dim=1) == 0))
+        return sealed.float()
 
     def edited(self, state: Tensor, c: Tensor, forward: Forward, columns: Columns) -> Tensor:
         """The states (b, s, d) after the edit with c (b, s), in fp32 (or fp64). Where c is 0 they keep their value."""
@@ -470,7 +508,7 @@ class LayerSteering(nn.ModuleDict):
                     before = None  # a prompt is read at its own end, whatever came earlier
                 before = None if before is None else before.to(hidden.device)
                 state = child(hidden, state, forward, columns, before)
-        self._carry(forward, cache, kept)
+        self._carry(forward, cache, kept, carried)
         return state.to(hidden.dtype)  # what was not edited went there and back: its bits are the base's
 
     def _carried(self, forward: Forward, cache: Any, kept: list[Request]) -> Carried | None:
@@ -496,7 +534,7 @@ class LayerSteering(nn.ModuleDict):
             forward.ends = found.ends
         return found
 
-    def _carry(self, forward: Forward, cache: Any, kept: list[Request]) -> None:
+    def _carry(self, forward: Forward, cache: Any, kept: list[Request], before: Carried | None) -> None:
         """Leave what was read beside the cache of this layer."""
         if not kept or cache is None:
             return
@@ -505,8 +543,16 @@ class LayerSteering(nn.ModuleDict):
             carry(layer)
         elif not hasattr(layer, "carried"):
             return  # a cache made in a compiled graph: whoever uses it again is told to run the prompt again
-        opened = {request.index: forward.openings[request.index, self.layer].amax(dim=1).detach() for request in kept}
-        layer.carried = Carried(self.shared.mark, forward.past + forward.size, forward.ends, opened)
+        opened, begun = {}, {}
+        for request in kept:
+            opening = forward.openings[request.index, self.layer].detach()
+            opened[request.index] = opening[:, -1] if request.turn else opening.amax(dim=1)
+            if request.turn:
+                order = torch.arange(1, forward.size + 1, device=opening.device)
+                last = (forward.turns(request.turn, opening.device) * order).amax(dim=1) - 1  # −1: none begins here
+                earlier = torch.zeros_like(last) if before is None else before.begun[request.index].to(last.device)
+                begun[request.index] = torch.where(last < 0, earlier, last + forward.past)
+        layer.carried = Carried(self.shared.mark, forward.past + forward.size, forward.ends, opened, begun)
 
 
 def _names(native: Callable[..., Any]) -> tuple[str, ...]:

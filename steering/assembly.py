@@ -30,6 +30,7 @@ def assemble(
         landmarks=None if first.landmarks is None else most,
         scope=intervention.scope,
         projection=None if first.projection is None else len(first.projection),
+        turn=list(intervention.turn) or None,
     )
     leaf = "states" if intervention.edit == "seal" else "direction"
     tensors = {tensor_name(0, layer, leaf): aims[layer][: intervention.reply_steps].float() for layer in where.layers}

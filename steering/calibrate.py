@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mllmeraser.console import track
+from mllmeraser.inference.encoding import beginning_of_turn
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.steering.folds import Fold, together
@@ -141,6 +142,7 @@ def calibrate(
             shape=_with_threshold(shapes[0], where, gates),
             scope=recipe.gate_scope,
             edit=recipe.edit,
+            turn=beginning_of_turn(checkpoint.processor) if recipe.until == "turn" else (),
         )
         for where in _places(recipe, num_layers, gates)
     ]

@@ -28,6 +28,7 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
+from mllmeraser.inference.encoding import beginning_of_turn
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.replies import greedy_reply_ids
@@ -178,6 +179,8 @@ def compute(
         raise InputError(f"{checkpoint.path}: already steered; compute on its base, and export all bundles together")
     refuse_overlap(forget, retain)
     check_records(forget, retain)
+    if recipe.until == "turn":
+        beginning_of_turn(checkpoint.processor)  # refused before the long work
     num_layers = len(decoder_layers(checkpoint))
     recipe = recipe_on(recipe, num_layers)
     gate_blocks, moved_blocks = layers_of(recipe, num_layers)

@@ -32,3 +32,4 @@ class Intervention:
     shape: GateShape  # φ
     scope: Scope
     edit: Edit = "add"
+    turn: tuple[int, ...] = ()  # the tokens that begin a user's turn, where a seal ends; empty: it lasts

@@ -203,6 +203,14 @@ class Recipe(BaseModel):
             "nothing about the prompt is left. add: it pushes them along a direction, as in the paper.",
         ),
     ] = "seal"
+    until: Annotated[
+        Literal["conversation", "turn"],
+        _choice(
+            "conversation|turn",
+            "How long a seal lasts. conversation: to the end of it. turn: until the user's next turn, which is read by "
+            "itself. Needs --gate-scope conversation.",
+        ),
+    ] = "conversation"
     gate_layer: Annotated[
         Literal["auto", "own"] | int,
         _parsed(_gate_layer),
@@ -302,6 +310,8 @@ class Recipe(BaseModel):
             raise ValueError("sequential fits a gate on states at the last prompt token: give gate-scope prompt")
         if self.gate_fit == "positions" and self.gate_scope != "conversation":
             raise ValueError("gate-fit positions needs gate-scope conversation")
+        if self.until == "turn" and self.gate_scope != "conversation":
+            raise ValueError("until turn needs gate-scope conversation; the other scopes keep no seal")
         shape = self.gate_shape
         if self.gate_scope == "conversation" and shape != "auto" and shape.name != "step":
             raise ValueError(

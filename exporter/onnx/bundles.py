@@ -14,13 +14,18 @@ def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
     """Every request that is switched on, in the order of the bundles. They edit a state one after the other.
 
     Raises:
-        InputError: there is no bundle, or two requests have one id.
+        InputError: there is no bundle, two requests have one id, or the seal of one ends with a turn.
     """
     if not bundles:
         raise InputError("no steering bundle given; make one with: mllmeraser compute BASE --forget F --retain R -o B")
     ids = [request.id for bundle in bundles for request in bundle.metadata.requests]
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
+    if turns := next((b.metadata.requests[0].id for b in bundles if b.metadata.gate.turn is not None), None):
+        raise InputError(
+            f"request '{turns}': a graph sees no tokens, so that its seal cannot end with a turn; compute it again "
+            "with --until conversation"
+        )
     return [
         request
         for bundle in bundles

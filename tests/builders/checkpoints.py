@@ -76,14 +76,14 @@ def first_edition(directory: Path) -> Path:
     for name in ("configuration_mllmeraser.py", "modeling_mllmeraser.py"):
         (directory / name).write_text("raise SystemExit('the code of the checkpoint was run')\n")
     for request in steering["requests"]:
-        del request["edit"], request["gate"]["projection"]
+        del request["edit"], request["gate"]["projection"], request["gate"]["turn"]
     edit_json(directory / "config.json", steering={**steering, "schema": 1})
     tiny.seal(directory)
     path = directory / "mllmeraser.json"
     manifest = json.loads(path.read_text())
     for metadata in manifest["bundles"]:
         metadata["schema"] = 1
-        del metadata["edit"], metadata["gate"]["projection"]
+        del metadata["edit"], metadata["gate"]["projection"], metadata["gate"]["turn"]
     files = {
         name: {**entry, "bytes": (directory / name).stat().st_size, "sha256": sha256_of(directory / name)}
         for name, entry in manifest["files"].items()

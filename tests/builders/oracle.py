@@ -46,6 +46,16 @@ def decoder_layers(base: PreTrainedModel) -> nn.ModuleList:
     return layers
 
 
+def turns_of(ids: list[int], beginning: list[int] | None, end: int | None) -> list[int]:
+    """The turn of each column: one more wherever ``beginning`` stands in the prompt."""
+    numbers, turn = [], 0
+    for c in range(len(ids)):
+        if beginning and ids[c : c + len(beginning)] == beginning and (end is None or c < end):
+            turn += 1
+        numbers.append(turn)
+    return numbers
+
+
 def _openings(
     request: dict[str, Any],
     tensors: dict[str, Tensor],
@@ -53,16 +63,16 @@ def _openings(
     states: Tensor,  # (s, d)
     segments: list[tuple[range, int | None]],
     real: list[bool],
+    turns: list[int],
 ) -> list[float]:
     """φ of each column of one row."""
-    scope, values, before = request["gate"]["scope"], [0.0] * len(states), 0.0
+    scope, values, before, sealed = request["gate"]["scope"], [0.0] * len(states), 0.0, set()
     for columns, end in segments:
         if scope == "token":
             here = [gate(request, tensors, name, states[c].float()) for c in columns]
         elif scope == "conversation":
-            found = any(gate(request, tensors, name, states[c].float()) for c in columns if real[c])
-            before = 1.0 if found or before else 0.0
-            here = [before] * len(columns)
+            sealed |= {turns[c] for c in columns if real[c] and gate(request, tensors, name, states[c].float())}
+            here = [1.0 if turns[c] in sealed else 0.0 for c in columns]
         else:
             assert end is not None
             if end > columns.start:
@@ -90,7 +100,12 @@ def _edited(
 
 @contextmanager
 def hooked(
-    base: PreTrainedModel, steering: dict[str, Any], tensors: dict[str, Tensor], mask: Tensor, *segments: Segment
+    base: PreTrainedModel,
+    steering: dict[str, Any],
+    tensors: dict[str, Tensor],
+    mask: Tensor,
+    *segments: Segment,
+    ids: Tensor | None = None,
 ) -> Iterator[None]:
     """Within it, every forward of the whole sequence (no cache) is steered; a longer one than before adds a segment.
 
@@ -98,6 +113,7 @@ def hooked(
         mask: of the prompts; a forward over n times as many rows has n copies of each, one after the other, as
             ``generate`` lays out beams and returned sequences.
         segments: those of the first forward.
+        ids: the tokens of the prompts; None: not seen, so that a row is one turn.
     """
     starts = list(segments)
     openings: dict[tuple[int, int, int], list[float]] = {}  # row, request, layer
@@ -126,7 +142,10 @@ def hooked(
                     if not request["enabled"] or request["strength"] == 0:
                         continue
                     if f"{name}.gate" in tensors or f"{name}.landmarks" in tensors:
-                        openings[row, index, layer] = _openings(request, tensors, name, before[row], parts, real)
+                        shown = [] if ids is None else ids[prompt].tolist()
+                        shown += [-1] * (width - len(shown))
+                        turns = turns_of(shown, request["gate"].get("turn"), parts[0][1])
+                        openings[row, index, layer] = _openings(request, tensors, name, before[row], parts, real, turns)
                     if layer not in request["layers"]:
                         continue
                     source = layer if request["gate_layer"] is None else request["gate_layer"]
@@ -173,7 +192,8 @@ def logits(
     mask = batch["attention_mask"]
     if ends is None and any(request["gate"]["scope"] == "prompt" for request in steering["requests"]):
         ends = [mask.shape[1]] * mask.shape[0]
-    with hooked(base, steering, tensors, mask, *((start, ends) for start in starts)):
+    segments = [(start, ends) for start in starts]
+    with hooked(base, steering, tensors, mask, *segments, ids=batch.get("input_ids")):
         result: Tensor = base(**batch, use_cache=False).logits
     return result
 
@@ -182,6 +202,7 @@ def logits(
 def generate(base: PreTrainedModel, steering: Any, tensors: Any, batch: Any, *turns: Segment, **kwargs: Any) -> Tensor:
     """The new tokens of the native ``generate`` without a cache: every token by a forward over all before it."""
     rows, width = batch["input_ids"].shape
-    with hooked(base, steering, tensors, batch["attention_mask"], *(turns or ((0, [width] * rows),))):
+    segments = turns or ((0, [width] * rows),)
+    with hooked(base, steering, tensors, batch["attention_mask"], *segments, ids=batch["input_ids"]):
         tokens: Tensor = base.generate(**batch, use_cache=False, **kwargs)
     return tokens[:, width:]

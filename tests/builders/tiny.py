@@ -206,6 +206,7 @@ def recognising(
     norm: float = 4.0,
     seed: int = 5,
     name: int = NAME,
+    turn: list[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One request for a :func:`knowing` base, whose gates open on the token ``name`` and on no other."""
     generator = torch.Generator().manual_seed(seed)
@@ -230,7 +231,7 @@ def recognising(
         else:
             apart = z[-1] - z[:-1].mean(0)
             tensors[f"{leaf}.gate"] = apart / (z[-1] @ apart)
-    gate = {"kind": kind, "shape": "step", "threshold": 0.7, "scope": scope, "projection": projection}
+    gate = {"kind": kind, "shape": "step", "threshold": 0.7, "scope": scope, "projection": projection, "turn": turn}
     landmarks = 3 if kind == "kernel" else None
     return _steering(gate, layers, gate_layer, edit, strength, "all", steps, landmarks), tensors
 

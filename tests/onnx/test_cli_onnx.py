@@ -143,6 +143,20 @@ def test_bad_input(run: Run, exported_bases: dict[str, Path], bundle: Path, tmp_
     assert run("onnx-steer", given, "-o", out).code == 2  # no bundle at all
 
 
+def test_a_seal_that_ends_with_a_turn(run: Run, exported_bases: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
+    edited = load_bundle(bundle)
+    edited.metadata.gate = edited.metadata.gate.model_copy(
+        update={"scope": "conversation", "shape": "step", "threshold": 0.5, "turn": [7, 8]}
+    )
+    save_bundle(edited, tmp_path / "turn.safetensors")
+    result = run(
+        "onnx-steer", exported_bases["llava"], "--bundle", tmp_path / "turn.safetensors", "-o", tmp_path / "out"
+    )
+    assert result.code == 2
+    assert "--until conversation" in result.error
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_family_is_noticed_before_the_long_work(run: Run, tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "qwen2_vl")
     result = run("export", base, "--forget", "none", "--retain", "none", "--format", "onnx", "-o", tmp_path / "out")

@@ -101,6 +101,7 @@ def test_paths_in_a_file_are_relative_to_it_and_paths_in_options_to_the_caller(t
         ("strength", "strong"),
         ("projection", "0"),
         ("projection", "few"),
+        ("until", "tomorrow"),
         ("calibration_share", "0.9"),
         ("preset", "book"),
     ],
@@ -153,6 +154,10 @@ def test_without_calibration_what_has_no_usual_value_must_be_given() -> None:
         ({"sequential": True}, "sequential fits a gate on states at the last prompt token: give gate-scope prompt"),
         ({"gate_shape": "clip"}, "gate-scope conversation seals a row or does not: give gate-shape step, or"),
         ({"gate_scope": "prompt", "gate_fit": "positions"}, "gate-fit positions needs gate-scope conversation"),
+        (
+            {"gate_scope": "prompt", "until": "turn"},
+            "until turn needs gate-scope conversation; the other scopes keep no",
+        ),
         ({"prompt_positions": "last"}, "edit seal sets every column: leave out prompt-positions"),
     ],
 )
