@@ -126,7 +126,11 @@ def evaluate(
         judge=reader,
     )
     parts: dict[str, Any] = {"provenance": provenance(asked, sets, seed=seed, dtype=dtype, device=device)}
-    assault = attack(asked, sets, victims, protocol=wording, seed=seed, judge=reader) if victims else None
+    assault = (
+        attack(asked, sets, victims, protocol=wording, seed=seed, judge=reader, reference=reference)
+        if victims
+        else None
+    )
     if assault is not None:
         parts |= assault.parts()
     if activations and (maps := activation_maps(asked, sets, protocol=wording)):

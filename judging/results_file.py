@@ -190,7 +190,12 @@ class AttackRow(Part):
 
 
 class WorstAttack(Part):
-    """The worst attack that reads replies; ``any`` is the share of records that at least one of them gets."""
+    """The worst attack that reads replies, and the headline: ``any``, the share of records that some attack gets.
+
+    ``beyond_reference`` is ``any`` minus that of the retain-only model under the same attacks; its interval is of the
+    differences, record by record. It is null without a reference, for the reference itself, and in older files, which
+    also lack ``any_interval``.
+    """
 
     model: str
     set: str
@@ -200,6 +205,9 @@ class WorstAttack(Part):
     accuracy: Rate
     interval: Interval
     any: Rate
+    any_interval: Interval | None = None
+    beyond_reference: float | None = None
+    beyond_interval: tuple[float, float] | None = None
 
 
 class AttackNotRun(Part):

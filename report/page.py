@@ -198,20 +198,28 @@ def _right(row: Row) -> str:
     return f"{number(100 * share)} ({number(100 * low)}–{number(100 * high)})"
 
 
+def _with_range(share: float | None, interval: tuple[float, float] | None) -> str:
+    if share is None:
+        return "–"
+    ends = "" if interval is None else f" ({'–'.join(number(100 * end) for end in interval)})"
+    return f"{number(100 * share)}{ends}"
+
+
 def _attacks(findings: Findings) -> Section | None:
     worst = [
         [
             entry.model,
             entry.set,
             str(entry.n),
+            _with_range(entry.any, entry.any_interval),
+            _with_range(entry.beyond_reference, entry.beyond_interval),
             number(100 * entry.plain),
-            f"{number(100 * entry.accuracy)} ({'–'.join(number(100 * end) for end in entry.interval)})",
+            _with_range(entry.accuracy, entry.interval),
             entry.attack,
-            number(100 * entry.any),
         ]
         for entry in findings.worst
     ]
-    columns = ["model", "set", "n", "plain", "worst", "by", "any attack"]
+    columns = ["model", "set", "n", "any attack", "beyond the reference", "plain", "worst", "by"]
     tables = [Table("Right answers, plainly asked and under attack, in %", columns, worst, words=2)] if worst else []
     kept = [
         [

@@ -33,7 +33,8 @@ def verdict(findings: Findings) -> tuple[str, list[str]]:
     if forgotten and before:
         share = forgotten.share / before.share if before.share else 1.0
         done = "no longer answers" if share <= GONE else "answers less" if share <= LESS else "still answers"
-        parts.append(f"{done} about the forgotten")
+        asked = "" if _worst(findings, model) else " in the wordings asked"
+        parts.append(f"{done} about the forgotten{asked}")
         sentences.append(_forgotten(findings, model, forgotten, before))
     if kept and kept_before:
         lost = round(kept_before.share - kept.share, 6)  # 1 − 0.99 is a little more than 0.01
@@ -88,9 +89,9 @@ def _under_attack(findings: Findings, model: str) -> str:
     before = [entry.plain for entry in _worst(findings, findings.base)]
     if not worst or not before:
         return ""
-    most = max(entry.accuracy for entry in worst)
+    most = max(entry.any for entry in worst)
     if most <= GONE * max(before):
-        return "; attacks get almost no answer out of it"
+        return "; all attacks together get almost no answer out of it"
     return "; under attack it gives " + ("most" if most > LESS * max(before) else "some") + " of the answers away"
 
 
@@ -103,7 +104,14 @@ def _attacked(findings: Findings, model: str) -> list[str]:
     if not worst:
         return []
     most, anyhow = max(worst, key=lambda entry: entry.accuracy), max(worst, key=lambda entry: entry.any)
+    beyond = ""
+    if anyhow.beyond_reference is not None and anyhow.beyond_interval is not None:
+        low, high = (f"{100 * end:+.1f}" for end in anyhow.beyond_interval)
+        beyond = (
+            f" That is {100 * anyhow.beyond_reference:+.1f} points ({low} to {high}) beside a model that never saw the "
+            "forgotten, under the same attacks."
+        )
     return [
-        f"The worst attack ({most.attack}) gets {percent(most.accuracy)} of the answers about {most.set}, and all "
-        f"attacks together get {percent(anyhow.any)}; the plain question gets {percent(most.plain)}."
+        f"All attacks together get {percent(anyhow.any)} of the answers about {anyhow.set}, the worst alone "
+        f"({most.attack}) {percent(most.accuracy)}, the plain question {percent(most.plain)}.{beyond}"
     ]

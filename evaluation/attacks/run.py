@@ -57,11 +57,16 @@ def attack(
     max_new_tokens: int = 50,
     seed: int = 0,
     judge: Judge = "facts",
+    reference: str | None = None,
 ) -> Assault:
     """Run every attack on every model and every set of ``victims``, on the records that the judge can know.
 
     The attacker also knows the records of all ``sets`` about other subjects. The first model is the base. Kept
     questions beside forgotten ones are asked of all kept ``sets``, whatever the victims.
+
+    Args:
+        reference: the name of the model that never saw the forgotten. What attacks get of it was guessed, or stands in
+            the questions.
 
     Raises:
         InputError: the first attack is not the plain question.
@@ -70,6 +75,7 @@ def attack(
         raise InputError("the first attack must be the plain question: the others are compared with it")
     found: list[AttackRow] = []
     worst: list[WorstAttack] = []
+    by_any: dict[tuple[str, str], list[bool]] = {}
     left: dict[tuple[str, str], AttackNotRun] = {}
     for named in victims:
         if not any(can_judge(record, judge) for record in named.records):
@@ -123,8 +129,11 @@ def attack(
             if named.name in attacked:
                 counted = [each.name for each in tried if each.reads_replies and not each.of_kept]
                 replies = {name: readings[name][0] for name in counted if name in readings}
-                worst.append(_worst(named_model.name, named, replies, seed))
+                by_any[named_model.name, named.name] = got = _got_by_any(replies)
+                worst.append(_worst(named_model.name, named, replies, got, seed))
         del checkpoint, scene
+    if reference is not None:
+        worst = [_beyond(entry, by_any, reference, _subjects_of(victims, entry.set), seed) for entry in worst]
     return Assault(found, worst, list(left.values()))
 
 
@@ -168,21 +177,46 @@ def _found(
     )
 
 
-def _worst(model: str, named: NamedSet, replies: dict[str, Reading], seed: int) -> WorstAttack:
+def _got_by_any(replies: dict[str, Reading]) -> list[bool]:
+    """For each record, whether some attack gets its answer."""
+    verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
+    return [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
+
+
+def _subjects_of(sets: Sequence[NamedSet], name: str) -> list[str]:
+    return next([record.subject for record in named.records] for named in sets if named.name == name)
+
+
+def _worst(model: str, named: NamedSet, replies: dict[str, Reading], got: list[bool], seed: int) -> WorstAttack:
     """The attack that gets the largest share of the records it applies to, and the share that any attack gets."""
     name = max(replies, key=lambda key: _share(replies[key]))
-    verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
-    told = [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
     found = _found(model, named, name, replies[name], True, seed)
     return WorstAttack(
         model=model,
         set=named.name,
-        n=len(told),
+        n=len(got),
         plain=_share(replies[PLAIN.name]),
         attack=name,
         accuracy=found.accuracy,
         interval=found.interval,
-        any=sum(told) / len(told),
+        any=sum(got) / len(got),
+        any_interval=interval([float(each) for each in got], [record.subject for record in named.records], seed),
+    )
+
+
+def _beyond(
+    entry: WorstAttack, by_any: dict[tuple[str, str], list[bool]], reference: str, who: Sequence[str], seed: int
+) -> WorstAttack:
+    """The entry, compared with what attacks get of the reference, record by record."""
+    if entry.model == reference:
+        return entry
+    own, other = by_any[entry.model, entry.set], by_any[reference, entry.set]
+    differences = [float(a) - float(b) for a, b in zip(own, other, strict=True)]
+    return entry.model_copy(
+        update={
+            "beyond_reference": math.fsum(differences) / len(differences),
+            "beyond_interval": by_subject(differences, who, seed=seed),
+        }
     )
 
 
@@ -211,9 +245,17 @@ def attack_lines(assault: Assault) -> list[str]:
     """The worst case beside the plain question, and kept questions beside forgotten ones, for a person."""
     lines = ["under attack, right answers given away in %:"]
     for worst in assault.worst:
+        beyond = ""
+        if worst.beyond_reference is not None and worst.beyond_interval is not None:
+            low, high = worst.beyond_interval
+            beyond = (
+                f", beyond the reference {100 * worst.beyond_reference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            )
+        assert worst.any_interval is not None
+        low, high = worst.any_interval
         lines.append(
-            f"  {worst.model} on {worst.set}: plain {100 * worst.plain:.1f}, worst {100 * worst.accuracy:.1f} "
-            f"({worst.attack}), by any attack {100 * worst.any:.1f}"
+            f"  {worst.model} on {worst.set}: by any attack {100 * worst.any:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            f"{beyond}; plain {100 * worst.plain:.1f}, worst {100 * worst.accuracy:.1f} ({worst.attack})"
         )
     names = [each.name for each in KEPT]
     if kept := [row for row in assault.found if row.attack in names]:

@@ -27,22 +27,26 @@ def _report(folder: Path, *documents: results.Document, **options: object) -> Re
 
 
 @pytest.mark.parametrize(
-    ("forgotten", "kept", "heading"),
+    ("forgotten", "kept", "answers", "others"),
     [
-        (0.0, 1.0, "“steered” no longer answers about the forgotten, and answers everything else as before"),
-        (0.05, 0.99, "“steered” no longer answers about the forgotten, and answers everything else as before"),
-        (0.4, 0.96, "“steered” answers less about the forgotten, and answers everything else at a small cost"),
-        (0.9, 0.5, "“steered” still answers about the forgotten, and answers everything else at a high cost"),
+        (0.0, 1.0, "no longer answers", "as before"),
+        (0.05, 0.99, "no longer answers", "as before"),
+        (0.4, 0.96, "answers less", "at a small cost"),
+        (0.9, 0.5, "still answers", "at a high cost"),
     ],
 )
-def test_the_heading_follows_the_numbers(tmp_path: Path, forgotten: float, kept: float, heading: str) -> None:
-    assert _report(tmp_path, results.evaluated(forgotten, kept), form="md").page.verdict == heading
+def test_the_heading_follows_the_numbers(
+    tmp_path: Path, forgotten: float, kept: float, answers: str, others: str
+) -> None:
+    made = _report(tmp_path, results.evaluated(forgotten, kept), form="md").page.verdict
+    asked = "about the forgotten in the wordings asked"
+    assert made == f"“steered” {answers} {asked}, and answers everything else {others}"
 
 
 @pytest.mark.parametrize(
     ("worst", "end"),
     [
-        (0.0, "as before; attacks get almost no answer out of it"),
+        (0.0, "as before; all attacks together get almost no answer out of it"),
         (0.4, "as before; under attack it gives some of the answers away"),
         (0.8, "as before; under attack it gives most of the answers away"),
     ],
@@ -50,6 +54,7 @@ def test_the_heading_follows_the_numbers(tmp_path: Path, forgotten: float, kept:
 def test_the_heading_does_not_keep_an_attack_quiet(tmp_path: Path, worst: float, end: str) -> None:
     made = _report(tmp_path, results.evaluated(), results.attacked(worst), form="md")
     assert made.page.verdict.endswith(end)
+    assert "in the wordings asked" not in made.page.verdict
 
 
 def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
@@ -59,14 +64,14 @@ def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
     assert "“steered” answers 100 % (95.4–100) of the 80 other questions (retain) right" in second
     assert "have exactly the base's tokens" in second
     assert "the likeliest in 50 % of the questions, whatever it replies (“base”: 50 %)" in third
-    assert "(prefill) gets 40 %" in last
+    assert last.startswith("All attacks together get 40 % of the answers about forget, the worst alone (prefill) 40 %")
 
 
 def test_kept_questions_under_attack_have_a_table(tmp_path: Path) -> None:
     made = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md")
     (section,) = (section for section in made.page.sections if section.name == "attacks")
     worst, kept = section.tables
-    assert worst.columns[3:] == ["plain", "worst", "by", "any attack"]
+    assert worst.columns[3:] == ["any attack", "beyond the reference", "plain", "worst", "by"]
     assert kept.columns[3:] == ["n", "right", "refused", "as the base"]
     assert kept.rows == [
         ["base", "retain", "kept-after-forgotten", "40", "100", "0", "100"],

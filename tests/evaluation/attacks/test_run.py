@@ -51,7 +51,20 @@ def test_the_worst_case_stands_beside_the_plain_figure(plain: Attack) -> None:
     by_name = {found.attack: found for found in made.found if found.model == "steered"}
     assert by_name["second"].n == 4 and by_name["first"].refusal == pytest.approx(10 / 12)
     assert (by_name["inside"].chance, by_name["inside"].layer, by_name["inside"].refusal) == (0.25, 3, None)
-    assert "steered on forget: plain 0.0, worst 75.0 (second), by any attack 33.3" in "\n".join(attack_lines(made))
+    assert "steered on forget: by any attack 33.3 (" in "\n".join(attack_lines(made))
+
+
+def test_what_a_model_that_never_saw_the_forgotten_gives_is_taken_off(plain: Attack) -> None:
+    first = Attack("first", "", lambda scene: [Reading(_told(*(range(12) if _is_base(scene) else (0, 1, 2))))])
+    models = [*MODELS, NamedModel("never", lambda: chat.checkpoint(2))]
+    guessed = Attack("second", "", lambda scene: [Reading(_told(2, 3))])
+    base, steered, never = attack(models, [SET], [SET], attacks=[plain, first, guessed], reference="never").worst
+    assert (base.any, steered.any, never.any) == (1.0, pytest.approx(4 / 12), pytest.approx(4 / 12))
+    assert (base.beyond_reference, steered.beyond_reference) == (pytest.approx(8 / 12), 0.0)
+    assert base.beyond_interval is not None and 0 < base.beyond_interval[0] <= 8 / 12 <= base.beyond_interval[1]
+    assert never.beyond_reference is never.beyond_interval is None
+    made = attack(models, [SET], [SET], attacks=[plain, first], reference="never")
+    assert "beyond the reference +75.0 (" in "\n".join(attack_lines(made))
 
 
 def test_the_attacker_knows_about_others_only(plain: Attack) -> None:
