@@ -12,6 +12,7 @@ import mllmeraser
 from mllmeraser.commands.options import CAREFUL, HELP, PATH, model_options, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
+from mllmeraser.errors import VerificationError
 
 
 @click.command(short_help="Measure what is forgotten and what is kept.", context_settings=HELP)
@@ -70,6 +71,15 @@ from mllmeraser.console import console
     help="A set to attack. May be repeated.  [default: all sets]",
 )
 @click.option(
+    "--cross-check",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Ask N records of each set again, by transformers' own loading, and judge them by plain substrings. Exit code "
+    "3 if a figure differs by more than a point. 0: do not.",
+)
+@click.option(
     "--activations", is_flag=True, help="Also map the hidden states of steered MODELs, for a figure of the report."
 )
 @click.option(
@@ -101,5 +111,11 @@ def evaluate(
     report(as_json, document, evaluation.lines())
     if document["gates"]:
         console.print(f"[yellow]note:[/] {escape(HARNESS_WARNING)}", soft_wrap=True)
+    if apart := [check for check in evaluation.file.cross_checks if not check.agrees]:
+        raise VerificationError(
+            f"{apart[0].model} on {apart[0].set}: {apart[0].accuracy:.1%} of the answers are right by our reader and "
+            f"judge, {apart[0].again:.1%} when asked again by other means; neither figure can be trusted before the "
+            "difference is understood (docs/evaluation.md)"
+        )
     if output is not None:
         suggest(f"mllmeraser report {output} -o report.html")

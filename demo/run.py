@@ -8,6 +8,7 @@ cannot import mllmeraser, and asks all of them the same questions. The replies c
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tempfile
 import time
@@ -29,14 +30,17 @@ from mllmeraser.disk.staging import publish, staging
 from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import MllmEraserError, VerificationError
 from mllmeraser.evaluation.activation_map import activation_maps
+from mllmeraser.evaluation.answering import answer
+from mllmeraser.evaluation.cross_check import compared
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
+from mllmeraser.evaluation.items import Item, Reply, score
 from mllmeraser.evaluation.run import score_replies
 from mllmeraser.exporter.directory import export
 from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.gates import read_gates
-from mllmeraser.inference.loading import load
+from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import Source
-from mllmeraser.judging.results_file import ResultsFile, Row
+from mllmeraser.judging.results_file import CrossCheck, ResultsFile, Row
 from mllmeraser.records.read import read_records
 from mllmeraser.report.report import report
 from mllmeraser.steering.compute import compute
@@ -52,6 +56,7 @@ SETS: Mapping[str, str] = {
     "celebrity": "celebrity",
     "common": "common",
 }
+ASKED_AGAIN = 100  # questions of each set that our own reader asks too
 RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": {"preset": "paper"}, "steered": {}}
 
 
@@ -172,11 +177,42 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
             steered = load(folder / "steered", dtype="float32")
             gates = read_gates(steered, [record.user_turn for record in asked[::2]])
             maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
+            ours = {"base": _own(base, "base", sets, seed), "steered": _own(steered, "steered", sets, seed)}
             replies = strangers.replies(["base", "paper", "steered", "off"])
     replies["steered"][::2] = [
         replace(reply, gates=gate) for reply, gate in zip(replies["steered"][::2], gates, strict=True)
     ]
-    return score_replies(replies, sets, seed=seed).file(activations=maps)
+    checks = [check for name, items in ours.items() for check in _twice(items, sets, replies[name])]
+    if apart := next((check for check in checks if not check.agrees), None):
+        raise VerificationError(
+            f"{apart.model} on {apart.set}: {apart.accuracy:.1%} right by our reader, {apart.again:.1%} by a stranger's"
+        )
+    results = replace(score_replies(replies, sets, seed=seed), cross_checks=tuple(checks))
+    return results.file(activations=maps)
+
+
+def _own(checkpoint: Checkpoint, name: str, sets: Sequence[NamedSet], seed: int) -> dict[int, Item]:
+    """What our own reader gets of ``ASKED_AGAIN`` questions of each set, by their place among all questions."""
+    found, start = {}, 0
+    for named in sets:
+        rows = [i for i, record in enumerate(named.records) if record.task != "classification"]
+        rows = random.Random(f"own {seed} {named.name}").sample(rows, min(ASKED_AGAIN, len(rows)))
+        said = answer(checkpoint, [named.records[i] for i in rows])
+        for i, reply in zip(rows, said, strict=True):
+            record = named.records[i]
+            turn = record.user_turn.text
+            found[start + i] = score(record, turn, reply, reply.ids, model=name, set_name=named.name, index=i)
+        start += len(named.records)
+    return found
+
+
+def _twice(own: Mapping[int, Item], sets: Sequence[NamedSet], replies: Sequence[Reply]) -> list[CrossCheck]:
+    """The figures of our own reader and judge beside those of a stranger's replies and plain substrings."""
+    checks = []
+    for named in sets:
+        rows = [i for i, item in own.items() if item.set == named.name]
+        checks.append(compared([own[i] for i in rows], [replies[i].text for i in rows]))
+    return checks
 
 
 def _verified(folder: Path) -> None:

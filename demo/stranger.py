@@ -21,9 +21,9 @@ if __name__ == "__main__":
     sys.modules["mllmeraser"] = None  # type: ignore[assignment]  # any import of it now fails
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.image_utils import load_image
 from transformers.utils import logging
 
 BATCH = 64
@@ -82,7 +82,7 @@ def _encode(processor: Any, records: Sequence[Record], side: str, spoken: bool =
             turns.append({"role": "assistant", "content": [{"type": "text", "text": record["reply"]}]})
         text = processor.apply_chat_template(turns, add_generation_prompt=not spoken)
         texts.append(text[: text.rindex(record["reply"]) + len(record["reply"])] if spoken else text)
-    pictures = [Image.open(record["image"]).convert("RGB") for record in records if record["image"]]
+    pictures = [load_image(record["image"]) for record in records if record["image"]]
     return processor(text=texts, images=pictures or None, return_tensors="pt", padding=True, padding_side=side)
 
 

@@ -15,11 +15,12 @@ from mllmeraser.disk.target import file_target
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.attacks.run import Assault, attack, attack_lines, sets_to_attack
+from mllmeraser.evaluation.cross_check import ASKED
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, models_from, sets_from
 from mllmeraser.evaluation.protocols import protocol_named
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.run import evaluate_models
-from mllmeraser.evaluation.table import plain_text, summary_lines, unjudged_lines
+from mllmeraser.evaluation.table import cross_check_lines, plain_text, summary_lines, unjudged_lines
 from mllmeraser.evaluation.tiers import Tier
 from mllmeraser.inference.loading import BATCH_SIZE
 from mllmeraser.inference.processes import processes
@@ -45,7 +46,7 @@ class Evaluation:
     def lines(self) -> list[str]:
         """The tables that the command prints."""
         lines = [*plain_text(self.file.rows).splitlines(), *summary_lines(self.file.summary)]
-        lines += unjudged_lines(self.file.unjudged)
+        lines += unjudged_lines(self.file.unjudged) + cross_check_lines(self.file.cross_checks)
         return lines if self.assault is None else [*lines, "", *attack_lines(self.assault)]
 
 
@@ -69,6 +70,7 @@ def evaluate(
     dtype: str = "auto",
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    cross_check: int = ASKED,
 ) -> Evaluation:
     """Ask every model every record and score the replies (``docs/evaluation.md``).
 
@@ -95,6 +97,8 @@ def evaluate(
         dtype: precision of the models: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         batch_size: prompts in a batch; halved where memory runs out.
         seed: of the bootstrap intervals, the worked examples and the attacks.
+        cross_check: so many records of each set are asked a second time by transformers' own loading, and judged by
+            plain substrings (``Evaluation.file.cross_checks``); 0: none.
 
     Raises:
         InputError: a model or a record cannot be used, or the tier forbids records that a model was fitted on.
@@ -124,6 +128,7 @@ def evaluate(
         tier=tier,
         items=None if items is None else Path(items),
         judge=reader,
+        again=cross_check,
     )
     parts: dict[str, Any] = {"provenance": provenance(asked, sets, seed=seed, dtype=dtype, device=device)}
     assault = (

@@ -20,6 +20,7 @@ from mllmeraser.judging.metrics import prefers_truth
 from mllmeraser.judging.results_file import (
     OUTCOMES,
     Choice,
+    CrossCheck,
     Intervals,
     Outcomes,
     ResultsFile,
@@ -48,6 +49,7 @@ class Results:
     reference: str | None = None  # the model that never saw these people
     tier: Tier | None = None
     judge: Judge = "facts"
+    cross_checks: tuple[CrossCheck, ...] = ()
 
     @property
     def judged(self) -> list[Item]:
@@ -95,6 +97,7 @@ class Results:
             forgotten=list(self.forgotten),
             rows=rows,
             unjudged=self.unjudged(),
+            cross_checks=list(self.cross_checks),
             gates=gates(self.items),
             gate_quality=gate_quality(self.items, self.forgotten),
             modalities=modality_gaps(self.judged, self.forgotten),

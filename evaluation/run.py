@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.answering import answer_by_batch
+from mllmeraser.evaluation.cross_check import cross_check
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet, refuse_repeated
 from mllmeraser.evaluation.items import Item, Reply, candidates, score
 from mllmeraser.evaluation.journal import Journal, key_of
@@ -15,7 +16,10 @@ from mllmeraser.evaluation.prepared import NamedAnswers
 from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol, Question
 from mllmeraser.evaluation.results import Results
 from mllmeraser.evaluation.tiers import Tier, tier_of
+from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.judging.answers import Judge
+from mllmeraser.judging.results_file import CrossCheck
+from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
 
 
@@ -40,6 +44,7 @@ def evaluate_models(
     tier: Tier | None = None,
     items: Path | None = None,
     judge: Judge = "facts",
+    again: int = 0,
 ) -> Results:
     """Ask every model every record, with greedy decoding. Models are loaded one after another.
 
@@ -55,6 +60,8 @@ def evaluate_models(
         tier: the leakage tier asked for (:mod:`mllmeraser.evaluation.tiers`).
         items: a file that keeps every item; replies that an earlier run left in it are not asked for again.
         judge: says whether a reply tells the answer (:mod:`mllmeraser.judging.answers`).
+        again: so many records of each set are asked a second time, by other means
+            (:mod:`mllmeraser.evaluation.cross_check`).
 
     Raises:
         InputError: there is no model or no record, a name is given twice or unknown, the tier forbids records that were
@@ -65,15 +72,25 @@ def evaluate_models(
     places = _places(sets, protocol, examples, seed)
     journal = Journal.open(items)
     scored: list[Item] = []
+    checks: list[CrossCheck] = []
     for named in models:
         # No variable may keep a checkpoint: its memory must be free before the next is loaded.
         base = scored[: len(places)]
         if isinstance(named, NamedAnswers):
             scored += _look_up(named, places, base, judge)
             continue
-        scored += _ask(named, places, protocol, max_new_tokens, journal, base, judge)
+        checkpoint = named.load()
+        prompts = [protocol.prompt(place.question, checkpoint.model_type) for place in places]
+        limits = [max_new_tokens or protocol.limit(place.question.record) for place in places]
+        items_of = _ask(named, checkpoint, places, prompts, limits, journal, base, judge)
+        scored += items_of
+        if again:
+            asked = list(zip(prompts, items_of, strict=True))
+            checks += cross_check(checkpoint, asked, again, max(limits), seed)
+        del checkpoint
     journal.finish(scored)
-    return _results([named.name for named in models], sets, protocol, scored, seed, reference, tier, judge)
+    names = [named.name for named in models]
+    return _results(names, sets, protocol, scored, seed, reference, tier, judge, tuple(checks))
 
 
 def score_replies(
@@ -107,18 +124,16 @@ def score_replies(
 
 def _ask(
     named: NamedModel,
+    checkpoint: Checkpoint,
     places: Sequence[Place],
-    protocol: Protocol,
-    max_new_tokens: int | None,
+    prompts: Sequence[Prompt],
+    limits: Sequence[int],
     journal: Journal,
     base: Sequence[Item],
     judge: Judge,
 ) -> list[Item]:
     """The items of one model, in the order of ``places``. ``base`` holds the base's items, none if this is the base."""
-    checkpoint = named.load()
     questions = [place.question for place in places]
-    prompts = [protocol.prompt(question, checkpoint.model_type) for question in questions]
-    limits = [max_new_tokens or protocol.limit(question.record) for question in questions]
     keys: list[str | None] = [None] * len(places)
     if journal.path is not None and named.digest is not None:
         digest = named.digest()
@@ -189,6 +204,7 @@ def _results(
     reference: str | None,
     tier: Tier | None,
     judge: Judge,
+    cross_checks: tuple[CrossCheck, ...] = (),
 ) -> Results:
     return Results(
         models=tuple(models),
@@ -200,6 +216,7 @@ def _results(
         reference=reference,
         tier=tier,
         judge=judge,
+        cross_checks=cross_checks,
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mllmeraser.judging.results_file import Row, SummaryLine, Unjudged
+from mllmeraser.judging.results_file import CrossCheck, Row, SummaryLine, Unjudged
 
 WIDTH = 120
 LEGEND = "in %: acc accuracy, R-L ROUGE-L, ref whole refusals, same token-identical to the first model"
@@ -123,3 +123,19 @@ def unjudged_lines(unjudged: Sequence[Unjudged]) -> list[str]:
     known = {(each.set, each.task, each.modality): each.n for each in unjudged}
     listed = ", ".join(f"{name} {_TASK[task]} {_MODALITY[kind]} {n}" for (name, task, kind), n in known.items())
     return ["", f"in no row, because any reply may hold the answer (yes, no, one letter): {listed}"] if known else []
+
+
+def cross_check_lines(checks: Sequence[CrossCheck]) -> list[str]:
+    """The figures that were made twice, for a person: one line, and one for each pair that does not agree."""
+    if not checks:
+        return []
+    n = sum(check.n for check in checks)
+    lines = ["", f"asked again by transformers' own loading, judged by plain substrings: {n} replies, "]
+    apart = [check for check in checks if not check.agrees]
+    lines[-1] += "no figure more than a point apart" if not apart else f"{len(apart)} of {len(checks)} figures apart:"
+    lines += [
+        f"  FAILED {check.model} on {check.set}: {100 * check.accuracy:.1f} % by our reader and judge, "
+        f"{100 * check.again:.1f} % again, of {check.n}; {100 * check.same_replies:.1f} % of the replies are equal"
+        for check in apart
+    ]
+    return lines

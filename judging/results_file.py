@@ -21,6 +21,7 @@ Outcome = Literal["correct", "wrong", "refusal", "unparsable", "degenerate"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Task = Literal["generation", "cloze", "classification"]
 Rate = Annotated[float, Field(ge=0, le=1)]
+AGREEMENT = 0.01  # two figures of one thing may lie so far apart
 
 
 class Part(BaseModel):
@@ -210,6 +211,25 @@ class WorstAttack(Part):
     beyond_interval: tuple[float, float] | None = None
 
 
+class CrossCheck(Part):
+    """One figure made twice: ``accuracy`` by our reader and judge, ``again`` by transformers' loading and substrings.
+
+    Both are of the same ``n`` records; ``same_replies`` is the share of replies that are equal, word for word.
+    """
+
+    model: str
+    set: str
+    n: int
+    accuracy: Rate
+    again: Rate
+    same_replies: Rate
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two figures lie no more than a point apart."""
+        return abs(self.accuracy - self.again) <= AGREEMENT + 1e-9
+
+
 class AttackNotRun(Part):
     """An attack that was not run, and why."""
 
@@ -273,6 +293,7 @@ class ResultsFile(Part):
     forgotten: list[str] = []
     rows: list[Row] = []
     unjudged: list[Unjudged] = []
+    cross_checks: list[CrossCheck] = []
     gates: list[Gates] = []
     gate_quality: list[GateQuality] = []
     modalities: list[ModalityGap] = []

@@ -17,6 +17,7 @@ from mllmeraser.judging.results_file import (
     ActivationMap,
     AttackNotRun,
     AttackRow,
+    CrossCheck,
     GateQuality,
     Gates,
     Method,
@@ -88,6 +89,7 @@ class Findings:
     base: str
     rows: Sequence[Row]
     unjudged: Sequence[Unjudged]
+    cross_checks: Sequence[CrossCheck]
     forgotten: Sequence[str]
     summary: Sequence[SummaryLine]
     modalities: Sequence[ModalityGap]
@@ -165,6 +167,7 @@ def read_findings(
         base=next((file.compared_with for file in files if file.rows), ""),
         rows=rows,
         unjudged=together(lambda file: file.unjudged),
+        cross_checks=together(lambda file: file.cross_checks),
         forgotten=list(forgotten) or [name for name in sets if name in said or about_the_forgotten(name)],
         summary=together(lambda file: file.summary),
         modalities=together(lambda file: file.modalities),

@@ -41,7 +41,7 @@ def verdict(findings: Findings) -> tuple[str, list[str]]:
         words = "as before" if lost <= AS_BEFORE else "at a small cost" if lost <= ALMOST else "at a high cost"
         parts.append(f"answers everything else {words}")
         sentences.append(_kept(findings, model, kept, kept_before))
-    sentences += _beneath(findings, model) + _attacked(findings, model)
+    sentences += _beneath(findings, model) + _attacked(findings, model) + _asked_again(findings)
     heading = f"“{model}” {', and '.join(parts)}" if parts else f"What {model} answers"
     return heading + _under_attack(findings, model), sentences
 
@@ -80,6 +80,23 @@ def _beneath(findings: Findings, model: str) -> list[str]:
     return [
         f"In multiple choice about the forgotten, “{model}” finds the right option the likeliest in "
         f"{percent(knows.share)} of the questions, whatever it replies (“{findings.base}”: {percent(before.share)})."
+    ]
+
+
+def _asked_again(findings: Findings) -> list[str]:
+    """What the figures that were made twice say about all others."""
+    checks = findings.cross_checks
+    if not checks:
+        return []
+    apart = [f"{check.model} on {check.set}" for check in checks if not check.agrees]
+    if apart:
+        return [
+            f"Do not trust these figures: {', '.join(apart)} came out more than a point apart when transformers itself "
+            "loaded the questions and plain substrings judged the replies."
+        ]
+    return [
+        f"{sum(check.n for check in checks):,} questions were asked a second time: transformers itself loaded them, "
+        "plain substrings judged the replies, and no figure lies more than a point apart."
     ]
 
 

@@ -111,6 +111,10 @@ def test_it_leaves_what_it_says(finished: tuple[Path, dict[str, Any]]) -> None:
     directory, document = finished
     assert (document["schema"], document["base"], document["output"]) == (1, "base", str(directory))
     assert json.loads((directory / "results.json").read_text()) == document
+    assert {(check["model"], check["n"] > 40) for check in document["cross_checks"]} == {
+        ("base", True),
+        ("steered", True),
+    }
     for name in ("base", "steered", "paper"):
         assert (directory / name / "config.json").is_file()
     assert (directory / "data" / "forget.jsonl").is_file()

@@ -67,6 +67,13 @@ def test_the_sentences_give_the_numbers_with_intervals(tmp_path: Path) -> None:
     assert last.startswith("All attacks together get 40 % of the answers about forget, the worst alone (prefill) 40 %")
 
 
+@pytest.mark.parametrize(("again", "words"), [(0.0, "no figure lies more than a point apart"), (0.4, "Do not trust")])
+def test_figures_that_were_made_twice_are_compared(tmp_path: Path, again: float, words: str) -> None:
+    check = {"model": "base", "set": "forget", "n": 100, "accuracy": 0.0, "again": again, "same_replies": 1.0}
+    document = results.evaluated() | {"cross_checks": [check]}
+    assert words in _report(tmp_path, document, form="md").page.sentences[-1]
+
+
 def test_kept_questions_under_attack_have_a_table(tmp_path: Path) -> None:
     made = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md")
     (section,) = (section for section in made.page.sections if section.name == "attacks")
