@@ -93,7 +93,7 @@ def compute(
         checkpoint, forgotten, kept, chosen, request_id=request_id, seed=seed, compare=compare_directions
     )
     name_data(
-        computation.bundle,
+        computation,
         {"forget": Path(forget), "retain": Path(retain), "recall": chosen.recall, "erasure": chosen.erasure},
     )
     if output is not None and processes().leads:

@@ -76,10 +76,9 @@ DataSet = Literal["forget", "retain", "recall", "erasure"]
 
 
 class Data(_Strict):
-    """Which data was used: the commit of a repository on the Hub, or the sha256 of the files."""
+    """Which data was used, where it is on the Hub: the commit of its repository."""
 
-    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
-    sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
 
 
 class RemovalRequest(_Strict):
@@ -92,7 +91,21 @@ class RemovalRequest(_Strict):
     strength: float
     enabled: bool = True
     statistics: dict[int, LayerStatistics]
-    data: dict[DataSet, Data] = Field(default_factory=dict)  # empty: not known
+    data: dict[DataSet, Data] = Field(default_factory=dict)  # what is not on the Hub has no entry
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_digests(cls, content: Any) -> Any:
+        """Older bundles held the sha256 of files of records. Whoever guesses a name can make the file and compare."""
+        data = content.get("data") if isinstance(content, dict) else None
+        if not isinstance(data, dict):
+            return content
+        kept = {
+            name: {key: value for key, value in entry.items() if key != "sha256"} if isinstance(entry, dict) else entry
+            for name, entry in data.items()
+            if not (isinstance(entry, dict) and entry.get("revision", "") is None)
+        }
+        return {**content, "data": kept}
 
 
 Scope = Literal["conversation", "prompt", "token"]

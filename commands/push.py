@@ -27,8 +27,23 @@ from mllmeraser.console import console
     help="Let everybody see the repository. This comes last, after the hashes have been compared. Refused if the base "
     "is private.",
 )
+@click.option(
+    "--i-know-this-tells-whom-it-forgets",
+    "tells_whom",
+    is_flag=True,
+    panel=CAREFUL,
+    help="Needed for --public: whoever has base and checkpoint can test whom it forgets.",
+)
 @output_options
-def push(directory: Path, repo_id: str, results: Path | None, dry_run: bool, public: bool, as_json: bool) -> None:
+def push(
+    directory: Path,
+    repo_id: str,
+    results: Path | None,
+    dry_run: bool,
+    public: bool,
+    tells_whom: bool,
+    as_json: bool,
+) -> None:
     """Push an exported DIRECTORY to REPO_ID (org/name) on the Hub, in one commit. It is verified first.
 
     Without --public, a new repository is private, and an existing public repository is refused. The base's licence is
@@ -38,7 +53,9 @@ def push(directory: Path, repo_id: str, results: Path | None, dry_run: bool, pub
     Log in with `hf auth login`, or set HF_TOKEN. An interrupted push leaves at most an empty private repository. Run
     the same command again to go on.
     """
-    pushed = mllmeraser.push(directory, repo_id, public=public, results=results, dry_run=dry_run)
+    pushed = mllmeraser.push(
+        directory, repo_id, public=public, tells_whom_it_forgets=tells_whom, results=results, dry_run=dry_run
+    )
     report(as_json, pushed.document(), pushed.lines())
     for warning in pushed.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

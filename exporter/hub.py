@@ -101,6 +101,7 @@ def push(
     repo_id: str,
     *,
     public: bool = False,
+    tells_whom_it_forgets: bool = False,
     results: str | Path | None = None,
     dry_run: bool = False,
 ) -> Push:
@@ -113,6 +114,8 @@ def push(
         directory: what ``export``, ``export_onnx`` or ``onnx_steer`` wrote; it is verified first.
         repo_id: ``org/name``; made if there is none, and otherwise empty or of an earlier push.
         public: let everybody see it; done last of all, when the hashes have been compared.
+        tells_whom_it_forgets: needed for ``public``: the caller knows that whoever has base and checkpoint can test
+            whom it forgets.
         results: the results of :func:`evaluate`; base and steered checkpoint are compared on the card.
         dry_run: look up everything, write nothing.
 
@@ -127,6 +130,11 @@ def push(
         pushed.revision is None, [step.name for step in pushed.steps if step.action == "upload"]
     """
     _check_repo_id(repo_id)
+    if public and not tells_whom_it_forgets:
+        raise InputError(
+            "--public: whoever has the base and this checkpoint can test whether a name or a picture is one to forget "
+            "(docs/limits.md); if everybody may, add --i-know-this-tells-whom-it-forgets"
+        )
     comparisons = [] if results is None else read_comparisons(Path(results))
     opened = Opened(Path(directory))
     manifest = _verified(opened)

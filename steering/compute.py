@@ -74,6 +74,7 @@ class Computation:
     calibration: Calibration
     pairs: Pairs
     cosines: dict[str, dict[int, float]] = field(default_factory=dict)  # between sources; empty unless asked for
+    records: dict[str, str] = field(default_factory=dict)  # the sha256 of each set's files, which no bundle holds
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``compute --json`` (``docs/json.md``)."""
@@ -94,6 +95,7 @@ class Computation:
             "prompt_positions": meta.prompt_positions,
             "reply_steps": meta.reply_steps,
             "statistics": {str(layer): row.model_dump(mode="json") for layer, row in request.statistics.items()},
+            "records": self.records,
             "curve": self.calibration.document()["curve"],
             "cosines": {
                 pair: {str(layer): value for layer, value in row.items()} for pair, row in self.cosines.items()
@@ -144,6 +146,9 @@ class Computation:
             )
         if (shortfall := self.calibration.shortfall) is not None:
             lines.append(f"shortfall  {shortfall}")
+        if self.records:
+            named = ", ".join(f"{name} {sha256[:12]}…" for name, sha256 in self.records.items())
+            lines.append(f"records    sha256 {named}; the bundle does not hold them (--json prints them whole)")
         for pair, cosines in self.cosines.items():
             lines.append(f"cosine     {pair}: " + ", ".join(f"{layer}: {c:.2f}" for layer, c in cosines.items()))
         return lines

@@ -1,12 +1,11 @@
-"""Which data a request was computed from. Whoever has the data can check it; nobody else can read it.
+"""Which data a request was computed from.
 
 Data from the Hub is named by its commit: a snapshot in the Hub's cache lies in a folder of that name, and ``hf download
---local-dir`` notes it beside the files. Any other file is named by the sha256 of its bytes. Several files are named by
-the sha256 of their sha256s in hex, in the order of their paths.
+--local-dir`` notes it beside the files. The bundle keeps it. Any other file is named by the sha256 of its bytes.
+Several files are named by the sha256 of their sha256s in hex, in the order of their paths.
 
-No path, no name of a repository and no word of a record is kept (promise P9). Whoever guesses a whole file byte by byte
-can confirm the guess by its sha256. But a checkpoint that refuses questions about somebody says as much to anybody who
-asks them.
+No sha256 of records goes into a bundle (promise P9). Records follow a few forms, so that whoever guesses a name can
+make the file and compare. ``compute`` prints it instead, for whoever keeps the request.
 """
 
 from __future__ import annotations
@@ -16,28 +15,39 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import Data, DataSet
 from mllmeraser.disk.hashing import noted_by_the_hub, sha256_of_all
+from mllmeraser.steering.compute import Computation
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def name_data(bundle: Bundle, paths: Mapping[DataSet, Path | None]) -> None:
-    """Write into a bundle which data its request was computed from; ``paths`` are what ``read_records`` was given."""
-    bundle.metadata.requests[0].data = {name: data_of(path) for name, path in paths.items() if path is not None}
+def name_data(computation: Computation, paths: Mapping[DataSet, Path | None]) -> None:
+    """Note which data a request was computed from; ``paths`` are what ``read_records`` was given.
+
+    Commits go into the bundle, and digests only into what ``compute`` prints.
+    """
+    given = {name: path for name, path in paths.items() if path is not None}
+    commits = {name: commit_of(path) for name, path in given.items()}
+    computation.bundle.metadata.requests[0].data = {
+        name: Data(revision=commit) for name, commit in commits.items() if commit is not None
+    }
+    computation.records.update({name: digest_of(path) for name, path in given.items()})
 
 
-def data_of(path: Path) -> Data:
-    """The commit of the data at ``path`` if all its files share one, else their sha256."""
+def commit_of(path: Path) -> str | None:
+    """The commit on the Hub that all files of the data share; null where there is none."""
+    commits = {_commit(file) for file in _files(path)}
+    return next(iter(commits)) if len(commits) == 1 else None
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of the data: of its only file, or of the sha256s of its files."""
     files = _files(path)
-    commits = {_commit(file) for file in files}
-    if len(commits) == 1 and (commit := next(iter(commits))) is not None:
-        return Data(revision=commit, sha256=None)
     hashes = sha256_of_all(files)
     if len(files) == 1:
-        return Data(revision=None, sha256=hashes[files[0]])
-    return Data(revision=None, sha256=hashlib.sha256("".join(hashes[file] for file in files).encode()).hexdigest())
+        return hashes[files[0]]
+    return hashlib.sha256("".join(hashes[file] for file in files).encode()).hexdigest()
 
 
 def _files(path: Path) -> list[Path]:

@@ -92,11 +92,17 @@ def test_a_public_repository_needs_public(hub: FakeHub, hub_export: Path) -> Non
     with pytest.raises(InputError, match=r"exists and is public.*--public"):
         push(hub_export, NEW)
     assert hub.calls(WRITES) == 0
-    assert not push(hub_export, NEW, public=True).private
+    assert not push(hub_export, NEW, public=True, tells_whom_it_forgets=True).private
+
+
+def test_public_needs_a_word_about_whom_it_tells(hub: FakeHub, hub_export: Path) -> None:
+    with pytest.raises(InputError, match="--i-know-this-tells-whom-it-forgets"):
+        push(hub_export, NEW, public=True)
+    assert NEW not in hub.repos
 
 
 def test_public_comes_last(hub: FakeHub, hub_export: Path) -> None:
-    pushed = push(hub_export, NEW, public=True)
+    pushed = push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
     assert not pushed.private and not hub.repos[NEW].private
     assert hub.requests[-1][0] == f"PUT /api/models/{NEW}/settings"
     assert hub.calls(r"PUT .*/settings") == 1
@@ -107,7 +113,7 @@ def test_the_gate_of_the_base_is_there_before_any_file(hub: FakeHub, hub_export:
     card = hub.repos[BASE].files["README.md"].data
     terms = "---\nextra_gated_prompt: 'Say who: and why'\nextra_gated_fields:\n  Affiliation: text\n"
     hub.repos[BASE].files["README.md"] = Blob(card.replace(b"---\n", terms.encode(), 1), False)
-    pushed = push(hub_export, NEW, public=True)
+    pushed = push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
     assert pushed.gated == hub.repos[NEW].gated == "manual"
     order = [request for request, _ in hub.requests]
     assert order.index(f"PUT /api/models/{NEW}/settings") < order.index(f"POST /api/models/{NEW}/preupload/main")
@@ -120,10 +126,10 @@ def test_the_gate_of_the_base_is_there_before_any_file(hub: FakeHub, hub_export:
 def test_what_is_private_stays_private(hub: FakeHub, hub_export: Path) -> None:
     hub.repos[BASE].private = True
     with pytest.raises(InputError, match=f"base {BASE} is private"):
-        push(hub_export, NEW, public=True)
+        push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
     del hub.repos[BASE]
     with pytest.raises(InputError, match=f"base {BASE} cannot be found"):
-        push(hub_export, NEW, public=True)
+        push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
     assert hub.calls(WRITES) == 0
     pushed = push(hub_export, NEW)  # a private push needs no base; its shards are uploaded
     assert pushed.private and pushed.size("copy") == 0 and "cannot be found" in pushed.warnings[0]
@@ -156,7 +162,7 @@ def test_another_sha256_on_the_hub_is_an_error_and_nothing_becomes_public(hub: F
     for name in ("mllmeraser-steering.safetensors", "config.json"):  # a large file and a small one
         hub.wrong_sha = {f"{NEW}/{name}"}
         with pytest.raises(VerificationError, match=f"{name} is not what was sent"):
-            push(hub_export, NEW, public=True)
+            push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
         assert hub.repos[NEW].private and not hub.repos[NEW].tags
 
 
@@ -193,7 +199,7 @@ def test_who_may_not_write_is_told_so(hub: FakeHub, hub_export: Path, monkeypatc
     hub.add(NEW, {}, private=False)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     with pytest.raises(MllmEraserError, match="allowed to write"):
-        push(hub_export, NEW, public=True)
+        push(hub_export, NEW, public=True, tells_whom_it_forgets=True)
     assert hub.repos[NEW].files.keys() == {".gitattributes"}
 
 

@@ -66,7 +66,7 @@ def test_a_push_keeps_its_promises(
 
 def test_a_hash_that_differs_on_the_hub_is_exit_code_3(hub: FakeHub, hub_export: Path, run: object) -> None:
     hub.wrong_sha = {f"{NEW}/mllmeraser-steering.safetensors"}
-    code, out, err = run(hub_export, NEW, "--public")
+    code, out, err = run(hub_export, NEW, "--public", "--i-know-this-tells-whom-it-forgets")
     assert (code, out) == (3, "") and "mllmeraser-steering.safetensors is not what was sent" in err
     assert hub.repos[NEW].private
 
