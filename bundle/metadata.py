@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mllmeraser.errors import InputError
 from mllmeraser.modeling_patches.format_mllmeraser import (
@@ -81,6 +81,20 @@ class Data(_Strict):
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
 
 
+class HeldOutScores(_Strict):
+    """How far held-out conversations opened the gates of a request; by it a threshold can be raised without records.
+
+    Of the ``retain`` records and of their ``variants`` the highest scores, descending: as many as the budget of false
+    fires could ever allow, and one more. Of what is to be forgotten the percentiles, ascending.
+    """
+
+    retain: int = Field(ge=1)
+    highest_of_retain: list[FiniteFloat] = Field(min_length=1)
+    variants: int = Field(ge=0)
+    highest_of_variants: list[FiniteFloat]
+    forget_quantiles: list[FiniteFloat] = Field(min_length=1)
+
+
 class RemovalRequest(_Strict):
     """One request: its counts, its switch, its strength λ, and the statistics of its gates by layer."""
 
@@ -92,6 +106,7 @@ class RemovalRequest(_Strict):
     enabled: bool = True
     statistics: dict[int, LayerStatistics]
     data: dict[DataSet, Data] = Field(default_factory=dict)  # what is not on the Hub has no entry
+    held_out: HeldOutScores | None = None  # null: no threshold, or nothing was held out
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mllmeraser.bundle.budget import together
 from mllmeraser.bundle.bundle import Bundle, load_bundles
 from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.disk.link import Link, link_or_copy
@@ -68,7 +69,7 @@ def export(
     output = Path(output)
     with disk_errors(output):
         source = base if isinstance(base, Source) else resolve(base)
-        steering = load_bundles(bundles)
+        steering = together(load_bundles(bundles))
         checkpoint = read_base(source, steering[0].metadata.base if steering else None)
         checkpoint = pinned(checkpoint, base_id) if thin else checkpoint
         output = directory_target(output, overwrite, checkpoint.root)

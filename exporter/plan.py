@@ -90,9 +90,22 @@ class ExportPlan:
         """For a person: every file with its action, and the totals."""
         rows = [f"{file.action:5}  {file.size:>15,}  {file.name}" for file in self.files]
         rows.append(f"write  {self.manifest_bytes:>15,}  {MANIFEST}")
+        rows += _thresholds(self.bundles)
         linked = sum(file.size for file in self.files if file.action == "link")
         verb = "would be written" if self.dry_run else "written"
         return [*rows, f"{self.output}: {self.needed_bytes:,} bytes {verb}, {linked:,} linked"]
+
+
+def _thresholds(bundles: Sequence[Bundle]) -> list[str]:
+    """Where the gates of several requests open, which share one budget of false fires."""
+    requests = [(bundle.metadata.gate.threshold, each) for bundle in bundles for each in bundle.metadata.requests]
+    if len(requests) < 2:
+        return []
+    return [
+        f"gate   {each.id} opens at {threshold:.3g}: {len(requests)} requests share one budget of false fires"
+        for threshold, each in requests
+        if threshold is not None and each.held_out is not None
+    ]
 
 
 def make_plan(

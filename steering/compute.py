@@ -22,8 +22,18 @@ import transformers
 from torch import Tensor
 
 import mllmeraser
+from mllmeraser.bundle.budget import FALSE_FIRES, FALSE_FIRES_OF_VARIANTS
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import REQUEST_ID, Base, LayerStatistics, Metadata, Method, RemovalRequest, WeightFile
+from mllmeraser.bundle.metadata import (
+    REQUEST_ID,
+    Base,
+    HeldOutScores,
+    LayerStatistics,
+    Metadata,
+    Method,
+    RemovalRequest,
+    WeightFile,
+)
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
@@ -60,7 +70,6 @@ from mllmeraser.steering.tokens import (
     stream_token_states,
 )
 from mllmeraser.steering.trials import Material
-from mllmeraser.steering.validation import FALSE_FIRES
 
 SHOWN_BY = 300  # retain records; with fewer, no false fire at all still leaves room for more than FALSE_FIRES
 LONGEST_STEERED_REPLY = 16  # the largest K that `auto` chooses
@@ -313,6 +322,7 @@ def _bundle(
         n_retain=counts[1],
         strength=done.strength,
         statistics=statistics,
+        held_out=_held_out_scores(chosen),
     )
     metadata = Metadata(
         base=_base(checkpoint, len(decoder_layers(checkpoint))),
@@ -374,6 +384,30 @@ def _statistics(gate: Gate, material: Material, chosen: Calibration, layer: int)
         retain_std=float(on_retain.std(correction=0)),
         leakage=float(on_retain.abs().mean() / on_forget.mean()),
         **fires,
+    )
+
+
+def _held_out_scores(chosen: Calibration) -> HeldOutScores | None:
+    """What an export of several requests needs to set thresholds; of several gates, the one that opens furthest."""
+    read = [chosen.gates[layer].held_out for layer in chosen.intervention.where.read]
+    scores = [held_out for held_out in read if held_out is not None]
+    if chosen.intervention.shape.threshold is None or not scores:
+        return None
+
+    def furthest(side: str) -> Tensor:
+        return torch.stack([getattr(held_out, side) for held_out in scores]).amax(dim=0)
+
+    def highest(values: Tensor, budget: float) -> list[float]:
+        found: list[float] = values.sort(descending=True).values[: int(len(values) * budget) + 1].tolist()
+        return found
+
+    forget, retain, variants = (furthest(side) for side in ("forget", "retain", "variants"))
+    return HeldOutScores(
+        retain=len(retain),
+        highest_of_retain=highest(retain, FALSE_FIRES),
+        variants=len(variants),
+        highest_of_variants=highest(variants, FALSE_FIRES_OF_VARIANTS),
+        forget_quantiles=torch.quantile(forget, torch.linspace(0, 1, 101, dtype=forget.dtype)).tolist(),
     )
 
 

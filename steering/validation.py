@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mllmeraser.bundle.budget import FALSE_FIRES, FALSE_FIRES_OF_VARIANTS
 from mllmeraser.inference.states import States, pieces
 from mllmeraser.judging.ranking import auroc
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.gate import Gate, GateFits, GateRecipe, readings
-
-FALSE_FIRES = 0.01  # a thresholded gate may open on at most this share of held-out retain records
-FALSE_FIRES_OF_VARIANTS = 0.01  # of their variants
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mllmeraser.bundle.budget import together
 from mllmeraser.bundle.bundle import Bundle, load_bundles
 from mllmeraser.console import console
 from mllmeraser.disk.link import Link
@@ -68,7 +69,12 @@ def onnx_steer(
 
     with disk_errors(Path(output)):
         return steer_directory(
-            Path(model_dir), load_bundles(bundles), Path(output), toggle=toggle, link=link, overwrite=overwrite
+            Path(model_dir),
+            together(load_bundles(bundles)),
+            Path(output),
+            toggle=toggle,
+            link=link,
+            overwrite=overwrite,
         )
 
 
@@ -105,7 +111,12 @@ def export_onnx(
     source = base if isinstance(base, Source) else resolve(base)
     with disk_errors(Path(output)):
         return export.export_onnx(
-            source, load_bundles(bundles), Path(output), toggle=toggle, overwrite=overwrite, progress=console.print
+            source,
+            together(load_bundles(bundles)),
+            Path(output),
+            toggle=toggle,
+            overwrite=overwrite,
+            progress=console.print,
         )
 
 

@@ -140,7 +140,7 @@ def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     fields |= {"edit", "reply_steps", "template_sha256", "versions", "seed"}
     properties = Metadata.model_json_schema(by_alias=True)
     assert properties["properties"].keys() == fields
-    request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data"}
+    request = {"id", "created", "n_forget", "n_retain", "strength", "enabled", "statistics", "data", "held_out"}
     assert properties["$defs"]["RemovalRequest"]["properties"].keys() == request
     assert properties["$defs"]["Data"]["properties"].keys() == {"revision"}  # hexadecimal digits
     base = {"repo_id", "revision", "architecture", "model_type", "hidden_size", "num_layers", "config_sha256"}

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mllmeraser.bundle.budget import FALSE_FIRES, FALSE_FIRES_OF_VARIANTS
 from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.forms import NullSpace
 from mllmeraser.steering.gate import GateRecipe, fit_gate
 from mllmeraser.steering.validation import (
-    FALSE_FIRES,
-    FALSE_FIRES_OF_VARIANTS,
     HeldOut,
     choose_threshold,
     cross_validate,
