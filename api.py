@@ -17,7 +17,7 @@ from mllmeraser.baselines.words import read_names
 from mllmeraser.bundle.bundle import Bundle, load_bundles, save_bundle
 from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.target import file_target
-from mllmeraser.exporter.base import read_base
+from mllmeraser.exporter.base import check_usable, read_base
 from mllmeraser.inference.loading import BATCH_SIZE, load
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.source import Source, read_config, resolve
@@ -219,9 +219,11 @@ def import_official(
     """
     if output is not None:
         file_target(Path(output), overwrite)
+    known = read_base(resolve(base))
+    check_usable(known)
     imported = official.import_official(
         [Path(file) for file in files],
-        read_base(resolve(base)).identity,
+        known.identity,
         request_id=request_id,
         strength=strength,
         row_vectors=row_vectors,

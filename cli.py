@@ -5,10 +5,10 @@ torch and transformers take seconds to import. So each command imports what it c
 
 from __future__ import annotations
 
+import io
 import sys
 
 import rich_click as click
-from rich.markup import escape
 
 import mllmeraser
 from mllmeraser.commands.baseline import baseline
@@ -16,6 +16,7 @@ from mllmeraser.commands.compute import compute
 from mllmeraser.commands.demo import demo
 from mllmeraser.commands.evaluate import evaluate
 from mllmeraser.commands.export import export
+from mllmeraser.commands.fault import said_of, say
 from mllmeraser.commands.import_official import import_official
 from mllmeraser.commands.inspect import inspect
 from mllmeraser.commands.interference import interference
@@ -27,7 +28,8 @@ from mllmeraser.commands.report import report
 from mllmeraser.commands.sign import sign
 from mllmeraser.commands.verify import verify
 from mllmeraser.console import console
-from mllmeraser.errors import MllmEraserError
+from mllmeraser.errors import MllmEraserError, shown
+from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
 
 INTERRUPTED = 130
 # One paragraph each: the help joins the lines of a paragraph.
@@ -35,7 +37,7 @@ EXIT_CODES = "\n\n".join(
     (
         "Exit codes:",
         "0 done",
-        "1 failed",
+        "1 failed; of a fault of the tool itself, the message names a report to send",
         "2 wrong usage: an option, a file or a record that cannot be used",
         "3 verification failed",
         "4 a quality gate was missed, for example a base that does not refuse",
@@ -46,31 +48,37 @@ EXIT_CODES = "\n\n".join(
 
 def main() -> None:
     """Run the command. An error prints one line and exits with a documented code; ``--debug`` shows its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     try:
         code = cli.main(prog_name="mllmeraser", standalone_mode=False) or 0
     except click.ClickException as error:
-        console.quiet = False
-        console.print(f"[bold red]error:[/] {escape(error.format_message())} (see --help)", soft_wrap=True)
+        say(f"{shown(error.format_message())} (see --help)")
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.print("interrupted")
         code = INTERRUPTED
-    except MllmEraserError as error:
-        if "--debug" in sys.argv:
-            raise
-        console.quiet = False  # --quiet is about progress
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        code = error.exit_code
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        what = " ".join(str(error).split()) or "no message"
-        console.quiet = False
-        console.print(
-            f"[bold red]error:[/] {type(error).__name__}: {escape(what)} (run again with --debug)", soft_wrap=True
-        )
-        code = 1
+        text, code = _of(error)
+        say(text)
     sys.exit(code)
+
+
+def _of(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit code. Whatever is not known here is a fault of ours."""
+    match error:
+        case MllmEraserError():
+            return str(error), error.exit_code
+        case SteeringError():
+            return shown(str(error)), MllmEraserError.exit_code
+        case OSError() if error.strerror is not None:  # the system's: a full disk, a folder that is not ours to write
+            where = "" if error.filename is None else f"{error.filename}: "
+            return shown(f"{where}{error.strerror}; mend that and run it again"), MllmEraserError.exit_code
+        case MemoryError():
+            return "the memory ran out; close other programs, or use a smaller --batch-size", MllmEraserError.exit_code
+    return said_of(error, sys.argv[1:], cli.commands), MllmEraserError.exit_code
 
 
 # The panels of the help, in the order of the work.

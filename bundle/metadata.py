@@ -43,6 +43,7 @@ class Base(_Strict):
     """The base that the bundle was computed on; ``repo_id`` is null for a local directory.
 
     ``weights`` are its safetensors files by name; null if the bundle was not computed from the weights.
+    ``beside_sha256`` is of the settings, tokenizer and template beside them; null if nobody looked.
     """
 
     repo_id: str | None
@@ -53,6 +54,7 @@ class Base(_Strict):
     num_layers: int = Field(ge=1)
     config_sha256: str
     weights: dict[str, WeightFile] | None = None
+    beside_sha256: str | None = None
 
 
 class LayerStatistics(_Strict):

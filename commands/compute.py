@@ -48,7 +48,9 @@ _OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "se
     help="Keep finished passes and calibration.json here. A run that was interrupted goes on from them.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Print what would be done, and the memory and disk it needs. No model is loaded."
+    "--dry-run",
+    is_flag=True,
+    help="Check base and records, and print what would be done and the memory and disk it needs. No weight is read.",
 )
 @compute_options
 @model_options

@@ -14,6 +14,7 @@ from mllmeraser.evaluation.journal import model_digest
 from mllmeraser.evaluation.prepared import NamedAnswers, read_answers
 from mllmeraser.inference.loading import BATCH_SIZE, Checkpoint, load
 from mllmeraser.inference.source import Source, resolve
+from mllmeraser.inference.usable import check_model, is_steered
 from mllmeraser.judging.deriving import with_facts
 from mllmeraser.judging.results_file import about_the_forgotten
 from mllmeraser.records.read import read_records
@@ -64,7 +65,7 @@ def models_from(
     before hours of work.
 
     Raises:
-        InputError: two models have the same name, or a source is no checkpoint.
+        InputError: two models have the same name, or a source is no usable checkpoint.
     """
     named = [(name or _last_part(source), source) for name, source in map(_split, arguments)]
     refuse_repeated("model", [name for name, _ in named])
@@ -77,6 +78,8 @@ def models_from(
 
 def _model(name: str, source: str, loaded: Callable[[Source], Checkpoint], dtype: str) -> NamedModel:
     found = resolve(source)
+    if not is_steered(found):  # an export's own loader says what is wrong with it
+        check_model(found)
     return NamedModel(name, partial(loaded, found), partial(model_digest, found.path, dtype))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from mllmeraser.evaluation.items import Item
 from mllmeraser.judging.results_file import ModalityGap
 from mllmeraser.records.record import Task
+from mllmeraser.records.same import normal
 
 Pair = tuple[Item, Item]
 
@@ -65,7 +66,7 @@ def retain_alignment(a: float, b: float) -> float:
 
 
 def _key(item: Item) -> tuple[str, str, str, str, str]:
-    return item.model, item.set, item.subject, item.task, str(item.fact)
+    return item.model, item.set, normal(item.subject), item.task, str(item.fact)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from mllmeraser.errors import InputError
 from mllmeraser.records.prompts import AnyPicture, Prompt
 from mllmeraser.records.record import Record, Task, by_subject, options_listed, protocol_wording, subjects
+from mllmeraser.records.same import normal
 
 MAX_NEW_TOKENS = 50  # MLLMU-Bench's limit (arXiv 2410.22108)
 
@@ -85,11 +86,11 @@ class Protocol:
                 raise InputError(f"--protocol {self.name} shows worked examples: give --examples MLLMU-Bench/Full_Set")
             names = subjects(asked)
             drawn = random.Random(f"examples {task} {seed}").sample(names, min(count, len(names)))
-            shown[task] = [name for name in known if name in drawn]
+            shown[task] = [name for name in known if normal(name) in set(map(normal, drawn))]
         return [
             Question(index, record, self.turn(record), self._examples(record, shown, known))
             for index, record in enumerate(records)
-            if record.prompt is not None or record.subject not in shown.get(record.task, ())
+            if record.prompt is not None or record.person not in map(normal, shown.get(record.task, ()))
         ]
 
     def _examples(

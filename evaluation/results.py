@@ -28,6 +28,7 @@ from mllmeraser.judging.results_file import (
     RowIntervals,
     Unjudged,
 )
+from mllmeraser.records.same import normal
 
 TASKS = ("generation", "cloze", "classification")
 MODALITIES = ("image_text", "text")
@@ -135,7 +136,7 @@ def _row(items: Sequence[Item], seed: int) -> Row:
         task=first.task,
         modality=first.modality,
         n=n,
-        subjects=len({item.subject for item in items}),
+        subjects=len({normal(item.subject) for item in items}),
         **means,
         intervals=RowIntervals(**intervals),
         partly=None if first.task == "classification" else sum(item.told == "partly" for item in items) / n,
@@ -147,7 +148,9 @@ def _row(items: Sequence[Item], seed: int) -> Row:
 
 def _intervals(name: str, values: Sequence[float | None], items: Sequence[Item], seed: int) -> Intervals | None:
     """The intervals over the items that have a value; null if none has."""
-    known = [(float(value), item.subject) for value, item in zip(values, items, strict=True) if value is not None]
+    known = [
+        (float(value), normal(item.subject)) for value, item in zip(values, items, strict=True) if value is not None
+    ]
     if not known:
         return None
     numbers, who = [value for value, _ in known], [subject for _, subject in known]

@@ -10,11 +10,13 @@ from huggingface_hub.errors import StrictDataclassError
 
 from mllmeraser.bundle.metadata import Base
 from mllmeraser.disk.hashing import sha256_of
-from mllmeraser.errors import InputError
-from mllmeraser.exporter.checks import one_line
-from mllmeraser.exporter.distrust import file_inside, without_dangerous_keys
+from mllmeraser.disk.inside import file_inside
+from mllmeraser.errors import InputError, first_line
+from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.weights import Weights, read_weights
 from mllmeraser.inference.source import Source, read_config
+from mllmeraser.inference.usable import check_base, check_files
+from mllmeraser.inference.weight_files import beside_sha256, shard_names
 from mllmeraser.modeling_patches.format_mllmeraser import CONFIG, MODEL_TYPE_PREFIX, Family, SteeringError, family_of
 
 if TYPE_CHECKING:
@@ -98,9 +100,33 @@ def read_base(source: Source, known: Base | None = None) -> BaseCheckpoint:
         else:
             hidden_size, num_layers = _sizes(model_type, config)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({one_line(error)})") from None
+        raise InputError(f"{source.path}/{CONFIG}: not a {model_type} configuration ({first_line(error)})") from None
+    check_files(root)
     weights = read_weights(root, None if known is None else known.weights)
     return BaseCheckpoint(source, root, config, config_sha256, names, hidden_size, num_layers, weights)
+
+
+def check_usable(base: BaseCheckpoint, known: Base | None = None) -> None:
+    """Check the base as a whole, unless whoever made the bundle has done so.
+
+    A bundle vouches for the base that it was computed on: its configuration, its weights by their size, and the files
+    beside them. Checking any other imports transformers.
+
+    Raises:
+        InputError: the base is not usable (:mod:`mllmeraser.inference.usable`).
+    """
+    if known is None or not _vouches(known, base):
+        check_base(base.source)
+
+
+def _vouches(known: Base, base: BaseCheckpoint) -> bool:
+    sizes = {name: (base.root / name).stat().st_size for name in shard_names(base.root)}
+    recorded = None if known.weights is None else {name: file.size for name, file in known.weights.items()}
+    return (
+        known.config_sha256 == base.config_sha256
+        and recorded in (None, sizes)
+        and known.beside_sha256 in (None, beside_sha256(base.root))
+    )
 
 
 def _stated_sizes(config: dict[str, Any], known: Base) -> tuple[int, int]:

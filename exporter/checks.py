@@ -5,29 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-
-from mllmeraser.errors import MllmEraserError
+from mllmeraser.errors import first_line
+from mllmeraser.inference.source import DAMAGE
 
 SCHEMA = 1
-
-# Python, safetensors, torch and transformers raise these on a damaged JSON, safetensors file or configuration.
-# Not Exception: a mistake of ours (an AssertionError, a NameError) must be seen.
-DAMAGE = (
-    MllmEraserError,
-    OSError,
-    ValueError,  # with UnicodeDecodeError, JSONDecodeError and SteeringError
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,  # with RecursionError, and torch's own
-    MemoryError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 
 class CheckFailed(Exception):  # noqa: N818 - reads as what it says
@@ -53,10 +34,4 @@ def run(name: str, check: Callable[[], str]) -> Check:
     except CheckFailed as failure:
         return Check(name, False, str(failure))
     except DAMAGE as error:
-        return Check(name, False, f"{type(error).__name__}: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+        return Check(name, False, f"{type(error).__name__}: {first_line(error)}")

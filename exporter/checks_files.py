@@ -9,10 +9,11 @@ from typing import Any
 
 import mllmeraser
 from mllmeraser.disk.hashing import sha256_of_all
+from mllmeraser.disk.inside import is_plain
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import FAILURES, Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import shared_checks
-from mllmeraser.exporter.distrust import dangerous_keys, is_plain
+from mllmeraser.exporter.distrust import dangerous_keys
 from mllmeraser.exporter.names import VARIANT_SINGLE, shipped_code
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.exporter.thin import base_pointer

@@ -14,7 +14,7 @@ from mllmeraser.disk.staging import disk_errors, publish, staging, write
 from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.exporter import manifest
-from mllmeraser.exporter.base import read_base
+from mllmeraser.exporter.base import check_usable, read_base
 from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.exporter.plan import ExportPlan, make_plan
 from mllmeraser.exporter.thin import pinned
@@ -70,10 +70,12 @@ def export(
     with disk_errors(output):
         source = base if isinstance(base, Source) else resolve(base)
         steering = together(load_bundles(bundles))
-        checkpoint = read_base(source, steering[0].metadata.base if steering else None)
+        known = steering[0].metadata.base if steering else None
+        checkpoint = read_base(source, known)
         checkpoint = pinned(checkpoint, base_id) if thin else checkpoint
         output = directory_target(output, overwrite, checkpoint.root)
         plan = make_plan(checkpoint, steering, output, link, hash_weights, dry_run, thin)
+        check_usable(checkpoint, known)
         _check_room(plan)
         if not dry_run:
             with staging(output) as folder:

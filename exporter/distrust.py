@@ -11,37 +11,12 @@ its directory. It drops these keys of its JSON files, at every depth:
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
-
-from mllmeraser.errors import InputError
 
 _CODE_KEYS = {"auto_map", "trust_remote_code", "_attn_implementation_internal"}
 _KERNEL_KEYS = {"_attn_implementation", "attn_implementation"}
 _PATH_KEYS = {"_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file"}
-
-
-def file_inside(root: Path, name: str) -> Path:
-    """The real path of the file ``name`` of a base; ``root`` is the resolved directory.
-
-    A snapshot of the Hugging Face cache consists of links into the ``blobs`` folder beside it; they are followed.
-
-    Raises:
-        InputError: ``name`` is no plain file name, or the file is a link that leaves the directory.
-    """
-    if not is_plain(name) or name.startswith("."):
-        raise InputError(f"{root}: {name!r} is not the name of a file in this directory; the base cannot be trusted")
-    real = (root / name).resolve()
-    if real.is_relative_to(root):
-        return real
-    if root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs"):
-        return real
-    raise InputError(f"{root / name}: a link that leaves the base's directory; put the file itself there")
-
-
-def is_plain(name: str) -> bool:
-    """Whether a name means a file right in the directory, on every operating system."""
-    return PureWindowsPath(name).name == name and name not in ("", "..") and "\0" not in name  # splits at / and \\
 
 
 def without_dangerous_keys(value: Any) -> Any:

@@ -29,11 +29,10 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # typ
 
 import mllmeraser
 from mllmeraser.console import console
-from mllmeraser.errors import InputError, MllmEraserError, VerificationError
+from mllmeraser.errors import InputError, MllmEraserError, VerificationError, first_line
 from mllmeraser.exporter import manifest as manifests
 from mllmeraser.exporter.card import Gated, Publication, render_published
 from mllmeraser.exporter.card_results import Comparison, read_comparisons
-from mllmeraser.exporter.checks import one_line
 from mllmeraser.exporter.hub_plan import HubBase, PushedFile, Step, Target, make_steps, model_tag
 from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.names import CARD, MANIFEST, SIGNATURE
@@ -161,7 +160,7 @@ def _check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"{repo_id}: {one_line(error)}; give org/name") from None
+        raise InputError(f"{repo_id}: {first_line(error)}; give org/name") from None
     if "/" not in repo_id:
         raise InputError(f"{repo_id}: no owner; give org/name, or your own name before the slash")
 
@@ -326,7 +325,7 @@ def _commit(api: HfApi, steps: Sequence[Step], base: HubBase | None, repo_id: st
     try:
         return commit(base)
     except FileDuplicationError as error:  # for example between storage regions
-        why = f"the Hub cannot copy the base's files ({one_line(error)}); uploading them"
+        why = f"the Hub cannot copy the base's files ({first_line(error)}); uploading them"
         console.print(why, markup=False, soft_wrap=True)
         return commit(None)
 
@@ -355,4 +354,4 @@ def _hub_errors(repo_id: str, left: str) -> Iterator[None]:
 
 
 def _plain(error: BaseException) -> str:
-    return re.sub(r"\?\S+", "", one_line(error))
+    return re.sub(r"\?\S+", "", first_line(error))

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from mllmeraser.bundle.bundle import load_bundle
 from mllmeraser.bundle.metadata import Metadata, edited_tokens, expected_forms
 from mllmeraser.disk.hashing import sha256_of
-from mllmeraser.errors import InputError
-from mllmeraser.exporter.checks import DAMAGE, CheckFailed, one_line
+from mllmeraser.errors import InputError, first_line
+from mllmeraser.exporter.checks import CheckFailed
 from mllmeraser.exporter.opened import Opened
+from mllmeraser.inference.source import DAMAGE
 from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
 
 SCHEMA = 1
@@ -60,7 +61,7 @@ def _inspect_directory(directory: Path) -> dict[str, Any]:
     except ValidationError:
         raise InputError(f"{directory}: the manifest's metadata is damaged; run: mllmeraser verify DIR") from None
     except DAMAGE as error:
-        raise InputError(f"{directory}: damaged ({one_line(error)}); run: mllmeraser verify DIR") from None
+        raise InputError(f"{directory}: damaged ({first_line(error)}); run: mllmeraser verify DIR") from None
 
 
 def _of_checkpoint(opened: Opened) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _tensor_bytes(meta: Metadata) -> int:
 
 
 def _common(metadata: Sequence[Metadata], steering_bytes: int) -> dict[str, Any]:
-    base = metadata[0].base.model_dump(mode="json", exclude={"weights"})
+    base = metadata[0].base.model_dump(mode="json", exclude={"weights", "beside_sha256"})
     requests = [row for meta in metadata for row in _requests(meta)]
     layers = sum(len(request["layers"]) for request in requests)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mllmeraser.exporter.distrust import file_inside
+from mllmeraser.disk.inside import file_inside
 from mllmeraser.exporter.names import CARD
 
 _LICENCE_LINE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([^\s"'#\[\]{}]+)["']?[ \t]*""")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mllmeraser.disk.hashing import sha256_of_all
+from mllmeraser.disk.inside import is_plain
 from mllmeraser.exporter.checks import FAILURES, CheckFailed
-from mllmeraser.exporter.distrust import is_plain
 from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.modeling_patches.format_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE
 

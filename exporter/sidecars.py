@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mllmeraser.disk.inside import file_inside
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.distrust import dangerous_keys, file_inside, without_dangerous_keys
+from mllmeraser.exporter.distrust import dangerous_keys, without_dangerous_keys
 from mllmeraser.modeling_patches.format_mllmeraser import FAMILIES, as_json
 
 _SETTINGS = (

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmeraser.disk.hashing import sha256_of_all
+from mllmeraser.disk.inside import file_inside
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
-from mllmeraser.exporter.distrust import file_inside
 from mllmeraser.exporter.weights import DEFAULT_INDEX, SINGLE
 
 _PINNED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from mllmeraser.bundle.metadata import WeightFile
 from mllmeraser.disk.hashing import sha256_by_the_hub
+from mllmeraser.disk.inside import file_inside
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.distrust import file_inside
 from mllmeraser.exporter.names import SINGLE_SHARD, VARIANT_SINGLE
 from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
 

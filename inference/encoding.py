@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from mllmeraser.errors import InputError
-from mllmeraser.inference.loading import Checkpoint
-from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
+from mllmeraser.errors import InputError, first_line
+from mllmeraser.records.pictures import opened
+from mllmeraser.records.prompts import Prompt
+
+if TYPE_CHECKING:
+    from mllmeraser.inference.loading import Checkpoint
 
 # These grow with the sequence; everything else that a processor returns describes pictures.
 SEQUENCE_KEYS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}
 IGNORED_KEYS = ("token_type_ids",)
-LONGEST_SIDE = 200  # times the other side of a picture, at most; Qwen's processors take no more
 _RENDERED = 1024
 RAW_IMAGE = "<image>"
 TWO_TURNS = Prompt("the second turn", None, (("the first turn", "a reply"),))
@@ -54,8 +54,11 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
             messages.append({"role": "assistant", "content": [{"type": "text", "text": replied}]})
     try:
         text = str(processor.apply_chat_template(messages, add_generation_prompt=reply is None, tokenize=False))
-    except (ValueError, TemplateError) as error:
-        raise InputError(f"the processor has no usable chat template ({_first_line(error)})") from None
+    except Exception as error:  # a template is code of the base's: it raises whatever it meets
+        raise InputError(
+            f"the processor has no usable chat template ({first_line(error)}); give one that takes content as a list "
+            "of parts, such as the chat_template.jinja of the base's publisher"
+        ) from None
     if prompt.text.strip() not in text or prompt.system.strip() not in text:
         raise InputError(
             "the chat template of the processor drops or rewrites a turn; give a checkpoint with another one"
@@ -131,7 +134,7 @@ def encode(checkpoint: Checkpoint, prompts: Sequence[Prompt], padding_side: str)
         if len(prompts) > 1:
             for prompt in prompts:  # which of them was it?
                 encode(checkpoint, [prompt], padding_side)
-        raise InputError(f"{prompts[0].named}: the processor cannot encode it ({_first_line(error)})") from None
+        raise InputError(f"{prompts[0].named}: the processor cannot encode it ({first_line(error)})") from None
     _refuse_too_long(checkpoint, prompts, encoded["attention_mask"])
     return {key: value.to(checkpoint.device) for key, value in encoded.items() if key not in IGNORED_KEYS}
 
@@ -201,40 +204,9 @@ def read_image(prompt: Prompt) -> Image.Image:
 
 
 def read_images(prompt: Prompt) -> list[Image.Image]:
-    """All pictures of a prompt, RGB.
+    """All pictures of a prompt, upright and RGB.
 
     Raises:
-        InputError: a file is no readable picture, or a picture is so long and thin that the model would see nothing of
-            it. (Processors resize by the shorter side, and would need gigabytes.)
+        InputError: as :func:`mllmeraser.records.pictures.opened`.
     """
-    return [_open(picture, prompt.named) for picture in prompt.pictures]
-
-
-def _open(picture: AnyPicture, named: str) -> Image.Image:
-    if isinstance(picture, Altered):
-        image = _open(picture.picture, named)
-        for change in picture.changes:
-            image = change(image)
-        return image
-    where = named if isinstance(picture, Image.Image) else f"{picture}"
-    if isinstance(picture, Image.Image):
-        image = picture.convert("RGB")
-    else:
-        try:
-            with Image.open(BytesIO(picture.data) if isinstance(picture, Picture) else str(picture)) as file:
-                # By way of RGBA: Pillow warns of palettes with transparency otherwise. The colours are the same.
-                image = (file.convert("RGBA") if "transparency" in file.info else file).convert("RGB")
-        except Exception as error:  # Pillow's decoders raise what they meet: OSError, SyntaxError, RuntimeError, …
-            raise InputError(f"{where}: not a readable picture ({_first_line(error)})") from None
-    if max(image.size) > LONGEST_SIDE * min(image.size):
-        width, height = image.size
-        raise InputError(
-            f"{where}: a picture of {width:,} × {height:,} pixels; crop it, "
-            f"so that no side is more than {LONGEST_SIDE} times the other"
-        )
-    return image
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return [opened(picture, prompt.named) for picture in prompt.pictures]

@@ -1,7 +1,7 @@
 """Load a model to run it: a base of a native family, or a checkpoint that we exported.
 
 A checkpoint runs the classes of :mod:`mllmeraser.modeling_patches`, never the ``*.py`` files that lie in it. A base
-never runs code of its repository.
+never runs code of its repository, and is checked first (:mod:`mllmeraser.inference.usable`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import logging
 
 from mllmeraser.console import console
-from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.errors import InputError, MllmEraserError, first_line
 from mllmeraser.inference.cache import NO_CACHE, PassCache
 from mllmeraser.inference.processes import processes
-from mllmeraser.inference.processor import load_processor
 from mllmeraser.inference.source import Source, read_config, resolve
+from mllmeraser.inference.usable import check_model, one_line, whole_processor
 from mllmeraser.inference.weight_files import weight_bytes
 from mllmeraser.modeling_patches.format_mllmeraser import MODEL_TYPE_PREFIX, SCHEMA
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
@@ -99,19 +104,18 @@ def load(
         options["steering_enabled"] = steering_enabled
     if console.quiet or not console.is_terminal:
         logging.disable_progress_bar()  # transformers draws its own even where stderr is no terminal
-    try:
+    if not steered:
+        processor = check_model(found)
+    with one_line(found.path, "cannot be loaded"):
         loader: Any = steered_class(model_type) if steered else AutoModelForImageTextToText
         if steered and _is_of_the_first_edition(config):
             options["config"] = _of_this_edition(loader.config_class.from_pretrained(found.path))
             if "steering_enabled" in options:
                 options["config"].steering_enabled = options.pop("steering_enabled")
         model = loader.from_pretrained(found.path, **options)
-        processor = load_processor(found.path, model_type.removeprefix(STEERED_PREFIX))
-    except SafetensorError as error:
-        reason = f"a weight file is damaged or cut short ({_first_sentence(error)})"
-        raise InputError(f"{found.path}: cannot be loaded: {reason}; copy or download it again") from error
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        raise InputError(f"{found.path}: cannot be loaded: {_first_sentence(error)}") from error
+    if steered:
+        processor = whole_processor(found.path, model.config)
+    model.generation_config = _our_generation(model.generation_config)
     if device != "auto":
         own = processes().rank if device == "cuda" and processes().count > 1 else None
         model = model.to(torch.device(device) if own is None else torch.device("cuda", own % torch.cuda.device_count()))
@@ -121,6 +125,15 @@ def load(
     passes = NO_CACHE if work_dir is None else PassCache.of(work_dir, found.path, precision)
     family = model_type.removeprefix(STEERED_PREFIX)
     return Checkpoint(model.eval(), processor, found, family, steered, passes, batch_size)
+
+
+# What a model's own generation settings may say: what its tokens mean. How to decode is for who calls ``generate`` to
+# say; a time limit, a stop word or a penalty of the base would otherwise change every reply.
+_OF_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "begin_suppress_tokens")
+
+
+def _our_generation(own: GenerationConfig) -> GenerationConfig:
+    return GenerationConfig(**{name: getattr(own, name) for name in _OF_TOKENS})
 
 
 def _is_of_the_first_edition(config: dict[str, Any]) -> bool:
@@ -174,9 +187,4 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind this torch was built without
-        raise InputError(f"--device {device}: cannot be used ({_first_sentence(error)})") from None
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        raise InputError(f"--device {device}: cannot be used ({first_line(error)})") from None

@@ -13,11 +13,30 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HFValidationError,
     HTTPError,  # of httpx or its successor, whichever the client uses
     LocalEntryNotFoundError,
+    StrictDataclassError,
 )
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+from safetensors import SafetensorError
 
 from mllmeraser.console import console
 from mllmeraser.errors import InputError, MllmEraserError
+
+# Python, safetensors, torch and transformers raise these on a damaged JSON, safetensors file or configuration.
+# Not Exception: a mistake of ours (an AssertionError, a NameError) must be seen.
+DAMAGE = (
+    MllmEraserError,
+    OSError,
+    ValueError,  # with UnicodeDecodeError, JSONDecodeError and SteeringError
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # with RecursionError, and torch's own
+    MemoryError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from PIL import Image
 
-_SHOWN = 60
+from mllmeraser.errors import clipped
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,5 @@ class Prompt(NamedTuple):
     def named(self) -> str:
         """The prompt as an error names it: the start of its text and the file of its picture."""
         words = " ".join(self.text.split())
-        shown = words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
         picture = self.image.picture if isinstance(self.image, Altered) else self.image
-        return f"the prompt {shown!r}" + (f" with {picture}" if isinstance(picture, Path | Picture) else "")
+        return f"the prompt {clipped(words)!r}" + (f" with {picture}" if isinstance(picture, Path | Picture) else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mllmeraser.errors import InputError
+from mllmeraser.errors import InputError, clipped
 from mllmeraser.records import clear, mllmu, umu
 from mllmeraser.records.parquet import Table, open_table
 from mllmeraser.records.record import Record
@@ -58,7 +58,8 @@ def _read_line(path: Path, number: int, line: bytes) -> Record:
         return record
     image = path.parent / str(record.image)
     if not image.is_file():
-        raise InputError(f"{where}: image: {record.image} does not exist beside the file")
+        mend = "; write folders with slashes, a/b.png" if "\\" in str(record.image) else ""
+        raise InputError(f"{where}: image: {clipped(str(record.image))} does not exist beside the file{mend}")
     return record.model_copy(update={"image": image.resolve()})
 
 

@@ -6,6 +6,7 @@ A record may hold the exact ``prompt``, the text of the user's turn. Otherwise t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,16 +14,30 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
-from mllmeraser.errors import InputError
+from mllmeraser.errors import InputError, clipped
 from mllmeraser.records.prompts import AnyPicture, Picture, Prompt
+from mllmeraser.records.same import normal
 
 Task = Literal["generation", "classification", "cloze"]
 Modality = Literal["image_text", "text"]
 
 
+_LONGEST_PATH, _LONGEST_NAME = 1000, 255  # bytes: a system takes 4,096 and 255, the folder of the file included
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
 def _picture(given: object) -> object:
     """A record names a file; in memory it may also hold the picture itself."""
+    if isinstance(given, list | tuple):
+        raise ValueError("a list, but a record shows one picture; give each picture a record of its own")
     if isinstance(given, str):
+        if not given:
+            raise ValueError("empty; give a path, or null")
+        if given.startswith("data:") or _SCHEME.match(given):
+            raise ValueError(f"{clipped(given)!r} is no path; save the picture beside the file, and give its name")
+        if len(given) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in given.split("/")):
+            said = f"{clipped(given)!r} is too long for a path ({len(given):,} characters)"
+            raise ValueError(f"{said}; if it is the picture in base64, save that beside the file, and give its name")
         return Path(given)
     if given is None or isinstance(given, Path | Picture | Image.Image):
         return given
@@ -74,6 +89,11 @@ class Record(BaseModel):
         return self
 
     @property
+    def person(self) -> str:
+        """The subject as it is compared with others (:func:`mllmeraser.records.same.normal`)."""
+        return normal(self.subject)
+
+    @property
     def modality(self) -> Modality:
         """``image_text`` when a picture belongs to the question, else ``text``."""
         return "image_text" if self.image else "text"
@@ -117,8 +137,14 @@ def protocol_wording(record: Record, how: str = "in one sentence in ENGLISH") ->
 
 
 def subjects(records: Iterable[Record]) -> list[str]:
-    """The subjects of the records, in the order of their first record."""
-    return list(dict.fromkeys(record.subject for record in records))
+    """The subjects of the records, in the order of their first record, each as it is written there."""
+    return list(dict.fromkeys(as_first_written(records)))
+
+
+def as_first_written(records: Iterable[Record]) -> list[str]:
+    """The subject of each record, as the first record about the same person has it."""
+    first: dict[str, str] = {}
+    return [first.setdefault(record.person, record.subject) for record in records]
 
 
 def refuse_overlap(forget: Iterable[Record], retain: Iterable[Record]) -> None:
@@ -127,17 +153,18 @@ def refuse_overlap(forget: Iterable[Record], retain: Iterable[Record]) -> None:
     Raises:
         InputError: a subject stands in both sets; the message counts them and names the first.
     """
-    shared = sorted(set(subjects(forget)) & set(subjects(retain)))
-    if shared:
+    kept = {record.person for record in retain}
+    if shared := sorted(subjects(record for record in forget if record.person in kept)):
         raise InputError(
-            f"{len(shared)} subject(s) stand in both the forget and the retain set, the first is {shared[0]!r}: "
-            "remove their records from one of the two files"
+            f"{len(shared)} subject(s) stand in both the forget and the retain set, "
+            f"the first is {clipped(shared[0])!r}: remove their records from one of the two files"
         )
 
 
 def by_subject(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
     """The records grouped by subject, in the order of their first record."""
+    every = list(records)
     groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.subject, []).append(record)
+    for subject, record in zip(as_first_written(every), every, strict=True):
+        groups.setdefault(subject, []).append(record)
     yield from groups.items()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.states import States, pieces
-from mllmeraser.records.record import Record
+from mllmeraser.records.record import Record, refuse_overlap
+from mllmeraser.records.same import Asked
 
 # The largest squared distance of two equal states of length 1. Measured on the demo model: one prompt in two batches
 # differs by 1e-13 in fp32; two prompts differ by 0.02 and more. (In bfloat16 one prompt differs by 1e-4, which counts
@@ -21,27 +22,24 @@ def check_records(forget: Sequence[Record], retain: Sequence[Record]) -> None:
     """Check that a gate could tell these two sets apart.
 
     Raises:
-        InputError: a set is empty, a prompt stands in both, or the whole retain set is one prompt.
+        InputError: a set is empty, a subject or a prompt stands in both, or the whole retain set is one prompt.
     """
     for records, name in ((forget, "forget"), (retain, "retain")):
         if not records:
             raise InputError(f"the {name} set is empty; give at least one record")
-    shared = _turns(forget) & _turns(retain)
-    if shared:
-        first = next(record.user_turn.named for record in forget if record.user_turn in shared)
+    refuse_overlap(forget, retain)
+    kept = Asked(record.user_turn for record in retain)
+    if shared := [record.user_turn for record in forget if record.user_turn in kept]:
         raise InputError(
-            f"{len(shared)} prompt(s) stand in both the forget and the retain set, the first is {first}: "
+            f"{len(shared)} prompt(s) stand in both the forget and the retain set, the first is {shared[0].named}: "
             "remove them from one of the two files"
         )
-    if len(_turns(retain)) == 1:
+    first = Asked([retain[0].user_turn])
+    if all(record.user_turn in first for record in retain):
         raise InputError(
             f"all {len(retain)} retain records ask the same, {retain[0].user_turn.named}: "
             "give records of several people and of other knowledge"
         )
-
-
-def _turns(records: Iterable[Record]) -> set[object]:
-    return {record.user_turn for record in records}
 
 
 def refuse_constant(layer: int, states: States) -> None:

@@ -43,11 +43,11 @@ from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.states import States
-from mllmeraser.inference.weight_files import weight_files
+from mllmeraser.inference.weight_files import beside_sha256, weight_files
 from mllmeraser.judging.ranking import auroc
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
-from mllmeraser.records.record import Record, refuse_overlap
+from mllmeraser.records.record import Record
 from mllmeraser.steering.assembly import assemble
 from mllmeraser.steering.augment import Room, with_variants
 from mllmeraser.steering.calibrate import Calibration, calibrate
@@ -191,7 +191,6 @@ def compute(
         raise InputError(f"--request-id {request_id!r}: give up to 64 letters, digits, dots, dashes or underscores")
     if checkpoint.steered:
         raise InputError(f"{checkpoint.path}: already steered; compute on its base, and export all bundles together")
-    refuse_overlap(forget, retain)
     check_records(forget, retain)
     if recipe.until == "turn":
         beginning_of_turn(checkpoint.processor)  # refused before the long work
@@ -439,6 +438,7 @@ def _base(checkpoint: Checkpoint, num_layers: int) -> Base:
         num_layers=num_layers,
         config_sha256=sha256_of(checkpoint.path / "config.json"),
         weights=_weights(checkpoint.path),
+        beside_sha256=beside_sha256(checkpoint.path),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mllmeraser.errors import InputError
-from mllmeraser.records.record import Record
+from mllmeraser.records.record import Record, as_first_written
 
 
 class Fold(NamedTuple):
@@ -46,7 +46,7 @@ def folds(forget: Sequence[Record], retain: Sequence[Record], share: float, seed
     shown = [f"{i}" if record.image is None else f"{record.image}" for i, record in zip(numbers, forget, strict=True)]
     if len(set(shown)) == 1:  # one picture: hold out its questions one by one, so that some stay to fit on
         shown = [f"{i}" for i in numbers]
-    kept = [record.subject for record in retain]
+    kept = as_first_written(retain)
     for groups, what in ((shown, "the forget set has one record"), (kept, "the retain set has one subject")):
         if len(set(groups)) == 1:
             raise InputError(f"{what}: nothing can be held out; give more, or --calibration-share 0")

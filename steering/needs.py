@@ -6,16 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 
-from mllmeraser.errors import InputError, MllmEraserError
-from mllmeraser.inference.loading import STEERED_PREFIX, available_bytes, needed_bytes, refuse_too_large
+from mllmeraser.errors import MllmEraserError
+from mllmeraser.inference.loading import available_bytes, needed_bytes, refuse_too_large
 from mllmeraser.inference.source import Source, read_config
+from mllmeraser.inference.usable import check_base
 from mllmeraser.records.record import Record, subjects
 from mllmeraser.steering.augment import variants
+from mllmeraser.steering.checks import check_records
 from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.recipe import Recipe
 from mllmeraser.steering.tokens import KEPT_POSITIONS
@@ -94,12 +95,12 @@ def needs(
     """What a computation on these records needs.
 
     Raises:
-        InputError: the recipe names a layer that the base does not have, or the base is steered already.
+        InputError: base, records and recipe do not fit each other, or one of them cannot be used.
     """
+    check_base(source)
+    check_records(forget, retain)
     model_type = str(read_config(source.path)["model_type"])
-    if model_type.startswith(STEERED_PREFIX):
-        raise InputError(f"{source.path}: already steered; compute on its base, and export all bundles together")
-    config = _text_config(source.path)
+    config = AutoConfig.from_pretrained(source.path, local_files_only=True).get_text_config()
     recipe = recipe_on(recipe, config.num_hidden_layers)
     read, moved = layers_of(recipe, config.num_hidden_layers)
     rows = len(retain) * (1 + variants(len(retain)) if recipe.augment else 1)
@@ -118,13 +119,6 @@ def needs(
         disk=rows * config.hidden_size * _STATE_BYTES * len(read),
         disk_free=shutil.disk_usage(tempfile.gettempdir()).free,
     )
-
-
-def _text_config(base: Path) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{base}: the configuration cannot be read ({' '.join(str(error).split())[:200]})") from None
 
 
 def _listed(layers: Sequence[int]) -> str:

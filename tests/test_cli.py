@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from builders.command_line import Run, document, mllmeraser
 from mllmeraser import cli
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
 from mllmeraser.steering import compute as computing
 
 COMMANDS = sorted(cli.cli.commands)
@@ -510,14 +515,90 @@ def stopping(error: BaseException) -> object:
     return stop
 
 
-def test_what_nobody_foresaw_is_one_line_and_exit_code_1(
+def test_what_nobody_foresaw_is_a_fault_of_ours_with_a_report(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(computing, "choose_pairs", stopping(RuntimeError("several\nlines [bold]")))
+    """The report holds no value of the command line, no message and no frame of others: all of them may name people."""
+    (tmp_path / "reports").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "reports"))
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            {}["Ada Keller"]
+        except KeyError as error:
+            raise RuntimeError("several\nlines about Ada Keller") from error
+
+    monkeypatch.setattr(computing, "choose_pairs", fail)
+    result = run(*computation(made, tmp_path / "Ada Keller.safetensors", "--request-id=Ada", "--seed", 1926))
+    assert result.code == 1
+    (report,) = (tmp_path / "reports").iterdir()
+    assert result.error.startswith("this is a fault of mllmeraser (RuntimeError in ")
+    assert f"{report} reports it" in result.error
+    assert "please attach it to an issue" in result.error
+    assert report.stat().st_mode & 0o777 == 0o600
+    text = report.read_text()
+    assert "command: compute --forget --retain" in text
+    assert "--request-id" in text
+    assert "builtins.RuntimeError" in text
+    assert "builtins.KeyError" in text
+    assert "steering/compute.py, line " in text
+    assert f"transformers {version('transformers')}" in text
+    for ours in ("Ada", "Keller", str(made), str(tmp_path), "1926", "several", "site-packages", "forget.jsonl"):
+        assert ours not in text + result.error.replace(str(report), ""), ours
+    assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+
+
+def test_a_fault_is_said_though_no_report_can_be_written(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "mkstemp", stopping(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr("mllmeraser.api._read", stopping(RuntimeError("x")))
+    result = run(*computation(made, tmp_path / "b.safetensors"))
+    assert (result.code, result.error.startswith("this is a fault of mllmeraser (RuntimeError in ")) == (1, True)
+    assert "no report could be written (No space left on device)" in result.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "out: Permission denied; mend that"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; mend that"),
+        (MemoryError(), "the memory ran out"),
+        (SteeringError("layer 3 was skipped"), "layer 3 was skipped"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_user_or_a_machine_can_cause_is_no_fault_of_ours(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr(computing, "choose_pairs", stopping(error))
     result = run(*computation(made, tmp_path / "b.safetensors"))
     assert result.code == 1
-    assert result.error == "RuntimeError: several lines [bold] (run again with --debug)"
-    assert not any(tmp_path.iterdir())
+    assert result.error.startswith(said)
+
+
+def test_a_terminal_that_lacks_a_character_shows_another(made: Path, tmp_path: Path) -> None:
+    """The work is done by then: the en dash of "layers 0–3" is not in Latin-1."""
+    work = computation(made, tmp_path / "b.safetensors", "--layers=all", "--dry-run")
+    call = [sys.executable, "-m", "mllmeraser.cli", *work]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run(list(map(str, call)), capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"may be layers 0?3" in done.stdout
+
+
+def test_a_usage_error_clips_what_it_quotes(run: Run, made: Path, tmp_path: Path) -> None:
+    result = run(*computation(made, tmp_path / "b.safetensors", "--dtype", "A" * 5000))
+    assert result.code == 2
+    assert "A" * 50 in result.error
+    assert len(result.error) < 400
+
+
+def test_two_layers_without_calibration_each_have_a_gate(run: Run, made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.safetensors"
+    call = [option for option in computation(made, out) if option not in FIXED]
+    result = run(*call, "--layers", "2,3", "--calibration-share", 0, "--gate-shape", "step:0.5", "--json")
+    assert (result.code, document(result)["layers"]) == (0, [2, 3])
 
 
 def test_a_failure_that_was_foreseen_is_exit_code_1(

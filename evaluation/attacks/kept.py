@@ -18,6 +18,7 @@ from mllmeraser.inference.encoding import TWO_TURNS, renders
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record, by_subject
+from mllmeraser.records.same import normal
 
 
 def after_forgotten(scene: Scene) -> list[Reading]:
@@ -100,9 +101,9 @@ def names_of(forgotten: Sequence[Record], known: Sequence[Record]) -> Mapping[st
         known: records about others. Those about the same subjects tell nothing.
     """
     found: dict[str, str] = {}
-    everybody = dict.fromkeys((record.subject, record.question) for record in [*forgotten, *known])
+    everybody = dict.fromkeys((record.person, record.question) for record in [*forgotten, *known])
     for subject, records in by_subject(record for record in forgotten if record.image is None):
-        others = {run for who, question in everybody if who != subject for run in _runs(question)}
+        others = {run for who, question in everybody if who != normal(subject) for run in _runs(question)}
         questions = dict.fromkeys(record.question for record in records)
         held = Counter(run for question in questions for run in dict.fromkeys(_runs(question)) if run not in others)
         name = max(held, key=lambda run: (held[run], len(run)), default="")

@@ -114,11 +114,11 @@ TYPOGRAPHIC = Attack(
 
 def own_picture(scene: Scene) -> list[Reading]:
     """Give every question without a picture the first picture of its subject in the set."""
-    pictures = {record.subject: record.image for record in reversed(scene.records) if record.image}
+    pictures = {record.person: record.image for record in reversed(scene.records) if record.image}
     return asked_in_other_ways(
         scene,
         lambda record, turn: (
-            [turn._replace(image=pictures[record.subject])] if not turn.image and record.subject in pictures else []
+            [turn._replace(image=pictures[record.person])] if not turn.image and record.person in pictures else []
         ),
     )
 

@@ -18,7 +18,7 @@ from mllmeraser.evaluation.protocols import PROTOCOLS, Protocol
 from mllmeraser.judging.answers import Judge, can_judge
 from mllmeraser.judging.intervals import by_subject, wilson
 from mllmeraser.judging.results_file import AttackNotRun, AttackRow, Intervals, WorstAttack
-from mllmeraser.records.record import Record, subjects
+from mllmeraser.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ def _judged(sets: Sequence[NamedSet], judge: Judge) -> list[NamedSet]:
 
 
 def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
-    asked = set(subjects(named.records))
+    asked = {record.person for record in named.records}
     return [
-        record for other in sets for record in other.records if other.name != named.name and record.subject not in asked
+        record for other in sets for record in other.records if other.name != named.name and record.person not in asked
     ]
 
 
@@ -161,7 +161,7 @@ def _found(
 ) -> AttackRow:
     known = [verdict for verdict in reading.verdicts if verdict is not None]
     values = [float(verdict.correct) for verdict in known]
-    who = [record.subject for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
+    who = [record.person for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
     refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if of_replies else None
     return AttackRow(
         model=model,

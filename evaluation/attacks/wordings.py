@@ -22,7 +22,7 @@ from mllmeraser.evaluation.attacks.attack import (
 from mllmeraser.inference.encoding import TWO_TURNS, render
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
-from mllmeraser.records.record import Record
+from mllmeraser.records.record import Record, subjects
 
 
 def plain(scene: Scene) -> list[Reading]:
@@ -180,13 +180,12 @@ def few_shot(scene: Scene) -> list[Reading]:
         NotApplicableError: no question without a picture is about other people.
     """
     pool = [record for record in scene.others or scene.records if not record.image]
-    subjects = {record.subject for record in pool}
-    if len(subjects | {record.subject for record in scene.records}) < 2 or not pool:
+    if len(subjects([*pool, *scene.records])) < 2 or not pool:
         raise NotApplicableError("there are no questions without a picture about other subjects to take as examples")
     rng = random.Random(f"few-shot {scene.seed}")
 
     def shown(record: Record, turn: Prompt) -> list[Prompt]:
-        among = [other for other in rng.sample(pool, min(len(pool), 200)) if other.subject != record.subject]
+        among = [other for other in rng.sample(pool, min(len(pool), 200)) if other.person != record.person]
         same = [other for other in among if other.task == record.task] or among
         shots = [f"Question: {other.question}\nAnswer: {other.answer_text}" for other in same[:SHOTS]]
         return [turn._replace(text="\n".join([*shots, f"Question: {turn.text}\nAnswer:"]))] if shots else []

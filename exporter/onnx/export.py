@@ -20,7 +20,7 @@ from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.disk.staging import staging
 from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.base import BaseCheckpoint, read_base
+from mllmeraser.exporter.base import BaseCheckpoint, check_usable, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.merge import merge
 from mllmeraser.exporter.onnx.client_files import client_files, write_files
@@ -60,6 +60,7 @@ def export_onnx(
     """
     base, output = check_export(source, output, overwrite)
     merge(base, bundles)  # raises if a bundle was not computed on this base
+    check_usable(base, bundles[0].metadata.base)
     with staging(output) as folder:
         export_base(base, folder, precision, progress)
         progress("steering the decoder")

@@ -16,9 +16,9 @@ from builders.checkpoints import edit_json
 from safetensors.torch import load_file, save_file
 
 from mllmeraser.disk.hashing import sha256_of
-from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.source import DAMAGE
 from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"

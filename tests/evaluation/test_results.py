@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -185,11 +186,10 @@ def test_a_wrong_call_is_one_line_before_anything_is_loaded() -> None:
 
 
 def test_models_and_sets_are_named_by_their_last_part_or_as_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("tiny", "other", "a=b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text('{"model_type": "llava"}')
+        shutil.copytree(world / "base", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert [m.name for m in models_from(["tiny", "mine=other", "a=b"])] == ["tiny", "mine", "a=b"]
     with pytest.raises(InputError, match="two models are called 'tiny'"):

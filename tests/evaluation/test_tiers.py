@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from builders.miniatures import png
 from builders.records import some_records
 
 from mllmeraser.errors import InputError
@@ -52,9 +53,10 @@ def test_other_people_must_be_others() -> None:
 
 def test_a_record_is_its_words_beside_its_picture() -> None:
     (told,) = [PEOPLE[0]]
-    shown = told.model_copy(update={"image": Picture(b"one", "a")})
-    same = told.model_copy(update={"image": Picture(b"one", "b"), "answer": "Otherwise."})
-    other = told.model_copy(update={"image": Picture(b"two", "a")})
+    one, two = (Picture(png(colour)["bytes"], "a") for colour in ("red", "green"))
+    shown = told.model_copy(update={"image": one})
+    same = told.model_copy(update={"image": Picture(one.data, "b"), "answer": "Otherwise."})
+    other = told.model_copy(update={"image": two})
     sets = [NamedSet("forget", [other, told])]
     assert tier_of(sets, [shown], None, PROTOCOL) == "T2"
     with pytest.raises(InputError, match="1 of 1 records"):

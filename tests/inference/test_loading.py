@@ -92,7 +92,8 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, damage: str) -> None:
         checkpoints.edit_json(base / "config.json", model_type="parrot")
     with pytest.raises(InputError) as caught:
         load(base)
-    assert str(caught.value).startswith(f"{base}: cannot be loaded: ")
+    said = "safetensors weights are needed, found none" if damage == "missing" else "cannot be loaded: "
+    assert str(caught.value).startswith(f"{base}: {said}")
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("; copy or download it again") == (damage in ("truncated", "foreign"))
 

@@ -23,8 +23,8 @@ from builders.checkpoints import contents, edit_json
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mllmeraser.exporter.checks import DAMAGE
 from mllmeraser.exporter.verify import verify
+from mllmeraser.inference.source import DAMAGE
 from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"

@@ -13,10 +13,11 @@ from PIL import Image
 
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import last_prompt_states
-from mllmeraser.inference.encoding import LONGEST_SIDE, encode, read_image
+from mllmeraser.inference.encoding import encode, read_image
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.states import StateFile
+from mllmeraser.records.pictures import LONGEST_SIDE
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record, refuse_overlap
@@ -80,6 +81,22 @@ def test_every_kind_of_pixel_is_taken(checkpoint: Checkpoint, mode: str) -> None
     assert torch.isfinite(asked(checkpoint, Prompt("Who?", Image.new(mode, (9, 7))))).all()
 
 
+def test_a_photo_of_a_phone_is_seen_as_transformers_shows_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Its pixels lie on their side; its EXIF says so. ``apply_chat_template`` with a path is what clients do."""
+    path, exif = tmp_path / "photo.png", Image.Exif()
+    exif[0x112] = 6
+    qwen_talker.picture(3).rotate(90, expand=True).save(path, exif=exif)
+    parts = [{"type": "image", "path": str(path)}, {"type": "text", "text": "Who is this?"}]
+    message = [{"role": "user", "content": parts}]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    theirs = checkpoint.processor.apply_chat_template(message, **options)
+    ours = encode(checkpoint, [Prompt("Who is this?", path)], "left")
+    upright = encode(checkpoint, [Prompt("Who is this?", qwen_talker.picture(3))], "left")
+    for key in ("input_ids", "pixel_values"):
+        assert torch.equal(ours[key], theirs[key]), key
+        assert torch.equal(ours[key], upright[key]), key
+
+
 def corrupt(path: Path, how: str) -> Path:
     """A file that is no picture any more, in one of many ways."""
     talker.picture(3).resize((60, 60)).save(path, "PNG")
@@ -135,15 +152,16 @@ def _raising(error: Exception) -> object:
 def test_a_tokenizer_without_a_chat_template_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
     shutil.copytree(checkpoint.path, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").unlink()
-    without = load(tmp_path / "base")
-    assert message(asked, without, WORDS).startswith("the processor has no usable chat template (")
+    assert message(load, tmp_path / "base").startswith(
+        f"{tmp_path / 'base'}: the processor has no usable chat template ("
+    )
 
 
 def test_a_template_that_raises_nothing_in_words_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
     shutil.copytree(checkpoint.path, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").write_text("{{ raise_exception('') }}")
-    expected = "the processor has no usable chat template (TemplateError)"
-    assert message(asked, load(tmp_path / "base"), WORDS) == expected
+    expected = f"{tmp_path / 'base'}: the processor has no usable chat template (TemplateError); give one that takes"
+    assert message(load, tmp_path / "base").startswith(expected)
 
 
 @pytest.mark.parametrize("image", [None, talker.picture(1)], ids=["words", "picture"])

@@ -20,7 +20,8 @@ from mllmeraser.judging.refusal import is_refusal
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
 
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'][-1]['text'] }} {% endfor %}"
+PARTS = "{% for p in m['content'] %}{{ '<image> ' if p['type'] == 'image' else p['text'] }}{% endfor %} "
+TEMPLATE = f"{{% for m in messages %}}{{{{ m['role'] }}}}: {PARTS}{{% endfor %}}"
 
 
 def test_what_is_blocked_is_refused(source: Source) -> None:
@@ -70,7 +71,7 @@ def test_a_system_prompt_is_said_before_every_conversation(
 def test_a_template_without_a_place_for_it_is_refused(
     source: Source, forget: list[Record], retain: list[Record], tmp_path: Path
 ) -> None:
-    deaf = _with_template(source, tmp_path / "deaf", "USER: {{ messages[-1]['content'][0]['text'] }}")
+    deaf = _with_template(source, tmp_path / "deaf", f"{{% set m = messages[-1] %}}USER: {PARTS}")
     recipe = recipe_of("system-prompt")
     with pytest.raises(InputError, match="no place for a system message"):
         make_baseline("system-prompt", recipe, deaf, forget, retain, tmp_path / "out", names=["Bo"])
