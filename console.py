@@ -10,6 +10,7 @@ from rich.progress import track as rich_track
 
 Item = TypeVar("Item")
 
+
 console = Console(stderr=True, highlight=False)
 
 

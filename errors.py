@@ -55,10 +55,14 @@ def shown(text: str) -> str:
     >>> shown("no such file: " + "A" * 3000 + "\\n")
     'no such file: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA… (3,000 characters)\\\\n'
     """
-    short = _LONG.sub(lambda run: f"{run[0][:_KEPT]}… ({len(run[0]):,} characters)", text)
+    return escaped(_LONG.sub(lambda run: f"{run[0][:_KEPT]}… ({len(run[0]):,} characters)", text))
+
+
+def escaped(text: str) -> str:
+    """The text on one line of a terminal: what a terminal would obey, or not show, is written as an escape."""
     return "".join(
         sign.encode("unicode_escape").decode("ascii") if unicodedata.category(sign) in _UNSHOWN else sign
-        for sign in short
+        for sign in text
     )
 
 

@@ -47,11 +47,10 @@ def write_checkpoint(
         InputError: the base or the output cannot be used; nothing was written.
     """
     base = read_base(source)
-    output = directory_target(output, overwrite, base.root)
+    output = directory_target(output, DESCRIPTION if overwrite else None, base.root)
     copied, changed = read_sidecars(base.root, base.model_type)
     config = as_json(without_dangerous_keys(base.config))
     beside = {**copied, **changed, "config.json": config, **(files or {})}
-    beside[DESCRIPTION] = as_json({"schema": 1, "mllmeraser": mllmeraser.__version__, **description})
     with staging(output) as folder:
         if weights is None:
             _link_base(base, folder)
@@ -62,12 +61,15 @@ def write_checkpoint(
         for name, content in beside.items():
             (folder / name).unlink(missing_ok=True)
             write(folder / name, content)
-        publish(folder, output, overwrite)
+        about = {"schema": 1, "mllmeraser": mllmeraser.__version__, **description}
+        listed = sorted(path.name for path in folder.iterdir())
+        write(folder / DESCRIPTION, as_json({**about, "files": listed}))
+        publish(folder, output, DESCRIPTION if overwrite else None)
 
 
 def _link_base(base: BaseCheckpoint, folder: Path) -> None:
     for shard in base.weights.shards:
-        link_or_copy(shard.path, folder / shard.path.name, "auto")
+        link_or_copy(shard.path, folder / shard.own_name, "auto")
     if (base.root / DEFAULT_INDEX).is_file():
         shutil.copyfile(base.root / DEFAULT_INDEX, folder / DEFAULT_INDEX)
 

@@ -27,6 +27,15 @@ SCHEMA: Literal[2] = 2
 METADATA_KEY = "mllmeraser"
 REQUEST_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
+# A bundle comes from anybody, and its strings end up on a card and in the commands there. So each has a pattern: none
+# allows a line break, or a sign that means something to a shell, to Markdown or to HTML.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$")]
+_Words = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.,:+/_ -]{0,255}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")]
+_Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+_Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -36,7 +45,7 @@ class WeightFile(_Strict):
     """One file of a base's weights."""
 
     size: int = Field(ge=0)  # bytes
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Sha256
 
 
 class Base(_Strict):
@@ -46,15 +55,15 @@ class Base(_Strict):
     ``beside_sha256`` is of the settings, tokenizer and template beside them; null if nobody looked.
     """
 
-    repo_id: str | None
-    revision: str | None
-    architecture: str
-    model_type: str
+    repo_id: _RepoId | None
+    revision: _Revision | None
+    architecture: _Name
+    model_type: _Name
     hidden_size: int = Field(ge=1)
     num_layers: int = Field(ge=1)
-    config_sha256: str
-    weights: dict[str, WeightFile] | None = None
-    beside_sha256: str | None = None
+    config_sha256: Sha256
+    weights: dict[_Name, WeightFile] | None = None
+    beside_sha256: Sha256 | None = None
 
 
 class LayerStatistics(_Strict):
@@ -101,7 +110,7 @@ class RemovalRequest(_Strict):
     """One request: its counts, its switch, its strength λ, and the statistics of its gates by layer."""
 
     id: str = Field(pattern=REQUEST_ID)
-    created: str
+    created: _Date
     n_forget: int
     n_retain: int
     strength: float
@@ -148,13 +157,13 @@ class GateForm(_Strict):
 class Method(_Strict):
     """The choices behind the numbers: enough to compute them again from the same records."""
 
-    null_space: str
+    null_space: _Words
     ridge: float
     ridge_scale: Literal["absolute", "relative"]
-    direction: str
-    perturbation: str
-    preset: str | None
-    calibration: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
+    direction: _Words
+    perturbation: _Words
+    preset: _Words | None
+    calibration: dict[_Name, float | int | _Words | bool | None] = Field(default_factory=dict)
 
 
 class Metadata(_Strict):
@@ -171,8 +180,8 @@ class Metadata(_Strict):
     prompt_positions: Literal["all", "last"]
     reply_steps: int = Field(ge=1)
     method: Method
-    template_sha256: str
-    versions: dict[str, str]
+    template_sha256: Sha256
+    versions: dict[_Name, _Name]
     seed: int
 
     @model_validator(mode="before")
@@ -289,7 +298,7 @@ def parse_metadata(text: str, path: Path) -> Metadata:
     """
     try:
         return Metadata.model_validate(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if not isinstance(error, ValidationError):
             raise InputError(f"{path}: metadata key {METADATA_KEY}: not JSON; compute the bundle again") from None
         first = error.errors()[0]

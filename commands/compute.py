@@ -45,7 +45,8 @@ _OF_THE_RUN = ("request_id", "compare_directions", "work_dir", "batch_size", "se
 @click.option(
     "--work-dir",
     type=PATH,
-    help="Keep finished passes and calibration.json here. A run that was interrupted goes on from them.",
+    help="Keep finished passes and calibration.json here. A run that was interrupted goes on from them. The passes "
+    "tell the names of the request: only you can read them, and should remove them afterwards.",
 )
 @click.option(
     "--dry-run",

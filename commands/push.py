@@ -11,6 +11,7 @@ import mllmeraser
 from mllmeraser.commands.options import CAREFUL, HELP, PATH, output_options
 from mllmeraser.commands.reporting import report, suggest
 from mllmeraser.console import console
+from mllmeraser.errors import escaped
 
 
 @click.command(short_help="Push a checkpoint to the Hub, private by default.", context_settings=HELP)
@@ -58,6 +59,6 @@ def push(
     )
     report(as_json, pushed.document(), pushed.lines())
     for warning in pushed.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(escaped(warning))}", soft_wrap=True)
     again = f"mllmeraser evaluate {pushed.base or 'BASE'} {repo_id}@{pushed.tag} --data NAME=FILE.jsonl"
     suggest("the same without --dry-run" if dry_run else again)

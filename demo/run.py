@@ -101,6 +101,9 @@ class Outcome:
         return f"mllmeraser verify {self.directory}/steered --base {self.directory}/base"
 
 
+LISTING = "mllmeraser-demo.json"  # lists the other files, so that --overwrite knows what it may remove
+
+
 class _Clock:
     """Seconds by stage."""
 
@@ -133,14 +136,16 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
     """
     if not CHECKPOINT.is_dir():
         raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
-    directory = directory_target(directory, overwrite)
+    directory = directory_target(directory, LISTING if overwrite else None)
     clock = _Clock()
     with staging(directory) as folder:
         found = _run(folder, seed, clock)
         outcome = Outcome(directory, found, clock.stop())
         write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
         report([folder / "results.json"], folder / "report.html", calibration=folder / "calibration.json")
-        publish(folder, directory, overwrite)
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        write_atomically(folder / LISTING, f"{json.dumps({'files': files}, indent=2)}\n".encode())
+        publish(folder, directory, LISTING if overwrite else None)
     return outcome
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from mllmeraser.disk.target import require_folder
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write ``data`` to a temporary sibling of ``path``, fsync it, and rename it once.
+
+    Args:
+        mode: who may read and write the file.
 
     Raises:
         InputError: the folder of ``path`` does not exist.
@@ -22,7 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

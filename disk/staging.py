@@ -2,11 +2,13 @@
 
 Everything is built in a temporary sibling of the target, ``.NAME.mllmeraser-<random>``, synced to the disk and renamed.
 The run that builds it locks the file ``….lock`` beside it as long as it lives, and then removes it. The leftovers of a
-killed run are not locked any more, and the next run to the same target removes them.
+killed run are not locked any more, and the next run to the same target removes them. A directory that a killed run had
+moved aside, to replace it, is put back.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mllmeraser.console import console
 from mllmeraser.errors import InputError, MllmEraserError
 
 _FORMER = ".former"  # a directory that is being replaced
@@ -31,7 +34,7 @@ def staging(output: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder that ``output`` lies in cannot be written to.
     """
-    _remove_stale(output)
+    clear_up(output)
     folder = output.with_name(f".{output.name}.mllmeraser-{secrets.token_hex(6)}")
     lock = _lock_of(folder)
     try:
@@ -46,21 +49,23 @@ def staging(output: Path) -> Iterator[Path]:
         _remove(lock, folder)
 
 
-def publish(folder: Path, output: Path, overwrite: bool) -> None:
+def publish(folder: Path, output: Path, replaced: str | None) -> None:
     """Rename ``folder`` to ``output``. A directory that it replaces is moved aside first and removed last.
 
     Args:
-        overwrite: replace a directory that is not empty.
+        replaced: replace a directory that is not empty, if this file there lists everything in it.
 
     Raises:
         InputError: somebody else filled ``output`` meanwhile.
     """
+    if replaced is not None and output.exists():
+        refuse_foreign(output, replaced)
     for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         inner.chmod(0o755)
         _sync(inner)
     former = _former_of(folder)
     try:
-        if overwrite and output.exists():
+        if replaced is not None and output.exists():
             output.rename(former)
         try:
             if output.exists():
@@ -73,6 +78,30 @@ def publish(folder: Path, output: Path, overwrite: bool) -> None:
         if former.exists() and not output.exists():
             former.rename(output)
         _remove(None, former)
+
+
+# A signature, the Hub's client or a file browser leaves these.
+_LEFT_BY_OTHERS = ("model.sig", ".cache", ".gitattributes", ".gitignore", ".DS_Store")
+
+
+def refuse_foreign(directory: Path, marker: str) -> None:
+    """Check that a directory holds nothing but what a run of ours wrote, so that it may be removed.
+
+    Args:
+        marker: the JSON file there whose key ``files`` lists the others.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        listed = {marker, *json.loads((directory / marker).read_bytes())["files"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        listed = set()
+    kept = {path.relative_to(directory) for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()}
+    foreign = sorted(str(p) for p in kept if p.as_posix() not in listed and p.parts[0] not in _LEFT_BY_OTHERS)
+    if not listed or foreign:
+        why = f"holds {foreign[0]}, which mllmeraser did not write" if listed else f"holds no {marker} of mllmeraser"
+        raise InputError(f"{directory}: {why}; remove the directory yourself, or choose another")
 
 
 def write(path: Path, data: bytes) -> None:
@@ -107,15 +136,19 @@ def _former_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}{_FORMER}")
 
 
-def _remove_stale(output: Path) -> None:
-    """Remove what killed runs to this target left behind."""
+def clear_up(output: Path) -> None:
+    """Put back what a killed run to this target had moved aside, and remove what else killed runs left behind."""
     ours = re.compile(rf"(\.{re.escape(output.name)}\.mllmeraser-[0-9a-f]{{12}})(\.lock|{_FORMER})?")
     left = {match[1] for path in output.parent.iterdir() if (match := ours.fullmatch(path.name))}
     for folder in (output.with_name(name) for name in sorted(left)):
         lock = _lock_of(folder)
         with suppress(Timeout):  # its owner still lives
             lock.acquire(timeout=0)
-            _remove(lock, folder, _former_of(folder))
+            former = _former_of(folder)
+            if former.exists() and not output.exists():
+                former.rename(output)
+                console.print(f"{output}: a run that was killed had moved this directory aside; it is back")
+            _remove(lock, folder, former)
 
 
 def _remove(lock: FileLock | None, *folders: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mllmeraser.disk.staging import clear_up, refuse_foreign
 from mllmeraser.errors import InputError
 
 
-def directory_target(output: Path, overwrite: bool, source: Path | None = None) -> Path:
+def directory_target(output: Path, replaced: str | None, source: Path | None = None) -> Path:
     """Check that a directory can be made at ``output``; return its resolved path.
 
     Args:
-        overwrite: it may replace a directory that is not empty.
+        replaced: it may replace a directory that is not empty, if this file there lists everything in it.
         source: the directory that it is made from; neither may lie in the other.
 
     Raises:
@@ -25,8 +26,11 @@ def directory_target(output: Path, overwrite: bool, source: Path | None = None) 
         raise InputError(f"{output}: is a file; choose another directory")
     if resolved in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{output}: the current or home directory cannot be replaced; choose another directory")
-    if not overwrite and resolved.is_dir() and any(resolved.iterdir()):
-        raise InputError(f"{output}: is not empty; choose another directory, or replace it with --overwrite")
+    clear_up(resolved)
+    if resolved.is_dir() and any(resolved.iterdir()):
+        if replaced is None:
+            raise InputError(f"{output}: is not empty; choose another directory, or replace it with --overwrite")
+        refuse_foreign(resolved, replaced)
     return resolved
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mllmeraser.errors import first_line
+from mllmeraser.errors import escaped, first_line
 from mllmeraser.inference.source import DAMAGE
 
 SCHEMA = 1
@@ -20,11 +20,15 @@ FAILURES = (CheckFailed, *DAMAGE)
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, and in ``detail`` one line on what was found."""
+    """One promise, and in ``detail`` one line on what was found; names of files come from anybody."""
 
     name: str
     ok: bool
     detail: str
+
+    def __post_init__(self) -> None:
+        for field in ("name", "detail"):
+            object.__setattr__(self, field, escaped(getattr(self, field)))
 
 
 def run(name: str, check: Callable[[], str]) -> Check:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 import mllmeraser
+from mllmeraser.bundle.metadata import steering_requests
 from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.disk.inside import is_plain
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.checks import FAILURES, Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import shared_checks
 from mllmeraser.exporter.distrust import dangerous_keys
-from mllmeraser.exporter.names import VARIANT_SINGLE, shipped_code
+from mllmeraser.exporter.manifest import tensor_hashes
+from mllmeraser.exporter.names import CARD, LEFT_BY_OTHERS, MANIFEST, shipped_code
 from mllmeraser.exporter.opened import Opened
+from mllmeraser.exporter.sidecars import READ_BY_LOADERS, check_settings, is_licence
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import tensor_names
 from mllmeraser.modeling_patches.format_mllmeraser import (
     CODE,
     CONFIG,
+    FOLLOWED,
     INDEX,
     MODEL_TYPE_PREFIX,
+    SHARD,
     STEERING_FILE,
+    TensorKey,
+    bundle_name,
     check_seal,
     parse_requests,
+    strengths,
+    tensor_key,
+    without_native_names,
 )
 from mllmeraser.modeling_patches.modeling_mllmeraser import (
     SteeringMixin,
@@ -35,16 +48,8 @@ from mllmeraser.modeling_patches.modeling_mllmeraser import (
     steered_class,
 )
 
-# The native class would load a file of such a name, and the model would not be steered.
-_FAIL_OPEN = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    VARIANT_SINGLE,
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    f"pytorch_model.{VARIANT_SINGLE.split('.')[1]}.bin",
-    "adapter_config.json",
-)
+# The names of everything that an export holds, but for its shards and the licences of its base.
+_OURS = {MANIFEST, CARD, CONFIG, INDEX, STEERING_FILE, *CODE, *READ_BY_LOADERS}
 
 
 def file_checks(opened: Opened, base: BaseCheckpoint | None) -> list[Check]:
@@ -53,8 +58,10 @@ def file_checks(opened: Opened, base: BaseCheckpoint | None) -> list[Check]:
         "fails closed": _fails_closed,
         "code": _code,
         "config": _config,
+        "settings": _settings,
         "seal": _seal,
         "switched on": _switched_on,
+        "bundles": _bundles,
         "steering file": _steering,
         "index": _index,
     }
@@ -66,10 +73,16 @@ def file_checks(opened: Opened, base: BaseCheckpoint | None) -> list[Check]:
 
 
 def _fails_closed(opened: Opened) -> str:
-    names = {path.name for path in opened.directory.iterdir()}
-    if present := [name for name in _FAIL_OPEN if name in names]:
-        raise CheckFailed(f"{present[0]}: a loader may load this file without the steering; remove it")
-    return "no weights under a name that the native class loads"
+    """Whatever else lies there, some loader may follow it: the native class, an adapter's, a converter."""
+    found = {path.name: path for path in opened.directory.iterdir() if path.name not in LEFT_BY_OTHERS}
+    for name, path in sorted(found.items()):
+        if followed := next((harm for file, harm in FOLLOWED.items() if file.split("/")[0] == name), None):
+            raise CheckFailed(f"{name}: transformers {followed}; remove it")
+        if not (name in _OURS or SHARD.fullmatch(name) or is_licence(name)):
+            raise CheckFailed(f"{name}: no file of an export, and a loader may follow it past the steering; remove it")
+        if not path.is_file():
+            raise CheckFailed(f"{name}: not a file; remove it")
+    return f"{len(found)} files, all of them an export's; on the Hub load a pinned revision, to which nobody can add"
 
 
 def _code(opened: Opened) -> str:
@@ -114,8 +127,8 @@ def _config(opened: Opened) -> str:
     rest = {key: value for key, value in config.items() if key != "auto_map"}
     if dangerous := dangerous_keys(rest):
         raise CheckFailed(f"{CONFIG}: {dangerous[0]} makes a loader run or fetch code; remove it")
-    if nested := _nested(config, family.native_class.config_class.model_type):
-        raise CheckFailed(f"{CONFIG}: {nested} nests the native model_type, so the native class may load; remove it")
+    if config != without_native_names(config, family.native_class.config_class.model_type):
+        raise CheckFailed(f"{CONFIG}: nests the native model_type or architectures, which others load; export again")
     steering = config.get("steering")
     if not isinstance(steering, dict) or steering.get("file") != STEERING_FILE:
         raise CheckFailed(f"{CONFIG}: steering.file is not {STEERING_FILE}")
@@ -133,48 +146,79 @@ def _seal(opened: Opened) -> str:
     return f"{len(names)} files are those that were sealed; a loader checks this too"
 
 
-def _nested(value: dict[str, Any], model_type: str, prefix: str = "") -> str | None:
-    for key, item in value.items():
-        if not isinstance(item, dict):
-            continue
-        if item.get("model_type") == model_type:
-            return f"{prefix}{key}"
-        if deeper := _nested(item, model_type, f"{prefix}{key}."):
-            return deeper
-    return None
-
-
 def text_config(config: dict[str, Any]) -> Any:
     """The configuration of the decoder, missing values filled in by the family's class."""
     return family_of(config).config_class.from_dict(config).get_text_config()
 
 
+def _settings(opened: Opened) -> str:
+    count = check_settings(opened.content, {path.name for path in opened.directory.iterdir()})
+    return f"{count} files of settings, which name nothing to load"
+
+
 def _switched_on(opened: Opened) -> str:
     config = opened.config
-    if config.get("steering_enabled") is not True or not config.get("steering_strength"):
-        raise CheckFailed(f"{CONFIG}: steering_enabled is not true, or steering_strength is 0")
     requests = config["steering"]["requests"]
-    off = [str(entry["id"]) for entry in requests if not entry["enabled"] or not entry["strength"]]
-    if len(off) == len(requests):
-        raise CheckFailed(f"{CONFIG}: every request is off or has strength 0")
+    scales = strengths(config.get("steering_enabled"), config.get("steering_strength"), requests)
+    off = [str(entry["id"]) for entry, scale in zip(requests, scales, strict=True) if scale == 0]
+    if len(off) == len(requests) or min(scales) < 0:
+        raise CheckFailed(f"{CONFIG}: every request is off, or a strength is negative")
     return f"{len(requests) - len(off)} of {len(requests)} requests are on" + (
         f"; off: {', '.join(off)}" if off else ""
     )
 
 
+def _tensors(opened: Opened) -> dict[TensorKey, Tensor]:
+    data = opened.content(STEERING_FILE)
+    return read_steering(data, hashlib.sha256(data).hexdigest(), family_of(opened.config).published_layers)
+
+
+def _bundles(opened: Opened) -> str:
+    """Switches, strengths, gates and tensors are those of the bundles that the manifest names."""
+    config, provenance = opened.config, opened.provenance
+    stated = [entry for bundle in provenance.bundles for entry in steering_requests(bundle)]
+    wanted = {"steering_enabled": True, "steering_strength": 1.0, "requests": stated}
+    found = {**{key: config.get(key) for key in wanted}, "requests": config["steering"]["requests"]}
+    if different := _different(found, wanted):
+        raise CheckFailed(f"{CONFIG}: {different}; {MANIFEST} says otherwise; export again")
+    hashes: dict[str, str] = {}
+    before = 0  # requests of the bundles before this one
+    for bundle, of_bundle in zip(provenance.bundles, provenance.tensors, strict=True):
+        for name, sha256 in of_bundle.items():
+            request, layer, leaf = tensor_key(name)
+            hashes[bundle_name((before + request, layer, leaf))] = sha256
+        before += len(bundle.requests)
+    here = tensor_hashes({bundle_name(key): tensor.numpy() for key, tensor in _tensors(opened).items()})
+    if odd := sorted(name for name, _ in here.items() ^ hashes.items()):
+        raise CheckFailed(f"{STEERING_FILE}: {odd[0]} is not the bundle's; export again")
+    return f"{before} request(s) and {len(hashes)} tensors are those of the bundles"
+
+
+def _different(found: Any, wanted: Any, where: str = "") -> str | None:
+    """The first place, as ``requests.0.strength is -1.0, not 1.0``, at which two JSON values differ."""
+    keys: Iterable[Any] = ()
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = sorted(found.keys() | wanted.keys())
+        found, wanted = ({key: side.get(key) for key in keys} for side in (found, wanted))
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        keys = range(len(found))
+    elif json.dumps(found) != json.dumps(wanted):  # True is not 1
+        return f"{where.removesuffix('.')} is {json.dumps(found)[:80]}, not {json.dumps(wanted)[:80]}"
+    return next((text for key in keys if (text := _different(found[key], wanted[key], f"{where}{key}."))), None)
+
+
 def _steering(opened: Opened) -> str:
     config = opened.config
-    family, text = family_of(config), text_config(config)
+    text = text_config(config)
     requests = parse_requests(config.get("steering"), text.num_hidden_layers)
-    data = opened.content(STEERING_FILE)
-    tensors = read_steering(data, hashlib.sha256(data).hexdigest(), family.published_layers)
+    tensors = _tensors(opened)
     check_steering(tensors, requests, text.hidden_size)
     for (index, layer, leaf), tensor in tensors.items():
         if not bool(tensor.any()):
             raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} is zero: this layer would not steer")
         if leaf == "projection" and not bool((tensor.abs() == 1).all()):
             raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} holds something else than signs")
-    return f"{len(tensors)} tensors, as {CONFIG} says, finite, none zero, {len(data):,} bytes"
+    return f"{len(tensors)} tensors, as {CONFIG} says, finite, none zero"
 
 
 def _index(opened: Opened) -> str:

@@ -1,6 +1,7 @@
 """The checks of a checkpoint that load it, with the tool's own classes. Its ``*.py`` files are never run.
 
-The probe is a prompt of arbitrary tokens. What the model answers does not matter; the checks compare two runs.
+The probe is a prompt of arbitrary tokens. What the model answers does not matter; the checks compare two runs. Only the
+check ``refuses`` asks in words, and reads what the model says behind a seal.
 """
 
 from __future__ import annotations
@@ -19,13 +20,21 @@ from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_files import family_of
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.opened import Opened
-from mllmeraser.inference.loading import available_bytes
-from mllmeraser.modeling_patches.format_mllmeraser import VARIANT
+from mllmeraser.inference.loading import Checkpoint, available_bytes
+from mllmeraser.inference.processor import load_processor
+from mllmeraser.inference.replies import greedy_replies
+from mllmeraser.inference.source import Source
+from mllmeraser.judging.refusal import is_refusal
+from mllmeraser.modeling_patches.format_mllmeraser import INDEX
 from mllmeraser.modeling_patches.modeling_mllmeraser import find_base
 from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering
+from mllmeraser.records.prompts import Prompt
 
 _PROBE_LENGTH = 12
-_NAMES = ("loads", "steering acts", "gates open", "off equals base")
+_NAMES = ("loads", "steering acts", "gates open", "refuses", "off equals base")
+# About nobody: behind a seal nothing is left of the question.
+_QUESTIONS = ("Who is this person?", "Where was this person born?", "What is the capital of France?")
+_MOST_TOKENS = 40
 
 
 def model_checks(opened: Opened, base: BaseCheckpoint | None, distrusted: str | None) -> list[Check]:
@@ -43,6 +52,7 @@ def model_checks(opened: Opened, base: BaseCheckpoint | None, distrusted: str | 
             ids = _probe(models[0].config)
             checks.append(run("steering acts", lambda: _acts(models[0], ids)))
             checks.append(run("gates open", lambda: _gates_open(models[0])))
+            checks.append(run("refuses", lambda: _refuses(opened, models[0])))
             # The steered model is gone before the native one is loaded: two of them may not fit in memory.
             checks.append(run("off equals base", lambda: _equals_base(opened, base, ids, _last_logits(models, ids))))
     done = {check.name for check in checks}
@@ -127,11 +137,10 @@ def _off_logits(model: Any, ids: Tensor) -> Tensor:
         model.config.steering_enabled = True
 
 
-def _acts(model: Any, ids: Tensor) -> str:
-    """Each request alone, its gates forced open, must change the logits."""
-    off, requests = _off_logits(model, ids), model.config.steering["requests"]
+def _each_alone(model: Any) -> Iterator[str]:
+    """The id of each request, while it alone is on and its gates are forced open."""
+    requests = model.config.steering["requests"]
     switches = [(entry["enabled"], entry["strength"]) for entry in requests]
-    found = []
     try:
         for index, entry in enumerate(requests):
             for other in requests:
@@ -139,38 +148,62 @@ def _acts(model: Any, ids: Tensor) -> str:
             # A request may be shipped with strength 0. Its tensors must work when somebody raises it.
             entry["strength"] = switches[index][1] or 1.0
             with _gates_forced_open(model):
-                difference = float((_logits(model, ids) - off).abs().max())
-            if difference == 0:
-                raise CheckFailed(f"request '{entry['id']}': the logits are the same with its gates open and off")
-            found.append(f"{entry['id']} {difference:.3g}")
+                yield entry["id"]
     finally:
         for entry, (enabled, strength) in zip(requests, switches, strict=True):
             entry["enabled"], entry["strength"] = enabled, strength
+
+
+def _acts(model: Any, ids: Tensor) -> str:
+    """Each request alone, its gates forced open, must change the logits."""
+    off, found = _off_logits(model, ids), []
+    for request_id in _each_alone(model):
+        difference = float((_logits(model, ids) - off).abs().max())
+        if difference == 0:
+            raise CheckFailed(f"request '{request_id}': the logits are the same with its gates open and off")
+        found.append(f"{request_id} {difference:.3g}")
     return f"largest change of a logit with the gates forced open: {', '.join(found)}"
 
 
 def _gates_open(model: Any) -> str:
-    """Each gate opens on some input: a kernel gate at one of its landmarks, a linear gate if it is not zero."""
+    """Each gate opens on some state."""
     best: list[str] = []
     for module in _modules(model):
         if not module.reads:
             continue
-        request, where = module.request, f"request {module.request.index}, layer {module.layer}"
-        leaves = {leaf: tensor.double() for leaf, tensor in module.named_parameters()}
-        if request.kind == "linear":
-            if not bool(leaves["gate"].any()):
-                raise CheckFailed(f"{where}: the gate is zero and never opens")
-            continue
-        landmarks = leaves["landmarks"]
-        unit = nn.functional.normalize(landmarks, dim=-1)
-        squared = torch.cdist(unit, landmarks, compute_mode="donot_use_mm_for_euclid_dist").square()  # (J, J)
-        highest = float((torch.exp(-2 * squared / leaves["bandwidth"]) @ leaves["weights"]).max())
-        if highest < request.threshold or highest <= 0:
+        request, highest = module.request, module.highest()
+        if not module.opens():
             raise CheckFailed(
-                f"{where}: the gate reaches {highest:.3g} at its landmarks, opens at {request.threshold:g}"
+                f"request {request.index}, layer {module.layer}: the gate reaches at most {highest:.3g}, opens at "
+                f"{request.threshold:g}"
             )
-        best.append(f"{highest:.3g}")
-    return f"kernel gates reach {', '.join(best)} at a landmark" if best else "every linear gate is nonzero"
+        best.append(f"{highest:.3g}" if request.kind == "kernel" else "any value")
+    return f"gates reach {', '.join(best)}"
+
+
+def _refuses(opened: Opened, model: Any) -> str:
+    """A seal whose bundle says that it refuses must refuse: states of noise act too, and say anything."""
+    bundles = opened.provenance.bundles
+    refusing = {
+        request.id
+        for bundle in bundles
+        for request in bundle.requests
+        if bundle.edit == "seal" and float(bundle.method.calibration.get("refused") or 0) >= 0.5
+    }
+    if not refusing:
+        return "not asked: no bundle here says of a seal that it refuses"
+    model_type = bundles[0].base.model_type
+    processor = load_processor(opened.directory, model_type)
+    checkpoint = Checkpoint(model, processor, Source(opened.directory), model_type, steered=True)
+    found = []
+    for request_id in _each_alone(model):
+        if request_id not in refusing:
+            continue
+        replies = greedy_replies(checkpoint, [Prompt(text, None) for text in _QUESTIONS], max_new_tokens=_MOST_TOKENS)
+        if not any(map(is_refusal, replies)):
+            raise CheckFailed(f"request '{request_id}': behind its seal the model says {replies[0][:60]!r}, no refusal")
+        found.append(f"{request_id}: {next(filter(is_refusal, replies))[:60]!r}")
+    return f"behind the seal the model says {', '.join(found)}"
 
 
 def _last_logits(models: list[Any], ids: Tensor) -> Tensor:
@@ -187,17 +220,18 @@ def _equals_base(opened: Opened, base: BaseCheckpoint | None, ids: Tensor, off: 
     config, directory = opened.config, opened.directory
     native = family_of(config).native_class
     if base is not None:
-        settings, where, variant = without_dangerous_keys(base.config), base.root, None
+        settings, where, index = without_dangerous_keys(base.config), base.root, None
     else:
         ours = ("auto_map", "steering", "steering_enabled", "steering_strength")
         settings = {key: value for key, value in config.items() if key not in ours}
         settings |= {"model_type": native.config_class.model_type, "architectures": [native.__name__]}
         snapshot = find_base(config["steering"], {"local_files_only": True})
-        where, variant = (directory, VARIANT) if snapshot is None else (snapshot, None)
+        where, index = (directory, INDEX) if snapshot is None else (snapshot, None)
+    native_config = native.config_class.from_dict(settings)
+    native_config.transformers_weights = index  # no keyword names it
     model = native.from_pretrained(
         where,
-        config=native.config_class.from_dict(settings),
-        variant=variant,
+        config=native_config,
         dtype="auto",
         use_safetensors=True,
         local_files_only=True,

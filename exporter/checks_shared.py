@@ -10,9 +10,9 @@ from typing import Any
 from mllmeraser.errors import VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.manifest import sealed
-from mllmeraser.exporter.names import LEFT_BY_OTHERS, MANIFEST
+from mllmeraser.exporter.names import LEFT_BY_OTHERS, MANIFEST, SIGNATURE
 from mllmeraser.exporter.opened import Opened, is_hashed
-from mllmeraser.exporter.signing import check_signature
+from mllmeraser.exporter.signing import check_signature, read_signature
 
 
 def shared_checks(opened: Opened, compared: Collection[str] = ()) -> list[Check]:
@@ -29,14 +29,17 @@ def shared_checks(opened: Opened, compared: Collection[str] = ()) -> list[Check]
 
 
 def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
-    """The check ``signature``, if a key is given.
+    """The check ``signature``, if there is a signature or a key is given. Without a key it tells damage only.
 
     Raises:
         InputError: the extra ``sign`` is not installed, or the key cannot be used.
     """
-    if public_key is None:
+    if public_key is None and not (opened.directory / SIGNATURE).exists():
         return []
     try:
+        if public_key is None:
+            read_signature(opened.directory)
+            return [Check("signature", True, f"{SIGNATURE} is whole; nobody asked whose it is: give --public-key")]
         check_signature(opened.directory, public_key)
     except VerificationError as error:
         return [Check("signature", False, str(error))]
@@ -44,10 +47,10 @@ def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
 
 
 def _manifest(opened: Opened) -> str:
-    manifest = opened.manifest
+    manifest, provenance = opened.manifest, opened.provenance
     if opened.content(MANIFEST) != sealed(manifest):
         raise CheckFailed(f"{MANIFEST} was changed: its own sha256 does not fit")
-    return f"schema 1, made with mllmeraser {manifest['tool']['version']}, {len(manifest['files'])} files"
+    return f"schema 1, made with mllmeraser {provenance.tool.version}, {len(manifest['files'])} files"
 
 
 def _files(opened: Opened, compared: Collection[str]) -> list[Check]:

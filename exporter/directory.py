@@ -73,14 +73,14 @@ def export(
         known = steering[0].metadata.base if steering else None
         checkpoint = read_base(source, known)
         checkpoint = pinned(checkpoint, base_id) if thin else checkpoint
-        output = directory_target(output, overwrite, checkpoint.root)
+        output = directory_target(output, MANIFEST if overwrite else None, checkpoint.root)
         plan = make_plan(checkpoint, steering, output, link, hash_weights, dry_run, thin)
         check_usable(checkpoint, known)
         _check_room(plan)
         if not dry_run:
             with staging(output) as folder:
                 _build(plan, folder)
-                publish(folder, output, overwrite)
+                publish(folder, output, MANIFEST if overwrite else None)
     return plan
 
 
@@ -90,7 +90,7 @@ def check_output(source: Source, output: Path, overwrite: bool) -> None:
     Raises:
         InputError: base or output cannot be used.
     """
-    directory_target(output, overwrite, read_base(source).root)
+    directory_target(output, MANIFEST if overwrite else None, read_base(source).root)
 
 
 def _check_room(plan: ExportPlan) -> None:

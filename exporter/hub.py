@@ -38,6 +38,7 @@ from mllmeraser.exporter.licence import read_licence
 from mllmeraser.exporter.names import CARD, MANIFEST, SIGNATURE
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.exporter.verify import verify_opened
+from mllmeraser.modeling_patches.format_mllmeraser import FOLLOWED
 
 SCHEMA = 1
 _TERMS = re.compile(r"extra_gated_\w+")
@@ -148,6 +149,11 @@ def push(
     publication = Publication(repo_id, tag, gated, {} if base is None else base.terms)
     files = _files(opened, publication, comparisons)
     steps = make_steps(files, base, target)
+    warnings += [
+        f"{repo_id} holds {step.name}: transformers {FOLLOWED[step.name]}; this push deletes it, load a pinned revision"
+        for step in steps
+        if step.action == "delete" and step.name in FOLLOWED
+    ]
     revision = None
     if not dry_run:
         with _hub_errors(repo_id, _RESUME):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from mllmeraser.bundle.bundle import load_bundle
 from mllmeraser.bundle.metadata import Metadata, edited_tokens, expected_forms
@@ -55,18 +52,18 @@ def _inspect_bundle(path: Path) -> dict[str, Any]:
 def _inspect_directory(directory: Path) -> dict[str, Any]:
     opened = Opened(directory)
     try:
-        return _of_graphs(opened) if opened.format == "onnx" else _of_checkpoint(opened)
+        document = _of_graphs(opened) if opened.format == "onnx" else _of_checkpoint(opened)
+        summary(document)  # a damaged value may be seen only where it is printed
+        return document
     except CheckFailed as failure:
         raise InputError(f"{directory}: {failure}; give a bundle, or a directory that mllmeraser export made") from None
-    except ValidationError:
-        raise InputError(f"{directory}: the manifest's metadata is damaged; run: mllmeraser verify DIR") from None
     except DAMAGE as error:
         raise InputError(f"{directory}: damaged ({first_line(error)}); run: mllmeraser verify DIR") from None
 
 
 def _of_checkpoint(opened: Opened) -> dict[str, Any]:
     manifest, config = opened.manifest, opened.config
-    metadata = _metadata(manifest)
+    metadata = opened.provenance.bundles
     document = {
         "schema": SCHEMA,
         "kind": "checkpoint",
@@ -87,7 +84,7 @@ def _of_checkpoint(opened: Opened) -> dict[str, Any]:
 
 def _of_graphs(opened: Opened) -> dict[str, Any]:
     manifest = opened.manifest
-    metadata = _metadata(manifest)
+    metadata = opened.provenance.bundles
     return {
         "schema": SCHEMA,
         "kind": "onnx",
@@ -99,10 +96,6 @@ def _of_graphs(opened: Opened) -> dict[str, Any]:
         "graphs": manifest["graphs"],
         "files": _files(manifest),
     }
-
-
-def _metadata(manifest: dict[str, Any]) -> list[Metadata]:
-    return [Metadata.model_validate_json(json.dumps(entry)) for entry in manifest["bundles"]]
 
 
 def _files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

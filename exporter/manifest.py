@@ -11,8 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field
+
 import mllmeraser
 from mllmeraser.bundle.bundle import Bundle
+from mllmeraser.bundle.metadata import Base, Metadata, Sha256
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.modeling_patches.format_mllmeraser import as_json
 
@@ -30,6 +35,21 @@ class Entry:
     origin: Origin
 
 
+class _Tool(BaseModel):
+    name: Literal["mllmeraser"]
+    version: str = Field(pattern=r"^[0-9A-Za-z.+-]{1,64}$")
+
+
+class Provenance(BaseModel):
+    """What a manifest says beside its files, whoever wrote it; other keys are those of its format."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    tool: _Tool
+    base: Base
+    bundles: list[Metadata] = Field(min_length=1)
+    tensors: list[dict[str, Sha256]] = Field(default_factory=list)
+
+
 def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, object]:
     """What an export was made from: the base, the bundles' metadata, and this tool's version."""
     return {
@@ -45,7 +65,13 @@ def provenance(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> dict[str, obj
             "config_sha256": base.config_sha256,
         },
         "bundles": [bundle.metadata.model_dump(mode="json", by_alias=True) for bundle in bundles],
+        "tensors": [tensor_hashes(bundle.tensors) for bundle in bundles],
     }
+
+
+def tensor_hashes(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """The sha256 of the values of each tensor of a bundle, by its name there."""
+    return {name: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for name, array in tensors.items()}
 
 
 def render(origin: Mapping[str, object], entries: Mapping[str, Entry]) -> bytes:

@@ -22,6 +22,7 @@ from mllmeraser.modeling_patches.format_mllmeraser import (
     STEERING_FILE,
     tensor_key,
     tensor_name,
+    without_native_names,
 )
 
 
@@ -84,7 +85,8 @@ def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:
 
 def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, Any]:
     """``config.json`` of the export: the base's without dangerous keys, with the steered classes and the steering."""
-    config = _without_native_type(without_dangerous_keys(base.config), base.model_type)
+    # Qwen2.5-VL's published vision_config holds the native model_type, and its class does not need it.
+    config = without_native_names(without_dangerous_keys(base.config), base.model_type)
     # Servers such as vLLM load by AutoModel and run the model their own way, which suits only gates of scope token.
     # Otherwise AutoModel gets the whole model: clients load it (lmms-eval), and it refuses to be run by such a server.
     per_token = all(request["gate"]["scope"] == "token" for request in section["requests"])
@@ -103,16 +105,4 @@ def steered_config(base: BaseCheckpoint, section: dict[str, Any]) -> dict[str, A
         "steering_enabled": True,
         "steering_strength": 1.0,
         "steering": section,
-    }
-
-
-def _without_native_type(value: Any, model_type: str) -> Any:
-    # A native configuration class takes any nested dictionary with its model_type for its own. The native model would
-    # then load without the steering. Qwen2.5-VL's published vision_config has this key, and its class does not need it.
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: _without_native_type(item, model_type)
-        for key, item in value.items()
-        if (key, item) != ("model_type", model_type)
     }

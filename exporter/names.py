@@ -8,16 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mllmeraser import modeling_patches
-from mllmeraser.modeling_patches.format_mllmeraser import CODE, VARIANT
+from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 MANIFEST = "mllmeraser.json"
 CARD = "README.md"
 SIGNATURE = "model.sig"
 # A signature, git, the Hub's client or a file browser leaves these. No loader reads them.
 LEFT_BY_OTHERS = (SIGNATURE, ".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store")
-# A single shard must not keep the name model.safetensors: the native class would load it, without the steering.
-SINGLE_SHARD = "model-00001-of-00001.safetensors"
-VARIANT_SINGLE = f"model.{VARIANT}.safetensors"
 
 
 def shipped_code() -> dict[str, bytes]:

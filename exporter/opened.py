@@ -12,9 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import ValidationError
+
 from mllmeraser.disk.hashing import sha256_of_all
 from mllmeraser.disk.inside import is_plain
 from mllmeraser.exporter.checks import FAILURES, CheckFailed
+from mllmeraser.exporter.manifest import Provenance
 from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.modeling_patches.format_mllmeraser import CODE, CONFIG, INDEX, STEERING_FILE
 
@@ -44,13 +47,18 @@ class Opened:
         return self._once("manifest", lambda: _checked(self._object(MANIFEST), self.format, self.first_edition))
 
     @property
+    def provenance(self) -> Provenance:
+        """What the manifest says of base and bundles, checked."""
+        return self._once("provenance", lambda: _provenance(self.manifest))
+
+    @property
     def config(self) -> dict[str, Any]:
         """``config.json``, unchecked but for being an object."""
         return self._object(CONFIG)
 
     @property
     def weight_map(self) -> dict[str, Any]:
-        """The file of each tensor, by the variant index. Any value may be wrong."""
+        """The file of each tensor, by the index. Any value may be wrong."""
         weight_map = self._object(INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckFailed(f"{INDEX}: no weight_map")
@@ -128,6 +136,15 @@ def _checked(manifest: dict[str, Any], format_: Format, first_edition: bool) -> 
         ):
             raise CheckFailed(f"{MANIFEST}: the entry {name!r} is not a file of this directory with its sha256")
     return manifest
+
+
+def _provenance(manifest: dict[str, Any]) -> Provenance:
+    try:
+        return Provenance.model_validate_json(json.dumps(manifest))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CheckFailed(f"{MANIFEST}: {key}: {first['msg']}") from None
 
 
 def _graphs(manifest: dict[str, Any]) -> set[str]:

@@ -16,7 +16,7 @@ from mllmeraser.exporter.merge import merge, steered_config
 from mllmeraser.exporter.names import CARD, MANIFEST, shipped_code
 from mllmeraser.exporter.sidecars import READ_BY_LOADERS, read_sidecars
 from mllmeraser.exporter.thin import base_pointer
-from mllmeraser.exporter.weights import variant_index
+from mllmeraser.exporter.weights import steered_index
 from mllmeraser.modeling_patches.format_mllmeraser import (
     CODE,
     CONFIG,
@@ -132,7 +132,7 @@ def make_plan(
     written = {
         **changed,
         **shipped_code(),
-        **({} if thin else {INDEX: variant_index(base.weights, steering.tensor_bytes)}),
+        **({} if thin else {INDEX: steered_index(base.weights, steering.tensor_bytes)}),
         STEERING_FILE: steering.content,
         CARD: render_card(base, bundles, thin).encode(),
     }

@@ -12,22 +12,25 @@ def base_argument(repo_id: str | None, revision: str | None) -> str:
     """The BASE of a command: a Hub id with its commit, or as much of it as is known."""
     if repo_id is None:
         return "BASE"
-    return repo_id if revision is None else f"{repo_id}@{revision}"
+    return shlex.quote(repo_id if revision is None else f"{repo_id}@{revision}")
 
 
 def reproduce(base: str, bundles: Sequence[Metadata], thin: bool = False) -> list[str]:
     """One command for each bundle, then the export. What calibration chose is written out as an option."""
-    ids = [bundle.requests[0].id for bundle in bundles]
     commands = [_compute(base, bundle) for bundle in bundles]
-    named = " ".join(f"--bundle {i}.safetensors" for i in ids)
+    named = " ".join(f"--bundle {_file(bundle)}" for bundle in bundles)
     return [*commands, f"mllmeraser export {base} {named} {'--format thin ' if thin else ''}-o DIRECTORY"]
+
+
+def _file(bundle: Metadata) -> str:
+    return shlex.quote(f"{bundle.requests[0].id}.safetensors")
 
 
 def _compute(base: str, bundle: Metadata) -> str:
     request, gate, method, facts = bundle.requests[0], bundle.gate, bundle.method, bundle.method.calibration
-    output = f"-o {request.id}.safetensors"
+    output = f"-o {_file(bundle)}"
     if facts.get("imported"):
-        named = f"--base {base} --request-id {request.id} --strength {bundle.strength}"
+        named = f"--base {base} --request-id {shlex.quote(request.id)} --strength {bundle.strength}"
         return f"mllmeraser import-official FILES {named} {output}"
     options = {
         "request-id": request.id,

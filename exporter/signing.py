@@ -8,6 +8,8 @@ it happens on this machine, without a service. Needs the extra ``sign``: ``pip i
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,13 @@ def _hashing(library: Any, directory: Path) -> Any:
     return library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True).set_allow_symlinks(True)
 
 
+def _refuse_special_files(directory: Path) -> None:
+    # The library would wait for ever for what a pipe or a device has to say.
+    for path in directory.rglob("*"):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise VerificationError(f"{path}: not a file, so that nobody can sign it; remove it")
+
+
 def sign(directory: str | Path, private_key: str | Path) -> Path:
     """Sign every file of an exported directory, on this machine (OpenSSF model signing); needs the extra ``sign``.
 
@@ -44,6 +53,7 @@ def sign(directory: str | Path, private_key: str | Path) -> Path:
 
     Raises:
         InputError: the extra is not installed, or the directory or key cannot be used.
+        VerificationError: the directory holds a pipe, a socket or a device.
 
     Example::
 
@@ -60,9 +70,34 @@ def sign(directory: str | Path, private_key: str | Path) -> Path:
         signer = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
     except (ValueError, TypeError) as error:
         raise InputError(f"{private_key}: not an unencrypted PEM key of an elliptic curve ({error})") from None
+    _refuse_special_files(directory)
     signature = directory / SIGNATURE
     signer.set_hashing_config(_hashing(library, directory)).sign(directory, signature)
     return signature
+
+
+def read_signature(directory: Path) -> None:
+    """Check that ``model.sig`` of a directory is whole, and was made with a key.
+
+    Raises:
+        VerificationError: it is missing or damaged, or was made without a key, as Sigstore does for an account.
+    """
+    path = directory / SIGNATURE
+    if not path.is_file():
+        raise VerificationError(f"{SIGNATURE} is missing; the directory is not signed")
+    try:
+        content = json.loads(path.read_bytes())
+        envelope, material = content["dsseEnvelope"], content["verificationMaterial"]
+        whole = base64.b64decode(envelope["payload"], validate=True) and envelope["signatures"][0]["sig"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        whole = ""
+    if not whole or not isinstance(material, dict):
+        raise VerificationError(f"{SIGNATURE} is damaged; ask the signer for it, or sign again")
+    if "publicKey" not in material:
+        raise VerificationError(
+            f"{SIGNATURE} was made without a key ({', '.join(map(str, material)) or 'nothing'} is in its place); "
+            "sign again with --private-key"
+        )
 
 
 def check_signature(directory: Path, public_key: Path) -> None:
@@ -79,8 +114,8 @@ def check_signature(directory: Path, public_key: Path) -> None:
         verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except (ValueError, TypeError) as error:
         raise InputError(f"{public_key}: not a PEM key of an elliptic curve ({error})") from None
-    if not (directory / SIGNATURE).is_file():
-        raise VerificationError(f"{SIGNATURE} is missing; the directory is not signed")
+    read_signature(directory)
+    _refuse_special_files(directory)
     try:
         verifier.set_hashing_config(_hashing(library, directory)).verify(directory, directory / SIGNATURE)
     except (ValueError, TypeError, LookupError, OSError) as error:

@@ -57,7 +57,7 @@ def _cached_id(root: Path) -> str:
 def base_pointer(base: BaseCheckpoint) -> dict[str, Any]:
     """``steering.base`` of ``config.json``: repository, revision, and the size and sha256 of every file to load."""
     single = (base.root / SINGLE).exists()  # a loader then reads no index
-    shards = {SINGLE if single else shard.name: shard for shard in base.weights.shards}
+    shards = {shard.own_name: shard for shard in base.weights.shards}
     known = {name: shard.known_sha256 for name, shard in shards.items()}
     beside = ("generation_config.json",) if single else ("generation_config.json", DEFAULT_INDEX)
     paths = {name: shard.path for name, shard in shards.items()}

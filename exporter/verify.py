@@ -17,7 +17,7 @@ from mllmeraser.exporter.onnx.api import require_onnx
 from mllmeraser.exporter.opened import Format, Opened
 from mllmeraser.inference.source import resolve
 
-_NEEDED_TO_LOAD = ("fails closed", "config", "seal", "steering file", "index")
+_NEEDED_TO_LOAD = ("fails closed", "config", "settings", "seal", "steering file", "index")
 
 
 @dataclass(frozen=True)

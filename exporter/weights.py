@@ -1,8 +1,7 @@
 """The base's weights by their safetensors headers: which tensor lies in which shard. No weight is read.
 
-An exported directory holds the weight map in a *variant* index, ``model.safetensors.index.mllmeraser.json``. The native
-class looks for the default index, finds no weights and raises; so it never loads the model without the steering. For
-the same reason a base's single ``model.safetensors`` is linked under a shard's name.
+An exported directory holds the weight map and the shards under names that only the steered class looks for. The native
+class finds no weights and raises, and so does a converter; neither ever gets the model without the steering.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from mllmeraser.bundle.metadata import WeightFile
 from mllmeraser.disk.hashing import sha256_by_the_hub
 from mllmeraser.disk.inside import file_inside
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.names import SINGLE_SHARD, VARIANT_SINGLE
-from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
+from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE, shard_names
 
 SINGLE = "model.safetensors"
 DEFAULT_INDEX = "model.safetensors.index.json"
@@ -29,9 +27,10 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of base weights: its name in the export, and the real file."""
+    """One file of base weights: its names in the export and in the base, and the real file."""
 
     name: str
+    own_name: str
     path: Path
     known_sha256: str | None  # from the Hub or the bundle; None: the file has to be read
 
@@ -56,16 +55,16 @@ def read_weights(root: Path, recorded: Mapping[str, WeightFile] | None = None) -
             tensor that is missing; or a shard is truncated.
     """
     indexed = None if (root / SINGLE).exists() else _read_index(root)  # transformers' own order
-    names = sorted({SINGLE} if indexed is None else set(indexed.values()))
-    shards = tuple(_shard(root, name, (recorded or {}).get(name)) for name in names)
+    names = shard_names({SINGLE} if indexed is None else indexed.values())
+    shards = tuple(_shard(root, own, name, (recorded or {}).get(own)) for own, name in names.items())
     held = {shard.name: tensor_names(shard.path) for shard in shards}
     if indexed is None:
         weight_map = {tensor: name for name, tensors in held.items() for tensor in tensors}
     else:
-        weight_map = {tensor: _exported_name(name) for tensor, name in indexed.items()}
-        for tensor, name in weight_map.items():
-            if tensor not in held[name]:
-                raise InputError(f"{root / DEFAULT_INDEX}: {tensor} is not in {name}; download the base again")
+        weight_map = {tensor: names[own] for tensor, own in indexed.items()}
+        for tensor, own in indexed.items():
+            if tensor not in held[names[own]]:
+                raise InputError(f"{root / DEFAULT_INDEX}: {tensor} is not in {own}; download the base again")
     if steered := next((tensor for tensor in weight_map if ".steering." in tensor), None):
         raise InputError(f"{root}: holds the steering tensor {steered}; export from the base it was made from")
     return Weights(shards, weight_map, sum(data_bytes(shard.path) for shard in shards))
@@ -89,22 +88,16 @@ def _read_index(root: Path) -> dict[str, str]:
     return weight_map
 
 
-def _exported_name(name: str) -> str:
-    return SINGLE_SHARD if name == SINGLE else name
-
-
-def _shard(root: Path, name: str, recorded: WeightFile | None) -> Shard:
-    if not name.endswith(".safetensors"):
-        raise InputError(f"{root / DEFAULT_INDEX}: '{name}' is not a .safetensors file; convert the base first")
-    if name in (STEERING_FILE, VARIANT_SINGLE):
-        raise InputError(f"{root / DEFAULT_INDEX}: a shard may not be called {name}; rename it in the base")
-    path = file_inside(root, name)
+def _shard(root: Path, own_name: str, name: str, recorded: WeightFile | None) -> Shard:
+    if not own_name.endswith(".safetensors"):
+        raise InputError(f"{root / DEFAULT_INDEX}: '{own_name}' is not a .safetensors file; convert the base first")
+    path = file_inside(root, own_name)
     if not path.is_file():
-        raise InputError(f"{root / name}: this shard is missing; download the base again")
-    sha256 = sha256_by_the_hub(root, name)
+        raise InputError(f"{root / own_name}: this shard is missing; download the base again")
+    sha256 = sha256_by_the_hub(root, own_name)
     if sha256 is None and recorded is not None and recorded.size == path.stat().st_size:
         sha256 = recorded.sha256
-    return Shard(_exported_name(name), path, sha256)
+    return Shard(name, own_name, path, sha256)
 
 
 def tensor_names(path: Path) -> frozenset[str]:
@@ -148,8 +141,8 @@ def data_bytes(path: Path) -> int:
     return path.stat().st_size - 8 - len(_header(path))
 
 
-def variant_index(weights: Weights, steering: Mapping[str, int]) -> bytes:
-    """The content of the variant index. ``steering`` holds the bytes of every steering tensor, by published name."""
+def steered_index(weights: Weights, steering: Mapping[str, int]) -> bytes:
+    """The content of an export's index. ``steering`` holds the bytes of every steering tensor, by published name."""
     weight_map = weights.weight_map | dict.fromkeys(steering, STEERING_FILE)
     total = weights.data_bytes + sum(steering.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}

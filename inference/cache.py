@@ -4,12 +4,15 @@ What a batch gave (states, reply ids) is kept in one small safetensors file. Its
 the result follows from: the checkpoint, its precision and template, this tool's version, the prompts with the bytes of
 their pictures, and what was asked of the pass. A run that was killed finds every finished pass. Its own checksum shows
 that an entry was damaged; such an entry is reported and made anew.
+
+States and replies can be read back to names. So the directory and its files are for their owner only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +32,7 @@ from mllmeraser.records.prompts import Altered, AnyPicture, Picture, Prompt
 # What names a tensor of a pass: a layer, a request and a layer, or a word. In a file this is a string.
 Key = TypeVar("Key", bound="str | int | tuple[int, ...]")
 _CHECKSUM = "sha256"
+PRIVATE = 0o600  # files of a work directory
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,15 @@ class PassCache:
             InputError: the directory cannot be written to.
         """
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            new = not directory.exists()
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{directory}: cannot be used as a work directory ({error.strerror})") from None
+        if new:
+            kept = "keeps states and replies, which tell the names of the request; remove it when the work is done"
+            console.print(f"{directory}: {kept}", soft_wrap=True)
+        elif sys.platform != "win32" and directory.stat().st_mode & 0o077:
+            console.print(f"{directory}: others can look into this work directory; chmod 700", soft_wrap=True)
         small, large = [], []
         for path in sorted(checkpoint.iterdir()):
             if path.suffix == ".safetensors":
@@ -74,7 +84,7 @@ class PassCache:
         kept = _read(path) if path.exists() else None
         if kept is None:
             kept = {_name(key): tensor.cpu().contiguous() for key, tensor in run().items()}
-            write_atomically(path, save(kept, metadata={_CHECKSUM: _checksum(kept)}))
+            write_atomically(path, save(kept, metadata={_CHECKSUM: _checksum(kept)}), PRIVATE)
         return {_key(name): tensor for name, tensor in kept.items()}
 
 

@@ -110,6 +110,7 @@ def load(
         loader: Any = steered_class(model_type) if steered else AutoModelForImageTextToText
         if steered and _is_of_the_first_edition(config):
             options["config"] = _of_this_edition(loader.config_class.from_pretrained(found.path))
+            options["variant"] = "mllmeraser"  # the name of its weight map
             if "steering_enabled" in options:
                 options["config"].steering_enabled = options.pop("steering_enabled")
         model = loader.from_pretrained(found.path, **options)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mllmeraser.disk.hashing import sha256_by_the_hub, sha256_of, sha256_of_all
 from mllmeraser.errors import InputError, first_line
+from mllmeraser.modeling_patches.format_mllmeraser import INDEX as STEERED_INDEX
 
 _SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BESIDE = (".json", ".jinja", ".model", ".txt")
-_STEERED_INDEX = "model.safetensors.index.mllmeraser.json"
+FIRST_EDITION_INDEX = "model.safetensors.index.mllmeraser.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def shard_names(directory: Path, index: str = INDEX) -> set[str]:
 def weight_bytes(directory: Path) -> int:
     """Bytes of the safetensors files that a loader reads, of a base or of a checkpoint; others may lie beside them."""
     try:
-        names = shard_names(directory) or shard_names(directory, _STEERED_INDEX)
+        indexes = (INDEX, STEERED_INDEX, FIRST_EDITION_INDEX)
+        names = next((names for index in indexes if (names := shard_names(directory, index))), set())
     except InputError:
         return 0  # the loader says what is wrong with it
     return sum(path.stat().st_size for name in names if (path := directory / name).is_file())

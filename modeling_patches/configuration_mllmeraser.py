@@ -11,13 +11,14 @@ build the native model, un-erased.
 """
 
 import sys
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, ClassVar
 
 import transformers
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from .format_mllmeraser import FAMILIES, MODEL_TYPE_PREFIX, Family
+from .format_mllmeraser import FAMILIES, MODEL_TYPE_PREFIX, Family, SteeringError
 
 
 class SteeringConfig:
@@ -26,6 +27,19 @@ class SteeringConfig:
     steering_enabled: bool = True
     steering_strength: float = 1.0
     steering: dict[str, Any] | None = None
+    # Whether the steered model itself saves. Here, because transformers may execute this file more than once.
+    saving: ClassVar[ContextVar[bool]] = ContextVar("mllmeraser_saving", default=False)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, for the steered model that is saved.
+
+        Raises:
+            SteeringError: somebody else saves it, who would leave out the steering file and the seal:
+                ``PreTrainedModel.save_pretrained(model, DIR)`` and converters do.
+        """
+        if not self.saving.get():
+            raise SteeringError("a steered configuration is saved with its model: model.save_pretrained(DIR)")
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
 
 def _configuration(model_type: str, family: Family) -> type[PretrainedConfig]:

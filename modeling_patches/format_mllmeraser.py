@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,49 @@ class SteeringError(ValueError):
 
 # ------------------------------------------------------------------------------------------------------------- names
 
-# The weight map lies in a variant index, so that the native class, which looks for the default one, finds no weights.
-VARIANT = "mllmeraser"
-CONFIG, INDEX = "config.json", f"model.safetensors.index.{VARIANT}.json"
+# Nobody but the steered class looks for weights under these names: not the native class, whatever ``variant`` it is
+# given, and no converter that takes ``model*``.
+CONFIG, INDEX = "config.json", "mllmeraser.safetensors.index.json"
 STEERING_FILE = "mllmeraser-steering.safetensors"
 CODE = ("configuration_mllmeraser.py", "format_mllmeraser.py", "modeling_mllmeraser.py", "steering_mllmeraser.py")
 MODEL_TYPE_PREFIX = "mllmeraser_"
+# Files that lead transformers past what was sealed, wherever they lie; and what it does with them.
+FOLLOWED = {
+    "adapter_config.json": "follows it to another model",
+    "custom_generate/generate.py": "runs it in place of generate",
+}
+SHARD = re.compile(r"mllmeraser-base-\d{5}-of-\d{5}\.safetensors")
+
+
+def shard_names(shards: Iterable[str]) -> dict[str, str]:
+    """The name in a checkpoint of each shard of a base, by the base's own name."""
+    ordered = sorted(set(shards))
+    return {
+        name: f"mllmeraser-base-{number:05}-of-{len(ordered):05}.safetensors"
+        for number, name in enumerate(ordered, start=1)
+    }
+
+
+def without_native_names(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """A configuration in which nothing nested names the native model; its own ``model_type`` is set by the caller.
+
+    A native configuration class takes any nested dictionary with its ``model_type`` for its own, and converters look
+    for ``architectures`` at any depth: they would take the model without the steering.
+    """
+
+    def cleaned(value: Any, top: bool) -> Any:
+        if isinstance(value, list):
+            return [cleaned(item, False) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            key: cleaned(item, False)
+            for key, item in value.items()
+            if (key, item) != ("model_type", model_type) and (top or key != "architectures")
+        }
+
+    found: dict[str, Any] = cleaned(config, True)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- families

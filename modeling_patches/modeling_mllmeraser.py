@@ -7,9 +7,10 @@ called with; in ``forward``, ``labels`` (their −100 prefix) or ``steering_prom
 first reply token). Without either the layers recognise all the same.
 
 Loading is strict: every file but the base's shards must be what the seal in ``config.json`` says, the steering file
-must have the sha256, names and shapes in ``config.steering``, and every weight must be found; anything else raises, so
-that no un-erased model is ever returned by accident. This is suppression at inference: the knowledge stays in the
-weights, and whoever holds the files can switch it off.
+must have the sha256, names and shapes in ``config.steering``, every weight must be found, and nothing may lie there
+that transformers would follow elsewhere (an adapter, a ``generate`` of its own); anything else raises, so that no
+un-erased model is ever returned by accident. This is suppression at inference: the knowledge stays in the weights, and
+whoever holds the files can switch it off.
 
 A *thin* checkpoint holds no weights but the steering: ``config.steering["base"]`` names the base on the Hub, its 40-hex
 revision, and the bytes and sha256 of its files. They are found in the Hub's cache or fetched into it, as transformers
@@ -44,9 +45,10 @@ from .format_mllmeraser import (
     CODE,
     CONFIG,
     FAMILIES,
+    FOLLOWED,
     INDEX,
+    SHARD,
     STEERING_FILE,
-    VARIANT,
     Family,
     Request,
     SteeringError,
@@ -56,9 +58,12 @@ from .format_mllmeraser import (
     check_tensors,
     family_of,
     parse_requests,
+    shard_names,
+    strengths,
     tensor_key,
     tensor_name,
     with_seal,
+    without_native_names,
 )
 from .steering_mllmeraser import ENDS, IDS, RequestSteering, Steering, cache_of, carry, change_class, install
 
@@ -108,24 +113,35 @@ def read_steering(data: bytes, sha256: Any, published_layers: str) -> dict[Tenso
     return {tensor_key(name, published_layers): tensor for name, tensor in named.items()}
 
 
-def _complete_saved(directory: Path, steering_names: tuple[str, ...], steering: bytes) -> None:
-    """After ``save_pretrained``: steering file, a weight map under the variant's name that includes it, and seal."""
-    single, index = directory / f"model.{VARIANT}.safetensors", directory / INDEX
-    if single.exists():  # without a map the loader would not look for a second file
-        shard = directory / f"model.{VARIANT}-00001-of-00001.safetensors"
-        single.replace(shard)
-        with safe_open(shard, framework="pt") as file:
-            content: dict[str, Any] = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), shard.name)}
+def _complete_saved(directory: Path, steering_names: tuple[str, ...], steering: bytes, model_type: str) -> None:
+    """After ``save_pretrained``: shards and weight map under names that only we look for, steering file and seal."""
+    single, index = directory / f"model.{_UNFINISHED}.safetensors", directory / _UNFINISHED_INDEX
+    if single.exists():
+        with safe_open(single, framework="pt") as file:
+            content: dict[str, Any] = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), single.name)}
     else:
         content = json.loads(index.read_text(encoding="utf-8"))
+    names = shard_names(content["weight_map"].values())
+    for former, name in names.items():
+        (directory / former).replace(directory / name)
+    for path in directory.iterdir():  # of a model of more shards that lay here
+        if SHARD.fullmatch(path.name) and path.name not in names.values():
+            path.unlink()
+    content["weight_map"] = {tensor: names[former] for tensor, former in content["weight_map"].items()}
     content["weight_map"] |= dict.fromkeys(steering_names, STEERING_FILE)
     _replace(directory / STEERING_FILE, steering)
-    _replace(index, as_json(content))
+    _replace(directory / INDEX, as_json(content))
+    index.unlink(missing_ok=True)
     for name in ("mllmeraser.json", "model.sig"):  # of an export that lay here: a manifest of other files
         (directory / name).unlink(missing_ok=True)
     sealed = {name: (directory / name).read_bytes() for name in ("generation_config.json", INDEX, *CODE)}
-    config = json.loads((directory / CONFIG).read_bytes())
+    config = without_native_names(json.loads((directory / CONFIG).read_bytes()), model_type)
     _replace(directory / CONFIG, as_json(with_seal(config, sealed)))  # the last: before it nothing is loaded from here
+
+
+# The variant under which transformers writes weights that are not complete yet.
+_UNFINISHED = "unfinished"
+_UNFINISHED_INDEX = f"model.safetensors.index.{_UNFINISHED}.json"
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -349,23 +365,20 @@ class SteeringMixin(PreTrainedModel):
         """
         name, config = pretrained_model_name_or_path, kwargs.pop("config", None)
         hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
-        check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
+        sealed = _read_sealed(name, hub)
         if not isinstance(config, PretrainedConfig):
             given = name if config is None else config
             # The configuration would keep "auto" for its dtype, which the weights are then asked for.
             kept = hub | {key: kwargs.pop(key) for key in ("dtype", "torch_dtype") if key in kwargs}
             config, kwargs = cls.config_class.from_pretrained(given, return_unused_kwargs=True, **kwargs)
             kwargs |= kept
-        tensors = cls._read_steering(name, config, hub)
+        tensors = cls._read_steering(name, config, sealed, hub)
         with_info = kwargs.pop("output_loading_info", False)
-        base = find_base(config.steering, hub)
-        if base is None:
-            source, kwargs["variant"] = name, kwargs.get("variant") or VARIANT
-        else:
-            source, kwargs = (
-                base,
-                {key: value for key, value in kwargs.items() if key not in (*_HUB_ARGUMENTS, "variant")},
-            )
+        source, base, config = name, find_base(config.steering, hub), copy.deepcopy(config)
+        config.transformers_weights = INDEX if base is None and kwargs.get("variant") is None else None
+        if base is not None:
+            _refuse_what_is_followed(base, {})
+            source, kwargs = base, {key: value for key, value in kwargs.items() if key not in _HUB_ARGUMENTS}
         verified = _verified.set(True)
         try:
             model, info = super().from_pretrained(
@@ -373,6 +386,7 @@ class SteeringMixin(PreTrainedModel):
             )
         finally:
             _verified.reset(verified)
+        vars(model.config).pop("transformers_weights", None)  # a native configuration would follow it
         for what in ("missing_keys", "mismatched_keys", "error_msgs", "unexpected_keys"):
             # Published checkpoints hold leftovers that transformers ignores; a steering tensor is never one. The base
             # of a thin checkpoint has none of them: they are filled in below, from the file that was checked above.
@@ -394,10 +408,21 @@ class SteeringMixin(PreTrainedModel):
         )
 
     @classmethod
-    def _read_steering(cls, name: Any, config: Any, hub: dict[str, Any]) -> dict[TensorKey, Tensor]:
-        """The verified tensors of the steering file that the configuration names."""
+    def _read_steering(
+        cls, name: Any, config: Any, sealed: dict[str, Any], hub: dict[str, Any]
+    ) -> dict[TensorKey, Tensor]:
+        """The verified tensors of the steering file that the configuration names.
+
+        Raises:
+            SteeringError: ``config`` says something else of the requests than the ``sealed`` one, switches and
+                strengths apart; or the file is not the one it names.
+        """
         text = config.get_text_config()
         requests = parse_requests(config.steering, text.num_hidden_layers)
+        if not _holds(config.steering["requests"], sealed["steering"]["requests"]):
+            raise SteeringError(
+                "the requests in this configuration are not those that were sealed; change only enabled and strength"
+            )
         file, sha256 = config.steering.get("file"), config.steering.get("sha256")
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
             raise SteeringError("config.json: steering.file must name a .safetensors file beside it; export again")
@@ -409,14 +434,13 @@ class SteeringMixin(PreTrainedModel):
         """As in transformers; writes the variant index and the steering file, so that it loads again steered.
 
         Raises:
-            SteeringError: the steering is off, which would save a checkpoint that looks steered and is not.
+            SteeringError: no request acts, or none ever would; such a checkpoint looks steered and is not.
         """
         if self._hf_peft_config_loaded:  # only the adapter is written
             return super().save_pretrained(save_directory, *args, **kwargs)
-        if not self.config.steering_enabled or self.config.steering_strength == 0:
-            raise SteeringError("the steering is switched off; switch it on before saving, or save the base model")
-        if args or kwargs.get("push_to_hub") or kwargs.get("variant", VARIANT) not in (None, VARIANT):
-            raise SteeringError("save_pretrained takes keywords, no push_to_hub and no variant here; upload afterwards")
+        self._refuse_to_save_unsteered()
+        if args or kwargs.get("push_to_hub") or kwargs.get("variant"):
+            raise SteeringError(f"save_pretrained takes keywords, no push_to_hub and no variant here; {_PUSH}")
         tensors = {
             tensor_name(self.published_layers, (module.request.index, module.layer, leaf)): parameter.detach().cpu()
             for module in self._steering_modules()
@@ -429,9 +453,37 @@ class SteeringMixin(PreTrainedModel):
             self.config.steering.pop(key, None)
         state = kwargs.pop("state_dict", None) or self.state_dict()
         state = {key: value for key, value in state.items() if ".steering." not in key}
-        super().save_pretrained(save_directory, state_dict=state, **{**kwargs, "variant": VARIANT})
+        saving = type(self.config).saving
+        token = saving.set(True)
+        try:
+            super().save_pretrained(save_directory, state_dict=state, **{**kwargs, "variant": _UNFINISHED})
+        finally:
+            saving.reset(token)
         if kwargs.get("is_main_process", True):
-            _complete_saved(Path(save_directory), tuple(tensors), data)
+            _complete_saved(Path(save_directory), tuple(tensors), data, self.native_class.config_class.model_type)
+
+    def _refuse_to_save_unsteered(self) -> None:
+        """Raises a SteeringError unless the requests that run are those of the configuration, and at least one acts."""
+        config = self.config
+        requests = parse_requests(config.steering, config.get_text_config().num_hidden_layers)
+        if requests != self._steering.requests:
+            raise SteeringError("config.steering was changed and the model was not; load it again before saving")
+        scales = strengths(config.steering_enabled, config.steering_strength, config.steering["requests"])
+        if not any(scales) or min(scales) < 0:
+            raise SteeringError(
+                "the steering is switched off, or its strength is negative; switch it on before saving, or save the "
+                "base model"
+            )
+        for module in self._steering_modules():
+            if module.reads and scales[module.request.index] and not module.opens():
+                raise SteeringError(
+                    f"no state opens the gate of request {module.request.index} at layer {module.layer}; load the "
+                    "exported checkpoint again before saving"
+                )
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises a SteeringError: a repository may be public, and the request is private."""
+        raise SteeringError(f"push_to_hub might publish the request; {_PUSH}")
 
     # -- from a base model in memory
 
@@ -476,6 +528,8 @@ def _computes_on(module: nn.Module) -> Any:
 
 # Whether the files of the model that is being made have been compared with the seal.
 _verified: ContextVar[bool] = ContextVar("mllmeraser_verified", default=False)
+# Only these two keep a new repository private.
+_PUSH = "run: mllmeraser push DIR org/name, or: hf upload org/name DIR --private"
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
 
@@ -488,6 +542,34 @@ def _read_file(name: Any, file: str, hub: dict[str, Any]) -> bytes:
     if path is None:
         raise SteeringError(f"{file}: not found; load from a directory or a Hub repository")
     return Path(path).read_bytes()
+
+
+def _read_sealed(name: Any, hub: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a checkpoint as it was sealed, once its sealed files have been compared."""
+    data = _read_file(name, CONFIG, hub)
+    check_seal(data, functools.partial(_read_file, name, hub=hub))
+    _refuse_what_is_followed(name, hub)
+    sealed: dict[str, Any] = json.loads(data)
+    return sealed
+
+
+def _holds(given: Any, sealed: Any) -> bool:
+    """Whether every fact of the ``sealed`` requests stands in the ``given`` ones, switches and strengths apart."""
+    if isinstance(sealed, dict):
+        facts = {key: value for key, value in sealed.items() if key not in ("enabled", "strength")}
+        return isinstance(given, dict) and all(_holds(given.get(key), value) for key, value in facts.items())
+    if isinstance(sealed, list):
+        return len(given) == len(sealed) and all(map(_holds, given, sealed))
+    return bool(given == sealed)
+
+
+def _refuse_what_is_followed(name: Any, hub: dict[str, Any]) -> None:
+    """Raises a SteeringError if a file lies there that leads transformers past what was sealed."""
+    missing = dict.fromkeys(("gated_repo", "missing_entries", "connection_errors"), False)
+    quiet = {f"_raise_exceptions_for_{what}": value for what, value in missing.items()}
+    for file, harm in FOLLOWED.items():
+        if cached_file(name, file, **hub, **quiet) is not None:
+            raise SteeringError(f"{file}: lies in {name}, and transformers {harm}; remove it")
 
 
 # -------------------------------------------------------------------------------------------------------- base models
@@ -515,8 +597,7 @@ class SteeredBaseModel(SteeringMixin):
         if not _verified.get():
             name, commit = config.name_or_path, getattr(config, "_commit_hash", None)
             hub = {} if commit is None else {"revision": commit}
-            check_seal(_read_file(name, CONFIG, hub), functools.partial(_read_file, name, hub=hub))
-            self._read_steering(name, config, hub)
+            self._read_steering(name, config, _read_sealed(name, hub), hub)
 
     @classmethod
     def _from_config(cls, config: Any, **kwargs: Any) -> Any:

@@ -382,6 +382,9 @@ class RequestSteering(nn.Module):
         # .half(), .bfloat16() and .to(dtype) must not round the gate: bf16 moved the mean retain gate by 0.03.
         def keep_dtype(tensor: Tensor) -> Tensor:
             out: Tensor = fn(tensor)
+            if tensor.is_meta and not out.is_meta:  # memory that nobody filled: to_empty
+                self.filled = False
+                return out.fill_(torch.nan if out.is_floating_point() else 0)
             return out if out.dtype == tensor.dtype else tensor.to(out.device)
 
         return super()._apply(keep_dtype, recurse)
@@ -409,6 +412,21 @@ class RequestSteering(nn.Module):
         if shape == "step":
             return (~(g < threshold)).to(g.dtype)
         return g
+
+    def highest(self) -> float:
+        """The highest g that the gate is known to reach: at a landmark, or for the largest states of half precision."""
+        if self.request.kind == "linear":
+            widest = self.projection.shape[1] if self.request.projection else 1  # signs add so many coordinates up
+            return float(self.gate.double().abs().sum()) * widest * torch.finfo(torch.float16).max
+        marks = self.landmarks.double()
+        unit = nn.functional.normalize(marks, dim=-1)
+        near = torch.cdist(unit, marks, compute_mode="donot_use_mm_for_euclid_dist")  # (J, J)
+        return float((torch.exp(-2 * near.square() / self.bandwidth.double()) @ self.weights.double()).max())
+
+    def opens(self) -> bool:
+        """Whether any state is known to open the gate."""
+        highest = self.highest()
+        return highest > 0 and highest >= self.request.threshold
 
     def opening(self, hidden: Tensor, forward: Forward, columns: Columns, before: Tensor | None) -> Tensor:
         """φ (b, s) of each column, as the scope of the gate says; ``before`` (b,) is what the cache carries."""
@@ -475,7 +493,8 @@ class RequestSteering(nn.Module):
         for leaf, tensor in self.named_parameters():
             if tensor.dtype not in (torch.float32, torch.int8):
                 raise SteeringError(f"the steering was loaded as {tensor.dtype}; load the model in float32")
-            if not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
+            whole = (tensor.abs() == 1) if leaf == "projection" else tensor.isfinite()
+            if not torch.compiler.is_compiling() and not bool(whole.all()):
                 raise SteeringError(f"steering tensor '{leaf}' at layer {self.layer} was never filled; load it again")
         self.filled = not torch.compiler.is_compiling()
 

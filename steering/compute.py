@@ -38,6 +38,7 @@ from mllmeraser.disk.atomic import write_atomically
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.inference.activations import decoder_layers, last_prompt_states, stream_prompt_states
+from mllmeraser.inference.cache import PRIVATE
 from mllmeraser.inference.encoding import beginning_of_turn
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.processes import processes
@@ -277,7 +278,8 @@ def _keep_curve(checkpoint: Checkpoint, chosen: Calibration) -> None:
     """Write the whole trade-off curve into the work directory, if there is one."""
     folder = checkpoint.passes.directory
     if folder is not None and processes().leads:
-        write_atomically(folder / "calibration.json", f"{json.dumps(chosen.document(), indent=2)}\n".encode())
+        document = f"{json.dumps(chosen.document(), indent=2)}\n"
+        write_atomically(folder / "calibration.json", document.encode(), PRIVATE)
 
 
 def _fit(

@@ -422,11 +422,15 @@ def test_overwrite_replaces_a_bundle_and_a_directory(run: Run, made: Path, tmp_p
     (tmp_path / "b.safetensors").write_text("old")
     assert run(*computation(made, tmp_path / "b.safetensors", "--overwrite")).code == 0
     load_bundle(tmp_path / "b.safetensors")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").write_text("old")
     export = ["export", made / "base", "--bundle", made / "b.safetensors", "-o", tmp_path / "out"]
+    assert run(*export).code == 0
+    assert run(*export).code == 2
     assert run(*export, "--overwrite").code == 0
-    assert not (tmp_path / "out" / "old").exists()
+    (tmp_path / "out" / "mine").write_text("old")
+    refused = run(*export, "--overwrite")
+    assert refused.code == 2
+    assert "holds mine, which mllmeraser did not write" in refused.error
+    assert (tmp_path / "out" / "mine").exists()
 
 
 def test_a_folder_that_is_not_there_is_one_line(run: Run, made: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def steer_directory(
     """
     requests = graph_requests(bundles)
     folder = read_folder(model_dir)
-    output = directory_target(output, overwrite, folder.root)
+    output = directory_target(output, MANIFEST if overwrite else None, folder.root)
     _check_fit(folder, bundles)
     decoders = [graph for graph in folder.graphs if graph.decodes]
     if not decoders:
@@ -103,7 +103,7 @@ def steer_directory(
             job.steer(graph)
         job.carry()
         result = job.finish(bundles, output)
-        publish(staged, output, overwrite)
+        publish(staged, output, MANIFEST if overwrite else None)
     return result
 
 

@@ -23,6 +23,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint, check_usable, read_base
 from mllmeraser.exporter.distrust import without_dangerous_keys
 from mllmeraser.exporter.merge import merge
+from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.exporter.onnx.client_files import client_files, write_files
 from mllmeraser.exporter.onnx.directory import SteeredDirectory, steer_directory
 from mllmeraser.exporter.onnx.graphs import GraphPlan, decoder_plan, embed_plan, write_plan
@@ -80,7 +81,7 @@ def check_export(source: Source, output: Path, overwrite: bool) -> tuple[BaseChe
             f"{source.path}: no ONNX export for model_type {base.model_type}, only for {', '.join(POSITION_AXES)}; "
             "export its graphs with another tool and steer them with: mllmeraser onnx-steer MODEL_DIR"
         )
-    return base, directory_target(output, overwrite, base.root)
+    return base, directory_target(output, MANIFEST if overwrite else None, base.root)
 
 
 def export_base(base: BaseCheckpoint, folder: Path, precision: Precision, progress: Callable[[str], None]) -> None:

@@ -1,14 +1,13 @@
 """A given directory of ONNX graphs: its graphs, their data files, and the settings beside them.
 
-The directory comes from anybody. The output gets its graphs, the data files that they name, JSON and text settings, and
-licences. It gets no code and no pickles. A data file must lie beside its graph, and no file may be a link that leaves
-the directory.
+The directory comes from anybody, and letters or lists of people may lie in it. The output gets its graphs, the data
+files that they name, and of the rest only settings and licences whose names are known. A data file must lie beside its
+graph, and no file may be a link that leaves the directory.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,12 +15,12 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from mllmeraser.errors import InputError
+from mllmeraser.exporter.onnx.settings import CONFIG, GENAI_CONFIG
+from mllmeraser.exporter.sidecars import READ_BY_LOADERS, is_licence
 
 GRAPH_SUFFIX = ".onnx"
-_SETTINGS = (".json", ".jinja", ".txt", ".model")
-_LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([._-](txt|md))?", re.IGNORECASE)
-# The manifest is ours, and the output gets its own. An index of weights is not carried, because its weights are not.
-_NOT_CARRIED = ("mllmeraser.json",)
+# Of transformers, transformers.js and onnxruntime-genai.
+_SETTINGS = {CONFIG, GENAI_CONFIG, "quantize_config.json", "vision_processing.json", *READ_BY_LOADERS}
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def read_folder(directory: Path) -> ModelFolder:
 
 def _is_setting(name: str) -> bool:
     plain = PurePosixPath(name).name
-    carried = plain.endswith(_SETTINGS) or _LICENCE.fullmatch(plain) is not None
-    return carried and plain not in _NOT_CARRIED and ".index." not in plain
+    return plain in _SETTINGS or is_licence(plain)
 
 
 def real_file(root: Path, name: str) -> Path:

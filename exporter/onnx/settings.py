@@ -8,11 +8,12 @@ latter's shared cache buffer is switched off too, because it is longer than the 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mllmeraser.errors import InputError
-from mllmeraser.exporter.distrust import dangerous_keys, without_dangerous_keys
+from mllmeraser.exporter.distrust import plain_settings, without_dangerous_keys
+from mllmeraser.exporter.sidecars import SETTINGS
 from mllmeraser.modeling_patches.format_mllmeraser import as_json
 
 CONFIG = "config.json"
@@ -56,7 +57,7 @@ def changed_settings(settings: dict[str, Path], one_more_layer: bool, split: lis
         if name not in (CONFIG, GENAI_CONFIG) and not _may_hold_code(path):
             continue
         before = read_settings(path)
-        after = without_dangerous_keys(before) if dangerous_keys(before) else before
+        after = plain_settings(before) if PurePosixPath(name).name in SETTINGS else without_dangerous_keys(before)
         if name == CONFIG:
             after = _config(after, one_more_layer, split)
         if name == GENAI_CONFIG and one_more_layer:

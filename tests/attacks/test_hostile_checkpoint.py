@@ -22,8 +22,8 @@ from mllmeraser.inference.source import DAMAGE
 from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"
-SHARD = "model-00001-of-00001.safetensors"
-INDEX = "model.safetensors.index.mllmeraser.json"
+SHARD = "mllmeraser-base-00001-of-00001.safetensors"
+INDEX = "mllmeraser.safetensors.index.json"
 LAYER = "language_model.model.layers.1.steering.0"
 
 

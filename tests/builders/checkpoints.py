@@ -15,6 +15,8 @@ from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import Base
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.manifest import sealed
+from mllmeraser.inference.weight_files import FIRST_EDITION_INDEX
+from mllmeraser.modeling_patches import format_mllmeraser as form
 
 SIDECARS = {
     "tokenizer.json": '{"version": "1.0"}',
@@ -70,6 +72,8 @@ def identity(family: tiny.Family, config_sha256: str = "0" * 64) -> Base:
 def first_edition(directory: Path) -> Path:
     """Turn an export of gates of scope ``prompt`` that push into what the first edition wrote, but for its own code."""
     steering = json.loads((directory / "config.json").read_text())["steering"]
+    (directory / form.INDEX).rename(directory / FIRST_EDITION_INDEX)
+    steering["seal"][FIRST_EDITION_INDEX] = steering["seal"].pop(form.INDEX)
     for name in ("format_mllmeraser.py", "steering_mllmeraser.py"):
         (directory / name).unlink()
         del steering["seal"][name]

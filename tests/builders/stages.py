@@ -127,7 +127,9 @@ def main() -> None:
     os.fsync = lambda descriptor: None  # a killed process loses nothing that it wrote; only a power cut would
     job, precious = JOBS[sys.argv[1]](base, load_bundle(bundle_path)), base.parent / "precious"
     precious.mkdir()
-    (precious / "weights").write_text("of somebody")
+    (precious / "weights").write_text("of an earlier export")
+    # --overwrite removes nothing that no manifest lists
+    (precious / "mllmeraser.json").write_text(json.dumps({"files": {"weights": {}}}))
     job(output, False)  # here, so that every fork has its imports done
     names = {digest(output): "complete", digest(precious): "as before", "absent": "absent"}
     for kind in sys.argv[5:]:

@@ -253,13 +253,13 @@ def steered(base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]
 
 
 CODE = form.CODE
-SHARD = "model-00001-of-00001.safetensors"
+SHARD = "mllmeraser-base-00001-of-00001.safetensors"
 
 
 def export(
     base: PreTrainedModel, part: tuple[dict[str, Any], dict[str, Tensor]], directory: Path, **config: Any
 ) -> Path:
-    """A minimal exported directory: base shard, steering file, variant index, configuration and the code files."""
+    """A minimal exported directory: base shard, steering file, index, configuration and the code files."""
     base.save_pretrained(directory)
     # Not model.safetensors: under that name the native class would find it, and load un-erased.
     (directory / "model.safetensors").rename(directory / SHARD)
@@ -272,7 +272,7 @@ def export(
     with safe_open(directory / SHARD, framework="pt") as file:
         weight_map = dict.fromkeys(file.keys(), SHARD) | dict.fromkeys(named, form.STEERING_FILE)
     index = {"metadata": {}, "weight_map": weight_map}
-    (directory / f"model.safetensors.index.{form.VARIANT}.json").write_text(json.dumps(index))
+    (directory / form.INDEX).write_text(json.dumps(index))
     cls = modeling.steered_class(family)
     content = json.loads((directory / "config.json").read_text())
     content |= {

@@ -23,7 +23,7 @@ import transformers
 from builders import oracle
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 BEAMS = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2, "num_return_sequences": 2}
@@ -138,9 +138,17 @@ def fails_closed(c: Checkpoint) -> None:
     directory = c.directory / "export"
     raises(ValueError, lambda: AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=False))
     raises(OSError, lambda: type(c.base).from_pretrained(directory))
+    raises(OSError, lambda: type(c.base).from_pretrained(directory, variant="mllmeraser"))
+    raises(ValueError, lambda: PreTrainedModel.save_pretrained(c.steered, c.directory / "unbound"))
+    raises(ValueError, lambda: c.steered.push_to_hub("org/name"))
     damaged = c.directory / f"damaged-{transformers.__version__}"
     shutil.copytree(directory, damaged)
     file = damaged / STEERING_FILE
+    for followed in ("adapter_config.json", "custom_generate/generate.py"):
+        (damaged / followed).parent.mkdir(exist_ok=True)
+        (damaged / followed).write_text(json.dumps({"base_model_name_or_path": str(c.directory / "base")}))
+        raises(ValueError, lambda: type(c.steered).from_pretrained(damaged))
+        (damaged / followed).unlink()
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     raises(ValueError, lambda: c.load(damaged))
@@ -153,7 +161,7 @@ def fails_closed(c: Checkpoint) -> None:
     raises(ValueError, lambda: c.load(damaged, steering_strength=1.0))
     config.write_text(json.dumps({**settings, "steering_enabled": False}))  # a switch
     assert torch.equal(c.load(damaged)(**c.prompt("text")).logits, c.base(**c.prompt("text")).logits)
-    index = next(damaged.glob("*.index.*.json"))
+    index = next(damaged.glob("*.index.json"))
     weight_map = json.loads(index.read_text())
     lost = next(name for name in weight_map["weight_map"] if ".layers.2." in name and name.endswith("up_proj.weight"))
     del weight_map["weight_map"][lost]

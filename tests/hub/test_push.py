@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from builders import tiny
 from builders.card_results import write_results
 from builders.checkpoints import contents, make_bundle
 from builders.hub_server import BASE, NEW, STRANGER, Blob, FakeHub
@@ -35,8 +39,8 @@ def test_everything_arrives_in_one_private_commit_and_base_shards_are_copied(
     assert {name: data for name, data in remote.items() if name not in made} == {
         name: data for name, data in before.items() if name not in made
     }
-    shards = {path.name for path in base_directory.glob("model-*.safetensors")}
-    assert len(shards) > 2
+    shards = {name for name in before if name.startswith("mllmeraser-base-")}
+    assert len(shards) == len(list(base_directory.glob("model-*.safetensors"))) > 2
     assert {step.name for step in pushed.steps if step.action == "copy"} == shards
     assert hub.uploaded() == [repo.files["mllmeraser-steering.safetensors"].sha256]
     assert pushed.document()["base"] == f"{BASE}@{published}"
@@ -48,6 +52,23 @@ def test_what_was_pushed_verifies_when_it_is_fetched(hub: FakeHub, hub_export: P
     fetched = Path(snapshot_download(NEW, revision=pushed.tag))
     checked = verify(fetched, base_directory)
     assert checked.ok, [check for check in checked.checks if not check.ok]
+
+
+def test_what_was_pushed_loads_by_its_name_and_nothing_leads_it_elsewhere(hub: FakeHub, hub_export: Path) -> None:
+    pushed = push(hub_export, NEW)
+    cls, batch = tiny.modeling.steered_class("llava"), tiny.prompt("llava", 5, 6)
+    with torch.no_grad():
+        there, here = (cls.from_pretrained(where)(**batch).logits for where in (NEW, hub_export))
+    assert torch.equal(there, here)
+    native: Any = cls.native_class
+    for variant in (None, "mllmeraser"):
+        with pytest.raises(OSError, match="does not appear to have a file named"):
+            native.from_pretrained(NEW, variant=variant)
+    added = Blob(b'{"base_model_name_or_path": "org/base"}', False)
+    hub.repos[NEW].commit({**hub.repos[NEW].files, "adapter_config.json": added})
+    with pytest.raises(ValueError, match=r"adapter_config\.json: lies in"):
+        cls.from_pretrained(NEW)
+    cls.from_pretrained(NEW, revision=pushed.tag)  # nobody can add to it
 
 
 def test_a_dry_run_says_what_a_push_does_and_writes_nothing(hub: FakeHub, hub_export: Path) -> None:
@@ -148,7 +169,19 @@ def test_a_file_that_differs_from_the_base_is_never_copied(hub: FakeHub, hub_exp
     """Names do not count, hashes do."""
     shard = next(name for name in hub.repos[BASE].files if name.endswith(".safetensors"))
     hub.repos[BASE].files[shard] = Blob(b"other weights under this name", True)
-    assert {step.name: step.action for step in push(hub_export, NEW).steps}[shard] == "upload"
+    steps = [step for step in push(hub_export, NEW).steps if step.name.startswith("mllmeraser-base-")]
+    assert sorted(step.action for step in steps) == ["copy"] * (len(steps) - 1) + ["upload"]
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "custom_generate/generate.py"])
+def test_what_leads_transformers_elsewhere_is_named_and_deleted(hub: FakeHub, hub_export: Path, name: str) -> None:
+    push(hub_export, NEW)
+    hub.repos[NEW].files[name] = Blob(b"{}", False)
+    for dry_run in (True, False):
+        pushed = push(hub_export, NEW, dry_run=dry_run)
+        assert [warning for warning in pushed.warnings if name in warning and "transformers" in warning]
+    assert name not in hub.repos[NEW].files
+    assert not [warning for warning in push(hub_export, NEW).warnings if name in warning]
 
 
 def test_a_directory_that_does_not_verify_is_not_pushed(hub: FakeHub, hub_export: Path) -> None:
@@ -224,7 +257,9 @@ def test_a_thin_checkpoint_is_pushed_without_weights(hub: FakeHub, published: st
 
 
 def test_a_signed_directory_travels_byte_for_byte(hub: FakeHub, hub_export: Path, tmp_path: Path) -> None:
-    (hub_export / "model.sig").write_text("a signature of every file")
+    envelope = {"payload": "e30=", "signatures": [{"sig": "a signature of every file"}]}
+    signature = {"dsseEnvelope": envelope, "verificationMaterial": {"publicKey": {}}}
+    (hub_export / "model.sig").write_text(json.dumps(signature))
     push(hub_export, NEW)
     remote = {name: blob.data for name, blob in hub.repos[NEW].files.items() if name != ".gitattributes"}
     assert remote == contents(hub_export)

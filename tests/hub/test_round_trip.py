@@ -98,7 +98,7 @@ def test_from_the_hub_to_the_hub(
     results = people / "results.json"
     here = run("evaluate", f"base={base}", f"steered={out}", *data, "-o", results)
     pushed = run("push", out, NEW, "--results", results)
-    assert [f["name"] for f in pushed["files"] if f["action"] == "copy"] == ["model-00001-of-00001.safetensors"]
+    assert [f["name"] for f in pushed["files"] if f["action"] == "copy"] == [tiny.SHARD]
     there = run("evaluate", f"base={base}", f"steered={NEW}@{pushed['tag']}", *data)
     assert there["rows"] == here["rows"]
     row = next(row for row in here["rows"] if row["model"] == "steered" and row["set"] == "forget")

@@ -13,9 +13,9 @@ from builders import tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
 
-from mllmeraser.modeling_patches.modeling_mllmeraser import STEERING_FILE, VARIANT, SteeringError, steered_class
+from mllmeraser.modeling_patches.modeling_mllmeraser import STEERING_FILE, SteeringError, steered_class
 
-INDEX = f"model.safetensors.index.{VARIANT}.json"
+INDEX = "mllmeraser.safetensors.index.json"
 
 
 @pytest.fixture

@@ -199,8 +199,17 @@ def test_a_target_that_is_in_the_way(given: Path, bundle: Bundle, tmp_path: Path
     assert contents(tmp_path / "full") == {"mine.txt": b"mine"}
     with pytest.raises(InputError, match="or around it"):
         onnx_steer(given, [bundle], given / "out")
-    onnx_steer(given, [bundle], tmp_path / "full", overwrite=True)
-    assert "mine.txt" not in contents(tmp_path / "full")
+    with pytest.raises(InputError, match="remove the directory yourself"):
+        onnx_steer(given, [bundle], tmp_path / "full", overwrite=True)
+    assert contents(tmp_path / "full") == {"mine.txt": b"mine"}
+    onnx_steer(given, [bundle], tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "onnx" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"onnx.mine\.txt"):
+        onnx_steer(given, [bundle], tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "onnx" / "mine.txt").unlink()
+    onnx_steer(given, [bundle], tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out") == before
 
 
 def test_nothing_is_left_behind_when_a_graph_is_refused(given: Path, bundle: Bundle, tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ def test_of_two_exports_at_once_one_wins_and_the_other_says_so(
 ) -> None:
     bundle, target, publish = make_bundle(base), tmp_path / "out", directory.publish
 
-    def after_another(folder: Path, output: Path, overwrite: bool) -> None:
+    def after_another(folder: Path, output: Path, replaced: str | None) -> None:
         monkeypatch.setattr(directory, "publish", publish)
         directory.export(Source(base), [bundle], target)
         assert folder.is_dir()  # not taken for what a killed run left
-        publish(folder, output, overwrite)
+        publish(folder, output, replaced)
 
     monkeypatch.setattr(directory, "publish", after_another)
     with pytest.raises(InputError, match="somebody else filled it meanwhile"):

@@ -28,8 +28,8 @@ from mllmeraser.inference.source import DAMAGE
 from mllmeraser.modeling_patches.format_mllmeraser import CODE
 
 STEERING = "mllmeraser-steering.safetensors"
-SHARD = "model-00001-of-00001.safetensors"
-INDEX = "model.safetensors.index.mllmeraser.json"
+SHARD = "mllmeraser-base-00001-of-00001.safetensors"
+INDEX = "mllmeraser.safetensors.index.json"
 FILES = ("LICENSE", "NOTICE.txt", "README.md", "chat_template.jinja", "config.json", *CODE)
 FILES += ("generation_config.json", STEERING, "mllmeraser.json", SHARD, INDEX)
 FILES += ("preprocessor_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json")

@@ -144,4 +144,4 @@ def test_the_metadata_of_a_bundle_has_no_field_for_text_of_the_data() -> None:
     assert properties["$defs"]["RemovalRequest"]["properties"].keys() == request
     assert properties["$defs"]["Data"]["properties"].keys() == {"revision"}  # hexadecimal digits
     base = {"repo_id", "revision", "architecture", "model_type", "hidden_size", "num_layers", "config_sha256"}
-    assert properties["$defs"]["Base"]["properties"].keys() == base | {"weights"}
+    assert properties["$defs"]["Base"]["properties"].keys() == base | {"weights", "beside_sha256"}  # both of the base

@@ -55,7 +55,7 @@ def test_a_push_keeps_its_promises(
     assert len(repo.commits) == 2 and document["revision"] == repo.commits[-1].oid
     remote = {name: blob for name, blob in repo.files.items() if name != ".gitattributes"}
     assert listed == {name: len(blob.data) for name, blob in remote.items()} and remote.keys() == before.keys()
-    shards = [name for name in before if name.startswith("model-")]
+    shards = [name for name in before if name.startswith("mllmeraser-base-")]
     assert {f["name"] for f in document["files"] if f["action"] == "copy"} == set(shards)
     assert not set(hub.uploaded()) & {repo.files[name].sha256 for name in shards}
     card = ModelCard(repo.files["README.md"].data.decode())
