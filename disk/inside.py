@@ -13,11 +13,14 @@ def file_inside(root: Path, name: str) -> Path:
     A snapshot of the Hugging Face cache consists of links into the ``blobs`` folder beside it; they are followed.
 
     Raises:
-        InputError: ``name`` is no plain file name, or the file is a link that leaves the directory.
+        InputError: ``name`` is no plain file name, or the file is a link that leaves the directory or leads nowhere.
     """
     if not is_plain(name) or name.startswith("."):
         raise InputError(f"{root}: {name!r} is not the name of a file in this directory; the base cannot be trusted")
-    real = (root / name).resolve()
+    try:
+        real = (root / name).resolve()
+    except (OSError, RuntimeError):  # Python raises the one or the other, by version
+        raise InputError(f"{root / name}: a link that leads back to itself; put the file itself there") from None
     if real.is_relative_to(root):
         return real
     if root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs"):

@@ -105,7 +105,7 @@ def _processor(checkpoint: Checkpoint) -> ProcessorMixin:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of an exported model_type
     try:
-        return AutoProcessor.from_pretrained(checkpoint.path)
+        return AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
     except ImportError:
         return checkpoint.processor
     finally:

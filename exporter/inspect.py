@@ -89,7 +89,7 @@ def _of_graphs(opened: Opened) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": "onnx",
         **_common(metadata, sum(_tensor_bytes(meta) for meta in metadata)),
-        "base": {key: value for key, value in manifest["base"].items() if key != "weights"},
+        "base": {key: value for key, value in manifest["base"].items() if key not in ("weights", "beside_sha256")},
         "steering_enabled": True,
         "steering_strength": 1.0,
         "toggle": manifest["toggle"],

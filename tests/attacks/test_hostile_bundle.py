@@ -53,7 +53,7 @@ def full(bundle: Bundle) -> dict[str, Any]:
     content = bundle.metadata.model_dump(mode="json", by_alias=True)
     content["base"] |= {"repo_id": "org/name", "revision": "a" * 40}
     content["base"]["weights"] = {"model.safetensors": {"size": 1, "sha256": "0" * 64}}
-    content["requests"][0]["data"] = {"forget": {"revision": "a" * 40, "sha256": "0" * 64}}
+    content["requests"][0]["data"] = {"forget": {"revision": "a" * 40}}
     content["method"] |= {"preset": "paper"}
     content["method"]["calibration"] = {"fit": "positions"}
     return content

@@ -99,7 +99,15 @@ def test_identical_to_base_is_one_for_the_base_and_compares_tokens(results: Resu
 def test_the_document_has_the_promised_keys(results: Results) -> None:
     document = json.loads(json.dumps(results.file(output="DIR").document(), allow_nan=False))
     told = {"schema", "protocol", "judge", "base", "reference", "tier", "forgotten", "output"}
-    assert set(document) == told | {"rows", "unjudged", "gates", "gate_quality", "modalities", "summary"}
+    assert set(document) == told | {
+        "rows",
+        "unjudged",
+        "cross_checks",
+        "gates",
+        "gate_quality",
+        "modalities",
+        "summary",
+    }
     assert (document["schema"], document["base"], document["output"]) == (1, "vanilla", "DIR")
     promised = {"model", "set", "task", "modality", "n", "accuracy", "rouge_l", "refusal", "identical_to_base"}
     for found in document["rows"]:

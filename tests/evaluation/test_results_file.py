@@ -37,7 +37,17 @@ def test_what_is_written_is_read_again(made: ResultsFile, tmp_path: Path) -> Non
 def test_keys_stand_in_the_order_of_the_documentation(made: ResultsFile) -> None:
     document = made.document()
     head = ["schema", "protocol", "judge", "base", "reference", "tier", "forgotten"]
-    parts = ["rows", "unjudged", "gates", "gate_quality", "modalities", "summary", "output", "activations"]
+    parts = [
+        "rows",
+        "unjudged",
+        "cross_checks",
+        "gates",
+        "gate_quality",
+        "modalities",
+        "summary",
+        "output",
+        "activations",
+    ]
     assert list(document) == [*head, *parts]
     row = ["model", "set", "task", "modality", "n", "subjects", "accuracy", "rouge_l", "refusal", "identical_to_base"]
     more = ["rouge_l_recall", "bleu", "accuracy_substring", "probability", "truth_ratio", "partly", "share"]

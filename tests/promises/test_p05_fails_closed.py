@@ -106,12 +106,20 @@ def test_a_flipped_bit_anywhere_does_not_load(exported: Path, name: str) -> None
         broken = bytearray(whole)
         broken[place] ^= 1 << generator.randrange(8)
         (exported / name).write_bytes(broken)
-        if name in UNREAD:
+        if name in UNREAD or _says_the_same(name, whole, broken):
             assert torch.equal(_logits(exported), expected)
         else:
             with pytest.raises(tiny.modeling.SteeringError, match=name if name != STEERING else "sha256") as caught:
                 _logits(exported)
             assert "\n" not in str(caught.value)
+
+
+def _says_the_same(name: str, whole: bytes, broken: bytes) -> bool:
+    """The configuration is sealed as it is parsed: 1e-05 and 1E-05 are one number."""
+    try:
+        return name == "config.json" and bool(json.loads(whole) == json.loads(broken))
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("name", sorted({*FILES} - {*UNREAD}))
