@@ -55,13 +55,16 @@ class Shown:
     def lines(self) -> list[str]:
         """Each different question with its answer and its facts, and a line that counts them."""
         shown = dict.fromkeys(
-            f"{record.subject}: {_flat(record.question)} {_flat(record.answer_text)}\n"
-            f"    {_told(record)} ({SOURCES[source]})"
+            (
+                f"{record.subject}: {_flat(record.question)} {_flat(record.answer_text)}",
+                f"    {_told(record)} ({SOURCES[source]})",
+            )
             for record, source in zip(self.records, self.sources, strict=True)
         )
         counted = Counter(self.sources)
         told = ", ".join(f"{counted[source]} {words}" for source, words in SOURCES.items() if counted[source])
-        return [*shown, f"{len(self.records)} records about {len(subjects(self.records))} subjects; facts: {told}"]
+        lines = [line for pair in shown for line in pair]
+        return [*lines, f"{len(self.records)} records about {len(subjects(self.records))} subjects; facts: {told}"]
 
 
 def source_of(before: Record, after: Record) -> str:
