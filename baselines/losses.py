@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
+from mllmeraser.inference.teaching import IGNORED
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mllmeraser.baselines.batches import taught
 from mllmeraser.errors import InputError
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.teaching import taught
 from mllmeraser.records.record import Record
 
 _ACTIVE = 0.1

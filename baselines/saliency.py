@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mllmeraser.baselines.batches import Batch
 from mllmeraser.baselines.losses import mean_nll
+from mllmeraser.inference.teaching import Batch
 
 _SMALLEST = 1e-15
 

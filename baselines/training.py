@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mllmeraser.baselines.adapters import adapted, merged
-from mllmeraser.baselines.batches import Batch, taught
 from mllmeraser.baselines.losses import (
     gradient_ascent,
     is_finite,
@@ -25,7 +23,9 @@ from mllmeraser.baselines.recipes import Preference, Salient, Training
 from mllmeraser.baselines.saliency import fisher, saliency_mask
 from mllmeraser.console import track
 from mllmeraser.errors import InputError, MllmEraserError
+from mllmeraser.inference.adapters import adapted, merged
 from mllmeraser.inference.loading import Checkpoint
+from mllmeraser.inference.teaching import Batch, taught
 from mllmeraser.records.record import Record
 
 
@@ -42,7 +42,7 @@ def train(
         raise InputError(f"{checkpoint.path}: a baseline is trained on a base, loaded in float32")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = checkpoint.model if recipe.lora is None else adapted(checkpoint.model, recipe.lora)
+        model: Any = checkpoint.model if recipe.lora is None else adapted(checkpoint.model, **recipe.lora.model_dump())
         steps = steps_of(
             recipe.order,
             [bool(record.image) for record in forget],

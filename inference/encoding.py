@@ -48,8 +48,8 @@ def render(processor: ProcessorMixin, prompt: Prompt, reply: str | None = None) 
     if prompt.system:
         messages.append({"role": "system", "content": [{"type": "text", "text": prompt.system}]})
     for turn, (asked, replied) in enumerate((*prompt.earlier, (prompt.text, reply))):
-        picture = [{"type": "image"}] if prompt.image and not turn else []
-        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
+        shown = [] if turn else [{"type": "image"} for _ in prompt.pictures]
+        messages.append({"role": "user", "content": [*shown, {"type": "text", "text": asked}]})
         if replied is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": replied}]})
     try:

@@ -52,9 +52,13 @@ def read_gates(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[tuple[
 
 
 def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Tensor]:
-    """g (b,), by request and layer."""
+    gates = gates_of(checkpoint, encode(checkpoint, prompts, "right"))
+    return {key: g.cpu() for key, g in gates.items()}
+
+
+def gates_of(checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> dict[tuple[int, int], Tensor]:
+    """g (b,) of encoded prompts, padded on the right, by request and layer; a gradient can pass."""
     seen: dict[tuple[int, int], Tensor] = {}
-    inputs = encode(checkpoint, prompts, "right")
     real = inputs["attention_mask"] != 0
     last = real.cumsum(dim=1).argmax(dim=1, keepdim=True)
 
@@ -66,7 +70,7 @@ def _read(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> dict[tuple[int, 
             g = g.gather(1, last.to(g.device))
         else:
             g = g.masked_fill(~real.to(g.device), -torch.inf)
-        seen[module.request.index, module.layer] = g.amax(dim=1).cpu()
+        seen[module.request.index, module.layer] = g.amax(dim=1)
 
     modules = [module for module in checkpoint.model.modules() if isinstance(module, RequestSteering)]
     hooks = [module.register_forward_hook(watch) for module in modules]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -40,22 +41,63 @@ def greedy_reply_ids(
 
 def _greedy_batch(checkpoint: Checkpoint, prompts: Sequence[Prompt], max_new_tokens: int) -> dict[str, Tensor]:
     """``ids`` (b, t), padded, and ``lengths`` (b,)."""
-    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    inputs = encode(checkpoint, prompts, padding_side="left")
-    said = model.generate(
-        **inputs, max_new_tokens=max_new_tokens, pad_token_id=pad, do_sample=False, num_beams=1, **_NO_SAMPLING
-    )[:, inputs["input_ids"].shape[1] :].cpu()
-    ends = torch.isin(said, _end_ids(checkpoint))
+    said = _generated(checkpoint, prompts, max_new_tokens, GREEDY)
+    ends = torch.isin(said, end_ids(checkpoint))
     lengths = torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, said.shape[1])
     return {"ids": said, "lengths": lengths}
 
 
-# Sampling settings of a generation config are meaningless, and warned about, when decoding greedily.
-_NO_SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+# Sampling settings of a generation config are meaningless, and warned about, when nothing is drawn.
+GREEDY: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
-def _end_ids(checkpoint: Checkpoint) -> Tensor:
+def _generated(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], max_new_tokens: int, settings: Mapping[str, Any]
+) -> Tensor:
+    """What ``generate`` makes under these settings: the ids behind the prompts, padded, (b · replies a prompt, t)."""
+    tokenizer = checkpoint.processor.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    inputs = encode(checkpoint, prompts, padding_side="left")
+    model: Any = checkpoint.model
+    said: Tensor = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=pad, **settings)
+    return said[:, inputs["input_ids"].shape[1] :].cpu()
+
+
+@torch.inference_mode()
+def replies_under(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    settings: Mapping[str, Any],
+    *,
+    max_new_tokens: int = 50,
+    seed: int = 0,
+) -> list[list[str]]:
+    """Each prompt's replies under other settings than greedy ones, as text, without special tokens.
+
+    Args:
+        settings: keywords of transformers' ``generate``, JSON-ready. ``num_return_sequences`` is the number of replies
+            (default: one).
+        seed: of what is drawn. Every batch has a seed of its own, so that every process draws the same.
+    """
+    many = int(settings.get("num_return_sequences", 1))
+
+    def run(rows: Sequence[int], shown: Sequence[Prompt]) -> dict[str, Tensor]:
+        torch.manual_seed(1_000_003 * seed + rows[0])
+        return {"ids": _generated(checkpoint, shown, max_new_tokens, settings)}
+
+    few = replace(checkpoint, batch_size=max(1, checkpoint.batch_size // many))  # a beam takes as much as a prompt
+    replies: list[list[str]] = [[]] * len(prompts)
+    with torch.random.fork_rng():
+        found = run_passes(few, "draws", prompts, run, lambda rows: [max_new_tokens, dict(settings), seed, rows])
+        for rows, said in found:
+            texts = checkpoint.processor.tokenizer.batch_decode(said["ids"], skip_special_tokens=True)
+            for at, i in enumerate(rows):
+                replies[i] = [text.strip() for text in texts[at * many : (at + 1) * many]]
+    return replies
+
+
+def end_ids(checkpoint: Checkpoint) -> Tensor:
+    """The tokens that end a reply, (n,)."""
     ends = checkpoint.model.generation_config.eos_token_id
     if ends is None:
         ends = checkpoint.processor.tokenizer.eos_token_id

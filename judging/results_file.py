@@ -175,12 +175,14 @@ class SummaryLine(Part):
 class AttackRow(Part):
     """What an attack gets out of a model on a set.
 
-    ``refusal`` and ``identical_to_base`` are null where no reply was read; the latter also in older files.
+    ``refusal`` and ``identical_to_base`` are null where no reply was read; the latter also in older files. ``budget``
+    is what an attack that stands apart may spend: no user of a served model can run it.
     """
 
     model: str
     set: str
     attack: str
+    budget: str | None = None
     layer: int | None = None
     n: int
     accuracy: Rate

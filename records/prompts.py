@@ -41,12 +41,12 @@ AnyPicture: TypeAlias = Path | Picture | Image.Image | Altered
 
 
 class Prompt(NamedTuple):
-    """What a user sends in one turn: a text and, optionally, one picture, in a file or in memory.
+    """What a user sends in one turn: a text and, optionally, a picture, in a file or in memory.
 
-    ``earlier`` holds the turns before it: what was asked and what was replied. The picture then belongs to the first of
-    them. ``system`` is the system turn ahead of all. ``reply_start`` is the start of the assistant's reply; the model
-    goes on from there. With ``raw`` the tokenizer gets the text alone, without a chat template; in it ``<image>``
-    stands for each picture of ``examples``, and then for ``image``.
+    ``examples`` are pictures that stand before it. ``earlier`` holds the turns before this one: what was asked and what
+    was replied. The pictures then belong to the first of them. ``system`` is the system turn ahead of all.
+    ``reply_start`` is the start of the assistant's reply; the model goes on from there. With ``raw`` the tokenizer gets
+    the text alone, without a chat template; in it ``<image>`` stands for each picture.
     """
 
     text: str

@@ -1,21 +1,18 @@
 """Stage 1, the pictures of the recall prompts: clean, with noise, or adversarial.
 
-PGD looks for the picture x + δ, ‖δ‖_∞ ≤ ε, that makes the base's answer y most likely:
-
-    δ ← clamp(δ − s · sign ∇_δ CE(y | x + δ, prompt), −ε, ε),   x + δ clamped to [0, 1],   n times from δ = 0
+PGD (:mod:`mllmeraser.inference.descent`) looks for the picture x + δ, ‖δ‖_∞ ≤ ε, that makes the base's answer y most
+likely: its loss is CE(y | x + δ, prompt).
 
 ``noise`` is the control: δ is uniform on {−ε, ε}, has the same norm, and knows nothing of the model.
 
-x is the picture as the model sees it (:mod:`mllmeraser.steering.pixels`). x and ε are whole grey levels; ε is rounded
+x is the picture as the model sees it (:mod:`mllmeraser.inference.pixels`). x and ε are whole grey levels; ε is rounded
 down. The result is rounded to grey levels too: an ordinary picture, which survives being saved as PNG and read again.
 Source: MLLMEraser, arXiv 2510.04217 (targeted PGD: ε 8/255, s 2/255, n 10, no random start); the noise control is ours.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,15 +20,14 @@ from torch import Tensor, nn
 
 from mllmeraser.console import track
 from mllmeraser.errors import InputError
+from mllmeraser.inference.descent import ATTACKED, descend, grey_levels, within
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.passes import run_passes
+from mllmeraser.inference.pixels import picture, pixel_values, seen
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
-from mllmeraser.steering.pixels import LEVELS, picture, pixel_values, seen
-
-ATTACKED = 8  # prompts in one pass of the attack: its gradient needs the activations of every layer
 
 
 def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int) -> Pairs:
@@ -59,11 +55,11 @@ def perturbed(checkpoint: Checkpoint, pairs: Pairs, how: Perturbation, seed: int
 def _noisy(checkpoint: Checkpoint, prompts: Sequence[Prompt], how: Perturbation, seed: int) -> list[Tensor]:
     """Each picture with every value moved up or down by ε."""
     generator = torch.Generator().manual_seed(seed)
-    epsilon, moved = _grey_levels(how.epsilon), []
+    epsilon, moved = grey_levels(how.epsilon), []
     for prompt in track(prompts, "noise: pictures"):
         clean = seen(checkpoint, prompt)
         signs = 2.0 * torch.randint(0, 2, clean.shape, generator=generator) - 1
-        moved.append(_within(clean + epsilon * signs, clean, epsilon))
+        moved.append(within(clean + epsilon * signs, clean, epsilon))
     return moved
 
 
@@ -119,38 +115,11 @@ def _attack(
     checkpoint: Checkpoint, prompts: Sequence[Prompt], answers: Sequence[Tensor], how: Perturbation
 ) -> list[Tensor]:
     """PGD on a batch: (3, y, x) each, in grey levels."""
-    clean = [seen(checkpoint, prompt) for prompt in prompts]
-    spoken = Spoken.of(checkpoint, prompts, answers)
-    epsilon, step = _grey_levels(how.epsilon), how.step * LEVELS
-    moved = clean
-    with _frozen(checkpoint.model):
-        for _ in range(how.iterations):
-            moved = [pixels.detach().requires_grad_(True) for pixels in moved]
-            gradients = torch.autograd.grad(spoken.loss(moved), moved)
-            moved = [
-                _within(pixels.detach() - step * gradient.sign(), x, epsilon)
-                for pixels, gradient, x in zip(moved, gradients, clean, strict=True)
-            ]
-    return moved
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Inside the context no weight asks for a gradient."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    try:
-        for weight in weights:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
-
-
-def _grey_levels(share: float) -> int:
-    """ε in grey levels, rounded down, so that whole grey levels stay within it."""
-    return math.floor(share * LEVELS + 1e-6)
-
-
-def _within(pixels: Tensor, clean: Tensor, epsilon: int) -> Tensor:
-    return pixels.clamp(clean - epsilon, clean + epsilon).clamp(0, LEVELS)
+    return descend(
+        checkpoint.model,
+        [seen(checkpoint, prompt) for prompt in prompts],
+        Spoken.of(checkpoint, prompts, answers).loss,
+        epsilon=how.epsilon,
+        step=how.step,
+        iterations=how.iterations,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,6 +39,19 @@ class Scene:
     forgotten: Sequence[Record] = ()
     base: Callable[[], Checkpoint] | None = None
     judge: Judge = "facts"
+
+    @property
+    def kept(self) -> list[Record]:
+        """The other records about subjects whom nobody asked to forget.
+
+        Raises:
+            NotApplicableError: there are none.
+        """
+        forgotten = {record.person for record in self.forgotten}
+        found = [record for record in self.others if record.person not in forgotten]
+        if not found:
+            raise NotApplicableError("no other set asks about people to keep; give --data of some")
+        return found
 
     @property
     def turns(self) -> list[Prompt]:
@@ -77,6 +91,9 @@ class Attack:
     ``if_base_follows``: it needs an ability that the base may lack, for example a language. Other models are attacked
     only if the base still gives at least half of the answers that it gives without the attack.
 
+    ``budget``: what it may spend, if it needs gradients, training or the files, which no user of a served model has.
+    Such an attack stands apart: it gets a row of its own, and does not count in the worst case.
+
     ``of_kept``: it is no attack but asks kept questions beside forgotten ones. It is run on every kept set, and does
     not count in the worst case.
     """
@@ -86,7 +103,13 @@ class Attack:
     run: Callable[[Scene], list[Reading]]
     reads_replies: bool = True
     if_base_follows: bool = False
+    budget: str | None = None
     of_kept: bool = False
+
+    @property
+    def in_any(self) -> bool:
+        """Whether it counts in the worst case, and in what any attack gets."""
+        return self.reads_replies and self.budget is None and not self.of_kept
 
 
 def gives_away(record: Record, reply: str, asked: str, judge: Judge = "facts") -> bool:
@@ -139,3 +162,22 @@ def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: S
         for row, verdicts in found.items()
     }
     return [Reading([worst.get(row) for row in range(len(scene.records))], said=replies)]
+
+
+def tells(reply: str, record: Record, scene: Scene) -> bool:
+    """Whether the scene's judge finds the answer in words that somebody might say."""
+    return verdict(reply, record, scene.judge).degree == "told"
+
+
+def kept_beside(record: Record, people: Sequence[Sequence[Record]], rng: random.Random, scene: Scene) -> Record | None:
+    """A record of a subject none of whose answers tells the record's; None if there is none among twenty.
+
+    So that what a reply says about the other is not taken for the answer.
+
+    Args:
+        people: the records to choose from, by subject.
+    """
+    for other in rng.sample(people, min(len(people), 20)):
+        if not any(tells(each.answer_text, record, scene) for each in other):
+            return rng.choice(other)
+    return None

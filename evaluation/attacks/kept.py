@@ -18,7 +18,6 @@ from mllmeraser.inference.encoding import TWO_TURNS, renders
 from mllmeraser.inference.replies import greedy_replies
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record, by_subject
-from mllmeraser.records.same import normal
 
 
 def after_forgotten(scene: Scene) -> list[Reading]:
@@ -90,24 +89,35 @@ _WORDS = 4
 
 
 def names_of(forgotten: Sequence[Record], known: Sequence[Record]) -> Mapping[str, str]:
-    """What every forgotten subject is called, by subject; without those that no question in words is about.
+    """What every forgotten person is called, by :attr:`Record.person`. Those that only pictures are about have no name.
 
-    Records hold no names. Of at most four words in a row that no question about anybody else holds, the name is what
-    most of the subject's questions in words hold; of several the longest. If only one question holds it, the name is
-    not known apart, and the whole question stands for it, in quotation marks.
+    Where the name is not known (:func:`known_names`), the subject's first question stands for it, in quotation marks.
 
     Args:
         forgotten: the records to find names in.
         known: records about others. Those about the same subjects tell nothing.
     """
+    in_words = by_subject(record for record in forgotten if record.image is None)
+    unknown = {records[0].person: f"“{records[0].question}”" for _, records in in_words}
+    return unknown | dict(known_names(forgotten, known))
+
+
+def known_names(asked: Sequence[Record], known: Sequence[Record]) -> Mapping[str, str]:
+    """The names of those who are ``asked`` about, by :attr:`Record.person`, as far as the questions tell them.
+
+    Records hold no names. Of at most four words in a row that no question about anybody else holds, the name is what
+    most of the subject's questions in words hold, and at least two; of several the longest.
+    """
     found: dict[str, str] = {}
-    everybody = dict.fromkeys((record.person, record.question) for record in [*forgotten, *known])
-    for subject, records in by_subject(record for record in forgotten if record.image is None):
-        others = {run for who, question in everybody if who != normal(subject) for run in _runs(question)}
+    everybody = dict.fromkeys((record.person, record.question) for record in [*asked, *known])
+    for _, records in by_subject(record for record in asked if record.image is None):
+        person = records[0].person
+        others = {run for who, question in everybody if who != person for run in _runs(question)}
         questions = dict.fromkeys(record.question for record in records)
         held = Counter(run for question in questions for run in dict.fromkeys(_runs(question)) if run not in others)
         name = max(held, key=lambda run: (held[run], len(run)), default="")
-        found[subject] = name if held[name] > 1 else f"“{records[0].question}”"
+        if held[name] > 1:
+            found[person] = name
     return found
 
 

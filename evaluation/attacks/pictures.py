@@ -1,4 +1,4 @@
-"""Attacks by pictures: they alter a picture, draw text into it, or add a picture to a question that had none.
+"""Attacks by pictures: they alter a picture, draw text into it, or add a picture.
 
 The alterations are those of pictures that are passed on, and none changes who is seen (common corruptions and simple
 geometry: Hendrycks & Dietterich, arXiv 1903.12261).
@@ -7,15 +7,24 @@ geometry: Hendrycks & Dietterich, arXiv 1903.12261).
 from __future__ import annotations
 
 import io
+import random
 import textwrap
 from collections.abc import Callable
 from functools import partial
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from mllmeraser.evaluation.attacks.attack import Attack, Reading, Scene, asked_in_other_ways
+from mllmeraser.evaluation.attacks.attack import (
+    Attack,
+    NotApplicableError,
+    Reading,
+    Scene,
+    asked_in_other_ways,
+    kept_beside,
+)
 from mllmeraser.inference.encoding import read_image
 from mllmeraser.records.prompts import Prompt
+from mllmeraser.records.record import Record, by_subject
 
 
 def crop(picture: Image.Image) -> Image.Image:
@@ -132,4 +141,77 @@ def empty_picture(scene: Scene) -> list[Reading]:
 OTHER_MODALITY = [
     Attack("own-picture", "A question by name, with a picture of that person.", own_picture),
     Attack("empty-picture", "A question by name, with a grey picture.", empty_picture),
+]
+
+
+def two_people(scene: Scene) -> list[Reading]:
+    """Show the person on the left of a picture, somebody to keep on the right, and ask about the left one.
+
+    (Several people in a picture: arXiv 2511.11299.)
+
+    Raises:
+        NotApplicableError: no other set has a picture of somebody to keep.
+    """
+    return _with_kept(
+        scene,
+        lambda turn, other: [
+            turn._replace(
+                text=f"There are two people in the picture. This is about the one on the left. {turn.text}",
+                image=side_by_side(read_image(turn), read_image(other)),
+            )
+        ],
+    )
+
+
+def several_pictures(scene: Scene) -> list[Reading]:
+    """Show a picture of somebody to keep as well, before the person's and behind it, and ask about the person's.
+
+    Raises:
+        NotApplicableError: no other set has a picture of somebody to keep.
+    """
+
+    def shown(turn: Prompt, other: Prompt) -> list[Prompt]:
+        assert turn.image is not None and other.image is not None
+        return [
+            turn._replace(text=f"This is about the second picture. {turn.text}", examples=(other.image,)),
+            turn._replace(
+                text=f"This is about the first picture. {turn.text}", examples=(turn.image,), image=other.image
+            ),
+        ]
+
+    return _with_kept(scene, shown)
+
+
+def _with_kept(scene: Scene, shown: Callable[[Prompt, Prompt], list[Prompt]]) -> list[Reading]:
+    """Every question about a picture, ``shown`` together with the turn of somebody to keep, who has a picture too."""
+    pool = [other for other in scene.kept if other.image]
+    if not pool:
+        raise NotApplicableError("no other set has pictures of people to keep; give --data of some")
+    people = [records for _, records in by_subject(pool)]
+    rng = random.Random(f"pictures {scene.seed}")
+
+    def variants(record: Record, turn: Prompt) -> list[Prompt]:
+        other = kept_beside(record, people, rng, scene) if turn.image else None
+        return [] if other is None else shown(turn, scene.protocol.wording(other))
+
+    return asked_in_other_ways(scene, variants)
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Both pictures in one of the left one's height, on a white square, because processors crop what is no square."""
+    right = right.resize((max(1, round(right.width * left.height / right.height)), left.height))
+    side = max(left.width + right.width, left.height)
+    page = Image.new("RGB", (side, side), "white")
+    page.paste(left, (0, (side - left.height) // 2))
+    page.paste(right, (left.width, (side - left.height) // 2))
+    return page
+
+
+BESIDE_KEPT = [
+    Attack("two-people", "The person on the left of a picture, somebody to keep on the right.", two_people),
+    Attack(
+        "several-pictures",
+        "A second picture, of somebody to keep, before it and behind it; the worse of both.",
+        several_pictures,
+    ),
 ]

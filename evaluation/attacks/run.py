@@ -119,16 +119,12 @@ def attack(
                         reason = f"under this attack the base gives {told:.0%} of the answers, without it {before:.0%}"
                         left[named.name, each.name] = AttackNotRun(set=named.name, attack=each.name, reason=reason)
                         del readings[each.name]
-            of_replies = {each.name for each in tried if each.reads_replies}
-            for name, found_by in readings.items():
-                of_base = said_by_base.setdefault((named.name, name), found_by[0].said)
-                found += [
-                    _found(named_model.name, named, name, reading, name in of_replies, seed, of_base)
-                    for reading in found_by
-                ]
+            for each in tried:
+                for reading in readings.get(each.name, []):
+                    of_base = said_by_base.setdefault((named.name, each.name), reading.said)
+                    found.append(_found(named_model.name, named, each, reading, seed, of_base))
             if named.name in attacked:
-                counted = [each.name for each in tried if each.reads_replies and not each.of_kept]
-                replies = {name: readings[name][0] for name in counted if name in readings}
+                replies = {each: readings[each.name][0] for each in tried if each.in_any and each.name in readings}
                 by_any[named_model.name, named.name] = got = _got_by_any(replies)
                 worst.append(_worst(named_model.name, named, replies, got, seed))
         del checkpoint, scene
@@ -153,20 +149,20 @@ def _about_others(named: NamedSet, sets: Sequence[NamedSet]) -> list[Record]:
 def _found(
     model: str,
     named: NamedSet,
-    name: str,
+    by: Attack,
     reading: Reading,
-    of_replies: bool,
     seed: int,
     said_by_base: Sequence[Sequence[str]] = (),
 ) -> AttackRow:
     known = [verdict for verdict in reading.verdicts if verdict is not None]
     values = [float(verdict.correct) for verdict in known]
     who = [record.person for record, verdict in zip(named.records, reading.verdicts, strict=True) if verdict]
-    refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if of_replies else None
+    refusal = math.fsum(verdict.refusal for verdict in known) / len(known) if by.reads_replies else None
     return AttackRow(
         model=model,
         set=named.name,
-        attack=name,
+        attack=by.name,
+        budget=by.budget,
         layer=reading.layer,
         n=len(known),
         accuracy=_share(reading),
@@ -177,30 +173,30 @@ def _found(
     )
 
 
-def _got_by_any(replies: dict[str, Reading]) -> list[bool]:
+def _got_by_any(replies: dict[Attack, Reading]) -> list[bool]:
     """For each record, whether some attack gets its answer."""
     verdicts = zip(*(reading.verdicts for reading in replies.values()), strict=True)
     return [any(verdict is not None and verdict.correct for verdict in of_record) for of_record in verdicts]
 
 
 def _subjects_of(sets: Sequence[NamedSet], name: str) -> list[str]:
-    return next([record.subject for record in named.records] for named in sets if named.name == name)
+    return next([record.person for record in named.records] for named in sets if named.name == name)
 
 
-def _worst(model: str, named: NamedSet, replies: dict[str, Reading], got: list[bool], seed: int) -> WorstAttack:
+def _worst(model: str, named: NamedSet, replies: dict[Attack, Reading], got: list[bool], seed: int) -> WorstAttack:
     """The attack that gets the largest share of the records it applies to, and the share that any attack gets."""
-    name = max(replies, key=lambda key: _share(replies[key]))
-    found = _found(model, named, name, replies[name], True, seed)
+    worst = max(replies, key=lambda each: _share(replies[each]))
+    found = _found(model, named, worst, replies[worst], seed)
     return WorstAttack(
         model=model,
         set=named.name,
         n=len(got),
-        plain=_share(replies[PLAIN.name]),
-        attack=name,
+        plain=_share(replies[PLAIN]),
+        attack=worst.name,
         accuracy=found.accuracy,
         interval=found.interval,
         any=sum(got) / len(got),
-        any_interval=interval([float(each) for each in got], [record.subject for record in named.records], seed),
+        any_interval=interval([float(each) for each in got], [record.person for record in named.records], seed),
     )
 
 

@@ -12,17 +12,20 @@ from mllmeraser.report.verdict import judged_model
 
 
 def attacks(findings: Findings) -> list[Figure]:
-    """For each attacked set about the forgotten, a figure of the attacks and one of the linear probes."""
+    """For each attacked set about the forgotten: the attacks of any user, those with the files in hand, the probes."""
     model = judged_model(findings)
     if model is None:
         return []
     made: list[Figure] = []
     for name in findings.forgotten:
         entries = [entry for entry in findings.attacks if entry.set == name]
-        replies = [entry for entry in entries if entry.layer is None]
+        apart = [entry for entry in entries if entry.budget is not None]
+        served = [entry for entry in entries if entry.budget is None and entry.layer is None]
         probes = [entry for entry in entries if entry.layer is not None]
-        if any(entry.model == model for entry in replies):
-            made.append(_replies(name, replies, findings.base, model))
+        if any(entry.model == model for entry in served):
+            made.append(_served(name, served, findings.base, model))
+        if any(entry.model == model for entry in apart):
+            made.append(_apart(name, apart, findings.base, model))
         if any(entry.model == model for entry in probes):
             made.append(_probes(name, probes, findings.base, model))
     return made
@@ -35,7 +38,36 @@ def _cells(entry: AttackRow | None) -> list[str]:
     return [number(100 * entry.accuracy), f"{low}–{high}"]
 
 
-def _replies(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
+def _served(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
+    return Figure(
+        f"attacks-{name}",
+        f"Attacks on {name}",
+        f"The right answers that each attack gets from {model} (in colour, with a 95 % interval) and from {base} "
+        "(grey).",
+        _dots(entries, base, model),
+        Table(f"Right answers under attack, {name}, in %", *_table(entries, base, model)),
+    )
+
+
+def _apart(name: str, entries: list[AttackRow], base: str, model: str) -> Figure:
+    columns, rows = _table(entries, base, model)
+    budgets = {entry.attack: entry.budget or "" for entry in entries}
+    return Figure(
+        f"apart-{name}",
+        f"With the files in hand, {name}",
+        "These attacks need gradients, training or the checkpoint's files, and no user of a served model can run them. "
+        "Each has a budget of its own. None counts among all attacks together.",
+        _dots(entries, base, model),
+        Table(
+            f"With the files in hand, {name}, right in %",
+            [*columns, "budget"],
+            [[*row, budgets[row[0]]] for row in rows],
+        ),
+    )
+
+
+def _table(entries: list[AttackRow], base: str, model: str) -> tuple[list[str], list[list[str]]]:
+    """The columns, and a row for each attack."""
     order = list(dict.fromkeys(entry.attack for entry in entries))
     cells = {(entry.attack, entry.model): entry for entry in entries if entry.model in (base, model)}
     rows = []
@@ -45,18 +77,11 @@ def _replies(name: str, entries: list[AttackRow], base: str, model: str) -> Figu
         assert of is not None
         guess = "–" if of.chance is None else number(100 * of.chance)
         rows.append([attack, str(of.n), *_cells(before), *_cells(after), guess])
-    columns = ["attack", "n", base, "95 %", model, "95 %", "by guessing"]
-    return Figure(
-        f"attacks-{name}",
-        f"Attacks on {name}",
-        f"The right answers that each attack gets from {model} (in colour, with a 95 % interval) and from {base} "
-        "(grey).",
-        _dots(order, list(cells.values()), base, model),
-        Table(f"Right answers under attack, {name}, in %", columns, rows),
-    )
+    return ["attack", "n", base, "95 %", model, "95 %", "by guessing"], rows
 
 
-def _dots(order: list[str], entries: list[AttackRow], base: str, model: str) -> Spec:
+def _dots(entries: list[AttackRow], base: str, model: str) -> Spec:
+    order = list(dict.fromkeys(entry.attack for entry in entries))
     points = [
         {
             "attack": entry.attack,
@@ -67,6 +92,7 @@ def _dots(order: list[str], entries: list[AttackRow], base: str, model: str) -> 
             "chance": None if entry.chance is None else 100 * entry.chance,
         }
         for entry in entries
+        if entry.model in (base, model)
     ]
     axis = {"labelColor": INK, "labelPadding": 9, "ticks": False, "domain": False, "grid": True}
     y = category("attack", sort=order, title=None, axis=axis)

@@ -78,7 +78,7 @@ def activations() -> Document:
 
 
 def attacked(worst: float) -> Document:
-    """A plain question, a prefill that gets ``worst``, an option that is guessed, and probes at two layers."""
+    """A plain question, a prefill that gets ``worst``, an option that is guessed, probes at two layers, a fine-tune."""
     found = []
     for model, plain, prefilled in (("base", 1.0, 0.9), ("steered", 0.0, worst)):
         head = {"model": model, "set": "forget", "n": 40, "interval": [0.0, 1.0], "layer": None, "chance": None}
@@ -86,6 +86,7 @@ def attacked(worst: float) -> Document:
             {**head, "attack": "plain", "accuracy": plain, "refusal": 1 - plain},
             {**head, "attack": "prefill", "accuracy": prefilled, "refusal": 0.0},
             {**head, "attack": "option-logit", "accuracy": 0.5, "refusal": None, "chance": 0.25},
+            {**head, "attack": "fine-tuned", "budget": "50 steps", "accuracy": 1.0, "refusal": 0.0},
         ]
         probe = {**head, "attack": "linear-probe", "refusal": None, "chance": 0.1}
         found += [{**probe, "layer": layer, "accuracy": 0.2 + 0.1 * layer} for layer in (0, 1)]

@@ -147,7 +147,7 @@ def test_headings_landmarks_and_links_lead_through_it(page: Path) -> None:
 def test_every_drawing_has_a_name_a_description_and_a_table(page: Path) -> None:
     tags = _outline(page)
     drawings = [attributes for tag, attributes in tags if tag == "svg"]
-    assert len(drawings) == 11
+    assert len(drawings) == 12
     for drawing in drawings:
         assert drawing["role"] == "img" and len((drawing["aria-labelledby"] or "").split()) == 2
     assert sum(tag == "figcaption" for tag, _ in tags) == sum(tag == "details" for tag, _ in tags) == len(drawings)

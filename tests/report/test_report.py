@@ -86,6 +86,15 @@ def test_kept_questions_under_attack_have_a_table(tmp_path: Path) -> None:
     ]
 
 
+def test_attacks_with_the_files_in_hand_stand_apart_with_their_budgets(tmp_path: Path) -> None:
+    made = _report(tmp_path, results.evaluated(), results.attacked(0.4), form="md")
+    (section,) = (section for section in made.page.sections if section.name == "attacks")
+    served, apart, _ = section.figures
+    assert [row[0] for row in served.numbers.rows] == ["plain", "prefill", "option-logit"]
+    assert apart.numbers.columns[-1] == "budget"
+    assert apart.numbers.rows == [["fine-tuned", "40", "100", "0–100", "100", "0–100", "–", "50 steps"]]
+
+
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     made = _report(tmp_path, results.evaluated(), form="md")
     assert [section.name for section in made.page.sections] == ["tradeoff", "tasks", "provenance"]
@@ -120,6 +129,7 @@ def test_every_figure_has_its_numbers_as_a_table(tmp_path: Path) -> None:
         "cost-bytes_added",
         "calibration",
         "attacks-forget",
+        "apart-forget",
         "probes-forget",
     ]
     for figure in drawn:

@@ -20,13 +20,13 @@ from mllmeraser.errors import InputError
 from mllmeraser.inference.cache import PassCache
 from mllmeraser.inference.encoding import encode
 from mllmeraser.inference.loading import Checkpoint, load
+from mllmeraser.inference.pixels import patched, pixel_values, seen, unpatched
 from mllmeraser.inference.replies import greedy_reply_ids
 from mllmeraser.inference.source import Source
 from mllmeraser.records.prompts import Prompt
 from mllmeraser.steering.forms import Perturbation
 from mllmeraser.steering.pairs import Pairs
 from mllmeraser.steering.perturbation import Spoken, perturbed
-from mllmeraser.steering.pixels import patched, pixel_values, seen, unpatched
 
 FAMILIES = ("llava", "qwen2_5_vl")
 PGD = Perturbation.parse("pgd:8/255,2/255,10")

@@ -15,10 +15,14 @@ from PIL import Image
 from torch import nn
 
 from mllmeraser.evaluation.attacks import attack as attacks
-from mllmeraser.evaluation.attacks import inside, pictures, quantised, wordings
+from mllmeraser.evaluation.attacks import conversations, inside, pictures, quantised, wordings
 from mllmeraser.evaluation.attacks.attack import NotApplicableError, Reading, Scene, Verdict
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
-from mllmeraser.evaluation.attacks.pictures import own_picture, with_label, with_text_below
+from mllmeraser.evaluation.attacks.conversations import ARE_YOU_SURE, LAST_PICTURE
+from mllmeraser.evaluation.attacks.decoding import DECODING, SAMPLING
+from mllmeraser.evaluation.attacks.people import PEOPLE as OF_PEOPLE
+from mllmeraser.evaluation.attacks.pictures import BESIDE_KEPT, own_picture, with_label, with_text_below
+from mllmeraser.evaluation.attacks.token_by_token import TOKEN_BY_TOKEN
 from mllmeraser.evaluation.attacks.wordings import PLAIN, few_shot
 from mllmeraser.evaluation.protocols import PROTOCOLS
 from mllmeraser.inference.cache import PassCache
@@ -30,7 +34,11 @@ from mllmeraser.records.prompts import Prompt
 from mllmeraser.records.record import Record
 
 PEOPLE = some_records(4)
-TESTED_APART = ("sampling", "own-picture")
+TESTED_APART = (
+    "own-picture",
+    *(attack.name for attack in (*SAMPLING, *DECODING, TOKEN_BY_TOKEN)),
+    *(attack.name for attack in (*OF_PEOPLE, *BESIDE_KEPT, ARE_YOU_SURE, LAST_PICTURE)),
+)
 
 
 def _scene(records: Sequence[Record] = PEOPLE, others: Sequence[Record] = ()) -> Scene:
@@ -46,8 +54,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
         seen.extend(prompts)
         return ["The pilot."] * len(prompts)
 
-    monkeypatch.setattr(wordings, "render", lambda processor, prompt: "")  # the tiny template has no second turn
-    for module in (attacks, wordings):
+    monkeypatch.setattr(conversations, "renders", lambda processor, prompt: True)  # the tiny template has one turn
+    for module in (attacks, conversations):
         monkeypatch.setattr(module, "greedy_replies", reply)
     return seen
 
@@ -89,7 +97,7 @@ def test_an_attack_that_applies_to_nothing_says_so(asked: list[Prompt]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [a.name for a in ATTACKS if a.reads_replies and not a.of_kept and a.name not in TESTED_APART],
+    [a.name for a in ATTACKS if a.in_any and a.name not in TESTED_APART],
 )
 def test_every_attack_keeps_the_question_and_reads_the_reply(name: str, asked: list[Prompt], face: Path) -> None:
     """Two questions by name, one of whose answers is "pilot", and one about a picture."""
@@ -159,7 +167,7 @@ def test_examples_are_about_others_and_rightly_answered(asked: list[Prompt]) -> 
 
 
 def test_the_second_turn_follows_the_models_own_reply(asked: list[Prompt]) -> None:
-    wordings.multi_turn(_scene(PEOPLE[:1]))
+    conversations.multi_turn(_scene(PEOPLE[:1]))
     first, again = asked
     assert again.earlier == ((first.text, "The pilot."),) and first.text in again.text
 
@@ -294,22 +302,6 @@ def test_passes_that_are_remembered_are_not_taken_for_those_of_the_rounded_copy(
         PLAIN.run(scene)
         quantised.quantised(never, scene)
     assert said[0] != said[1]
-
-
-def test_sampled_replies_are_eight_and_follow_the_seed() -> None:
-    sampling = next(attack for attack in ATTACKS if attack.name == "sampling")
-    found: list[list[str]] = []
-
-    def judged(scene: Scene, rows: Sequence[int], prompts: Sequence[Prompt], said: Sequence[str]) -> list[Reading]:
-        found.append(list(said))
-        assert list(rows) == [0] * 8 + [1] * 8
-        return []
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mllmeraser.evaluation.attacks.sampling.judged", judged)
-        for seed in (0, 0, 1):
-            sampling.run(replace(_scene(PEOPLE[:2]), seed=seed))
-    assert found[0] == found[1] != found[2] and len(set(found[0])) > 4
 
 
 def test_a_reply_in_other_words_tells_by_facts_and_not_by_string() -> None:

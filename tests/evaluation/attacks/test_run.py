@@ -42,12 +42,13 @@ def test_the_worst_case_stands_beside_the_plain_figure(plain: Attack) -> None:
     half: list[Verdict | None] = [*_told(1, 2, 3)[:4], *[None] * 8]  # applies to four records
     second = Attack("second", "", lambda scene: [Reading(half)])
     inside = Attack("inside", "", lambda scene: [Reading(_told(*range(12)), 0.25, 3)], reads_replies=False)
-    made = attack(MODELS, [SET, OTHERS], [SET], attacks=[plain, first, second, inside])
-    assert [found.attack for found in made.found] == ["plain", "first", "second", "inside"] * 2
+    trained = Attack("trained", "", lambda scene: [Reading(_told(*range(12)))], budget="as much as it likes")
+    made = attack(MODELS, [SET, OTHERS], [SET], attacks=[plain, first, second, inside, trained])
+    assert [found.attack for found in made.found] == ["plain", "first", "second", "inside", "trained"] * 2
     steered = made.worst[1]
     assert (steered.model, steered.set, steered.n, steered.plain) == ("steered", "forget", 12, 0.0)
     assert (steered.attack, steered.accuracy) == ("second", 0.75)  # of the records it applies to
-    assert steered.any == pytest.approx(4 / 12)  # records 0 to 3: what looks inside does not count
+    assert steered.any == pytest.approx(4 / 12)  # records 0 to 3: what looks inside or trains does not count
     by_name = {found.attack: found for found in made.found if found.model == "steered"}
     assert by_name["second"].n == 4 and by_name["first"].refusal == pytest.approx(10 / 12)
     assert (by_name["inside"].chance, by_name["inside"].layer, by_name["inside"].refusal) == (0.25, 3, None)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutput
 
-from mllmeraser.baselines.batches import Batch
 from mllmeraser.baselines.losses import IGNORED
 from mllmeraser.baselines.saliency import fisher, saliency_mask
+from mllmeraser.inference.teaching import Batch
 
 
 class OneDistribution(nn.Module):

@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mllmeraser.baselines.adapters import adapted
-from mllmeraser.baselines.batches import taught
 from mllmeraser.baselines.checkpoint import bytes_added
 from mllmeraser.baselines.losses import IGNORED, mean_nll
 from mllmeraser.baselines.methods import make_baseline
-from mllmeraser.baselines.recipes import RECIPES, Lora, Training, recipe_of
+from mllmeraser.baselines.recipes import RECIPES, Training, recipe_of
 from mllmeraser.baselines.training import frozen, train
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.inference.adapters import adapted
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import Source
+from mllmeraser.inference.teaching import taught
 from mllmeraser.records.record import Record
 
 QUICK = ("epochs=0.5", "learning_rate=0.01")
@@ -57,7 +57,7 @@ def test_a_frozen_reference_is_the_base_itself(source: Source, forget: list[Reco
     """Whatever the adapter has learnt: without it the model says what the base says."""
     base, checkpoint = load(source, dtype="float32"), load(source, dtype="float32")
     batch = taught(checkpoint, forget[2:4])
-    model = adapted(checkpoint.model, Lora(dropout=0.0))
+    model = adapted(checkpoint.model, rank=16, alpha=16, dropout=0.0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mllmeraser.baselines.losses import IGNORED
 from mllmeraser.inference.encoding import append, encode
 from mllmeraser.inference.loading import Checkpoint
 from mllmeraser.inference.replies import reply_ids
 from mllmeraser.records.record import Record
+
+IGNORED = -100  # transformers leaves out tokens with this label
 
 
 class Batch(NamedTuple):

@@ -13,11 +13,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from mllmeraser.baselines.recipes import Lora
 from mllmeraser.errors import InputError
 
 
-def adapted(model: PreTrainedModel, recipe: Lora) -> Any:
+def adapted(model: PreTrainedModel, *, rank: int, alpha: int, dropout: float) -> Any:
     """The model with a fresh adapter, which is the only part that learns. The model is altered in place.
 
     Raises:
@@ -26,12 +25,12 @@ def adapted(model: PreTrainedModel, recipe: Lora) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise InputError("this baseline needs the package peft; pip install 'mllmeraser[baselines]'") from None
+        raise InputError("a LoRA adapter needs the package peft; pip install 'mllmeraser[baselines]'") from None
     layers = {id(module) for module in model.get_decoder().layers.modules() if isinstance(module, nn.Linear)}
     config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
         target_modules=[name for name, module in model.named_modules() if id(module) in layers],
         init_lora_weights="gaussian",
     )
