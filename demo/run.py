@@ -31,6 +31,8 @@ from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import MllmEraserError, VerificationError
 from mllmeraser.evaluation.activation_map import activation_maps
 from mllmeraser.evaluation.answering import answer
+from mllmeraser.evaluation.attacks import catalogue
+from mllmeraser.evaluation.attacks.run import Assault, attack, attack_lines
 from mllmeraser.evaluation.cross_check import compared
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.items import Item, Reply, score
@@ -57,6 +59,18 @@ SETS: Mapping[str, str] = {
     "common": "common",
 }
 ASKED_AGAIN = 100  # questions of each set that our own reader asks too
+ATTACKED = 24  # questions about the forgotten that are asked under attack too
+ATTACKS = {
+    "plain",
+    "paraphrase",
+    "alias",
+    "image-crop",
+    "prefill",
+    "system-turn",
+    "multi-turn",
+    "banned-refusal",
+    "option-logit",
+}
 RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": {"preset": "paper"}, "steered": {}}
 
 
@@ -66,6 +80,7 @@ class Outcome:
 
     directory: Path
     found: ResultsFile
+    assault: Assault
     seconds: Mapping[str, float]
 
     @property
@@ -78,10 +93,12 @@ class Outcome:
         return {**self.found.document(), "seconds": dict(self.seconds), "output": str(self.directory)}
 
     def lines(self) -> list[str]:
-        """What was written where, and commands to try."""
+        """What attacks get, what was written where, and commands to try."""
         here = self.directory
         data = f"--data test={here}/data/test.jsonl --data common={here}/data/common.jsonl"
         return [
+            *attack_lines(self.assault),
+            "",
             f"Written to {here} in {self.seconds['total']:.0f} s (both exports {self.seconds['export']:.2f} s):",
             "  base/        the model before",
             "  steered/     the model that forgot: from_pretrained(…, trust_remote_code=True) loads it",
@@ -139,8 +156,8 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
     directory = directory_target(directory, LISTING if overwrite else None)
     clock = _Clock()
     with staging(directory) as folder:
-        found = _run(folder, seed, clock)
-        outcome = Outcome(directory, found, clock.stop())
+        found, assault = _run(folder, seed, clock)
+        outcome = Outcome(directory, found, assault, clock.stop())
         write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
         report([folder / "results.json"], folder / "report.html", calibration=folder / "calibration.json")
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -149,7 +166,7 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
     return outcome
 
 
-def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
+def _run(folder: Path, seed: int, clock: _Clock) -> tuple[ResultsFile, Assault]:
     logging.disable_progress_bar()
     with clock("data"), console.status("drawing people"):
         paths = write_data(folder / "data", seed)
@@ -181,8 +198,10 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
             # While the others answer, for the report: the gates of every second question, and the map of hidden states.
             steered = load(folder / "steered", dtype="float32")
             gates = read_gates(steered, [record.user_turn for record in asked[::2]])
-            maps = activation_maps([NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)], sets)
+            models = [NamedModel("base", lambda: base), NamedModel("steered", lambda: steered)]
+            maps = activation_maps(models, sets)
             ours = {"base": _own(base, "base", sets, seed), "steered": _own(steered, "steered", sets, seed)}
+            assault = _attacked(models, sets, seed)
             replies = strangers.replies(["base", "paper", "steered", "off"])
     replies["steered"][::2] = [
         replace(reply, gates=gate) for reply, gate in zip(replies["steered"][::2], gates, strict=True)
@@ -193,7 +212,16 @@ def _run(folder: Path, seed: int, clock: _Clock) -> ResultsFile:
             f"{apart.model} on {apart.set}: {apart.accuracy:.1%} right by our reader, {apart.again:.1%} by a stranger's"
         )
     results = replace(score_replies(replies, sets, seed=seed), cross_checks=tuple(checks))
-    return results.file(activations=maps)
+    return results.file(activations=maps, **assault.parts()), assault
+
+
+def _attacked(models: Sequence[NamedModel], sets: Sequence[NamedSet], seed: int) -> Assault:
+    """What a short budget of attacks gets: ``ATTACKED`` questions that no fit has used, ``ATTACKS``."""
+    by_name = {named.name: named for named in sets}
+    asked = by_name["test"].records
+    few = NamedSet("test", random.Random(f"attacked {seed}").sample(asked, min(ATTACKED, len(asked))))
+    short = [each for each in catalogue.ATTACKS if each.name in ATTACKS]
+    return attack(models, [few, by_name["retain_heldout"]], [few], attacks=short, seed=seed)
 
 
 def _own(checkpoint: Checkpoint, name: str, sets: Sequence[NamedSet], seed: int) -> dict[int, Item]:
