@@ -30,7 +30,12 @@ from mllmeraser.commands.reporting import report, suggest
     "--device", default="cpu", show_default=True, panel=RUNNING, help="A torch device, for example cpu or cuda."
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, panel=RUNNING, help="The seed of everything that is random."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    panel=RUNNING,
+    help="The seed of everything that is random.",
 )
 @output_options
 def baseline(

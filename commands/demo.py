@@ -14,7 +14,11 @@ from mllmeraser.commands.reporting import report, suggest
 @click.argument("directory", type=PATH, default=Path("mllmeraser-demo"))
 @overwrite_option("a directory that is not empty")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="The seed of the questions, the folds and the landmarks."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The seed of the questions, the folds and the landmarks.",
 )
 @output_options
 def demo(directory: Path, overwrite: bool, seed: int, as_json: bool) -> None:

@@ -95,7 +95,7 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--seed",
-            type=int,
+            type=click.IntRange(0),
             default=0,
             show_default=True,
             panel=RUNNING,

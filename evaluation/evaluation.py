@@ -111,6 +111,8 @@ def evaluate(
     written = None if output is None else Path(output)
     if written is not None:
         file_target(written, overwrite)
+        if items is not None and written.resolve() == Path(items).resolve():
+            raise InputError(f"{written}: --items and --output are one file; give two")
     named = models_from(_arguments(models), device=device, dtype=dtype, batch_size=batch_size)
     sets, wording, reader = sets_from(_arguments(data)), protocol_named(protocol), judge_named(judge)
     victims = sets_to_attack(sets, attack_sets) if attacks or attack_sets else []

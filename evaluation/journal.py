@@ -57,6 +57,8 @@ class Journal:
             return cls()
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; choose a file")
         known: dict[str, Reply] = {}
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         kept = []

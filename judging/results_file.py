@@ -25,9 +25,9 @@ AGREEMENT = 0.01  # two figures of one thing may lie so far apart
 
 
 class Part(BaseModel):
-    """A part of the document: frozen, and of exactly these types."""
+    """A part of the document: frozen, of exactly these types, and every number finite."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Intervals(Part):

@@ -84,6 +84,8 @@ def report(
     written = None if output is None else Path(output)
     if written is not None:
         file_target(written, overwrite)
+    if figures is not None and Path(figures).exists() and not Path(figures).is_dir():
+        raise InputError(f"--figures {figures}: is a file; give a folder")
     findings = read_findings(
         [Path(path) for path in results],
         forgotten=forgotten,

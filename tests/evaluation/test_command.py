@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders.records import LETTERS, REFUSAL, some_records
+from click import BadParameter
 from click.testing import CliRunner, Result
 
 from mllmeraser.commands.evaluate import evaluate
@@ -90,3 +91,26 @@ def test_items_are_kept_and_scored_again(folder: Path) -> None:
     first = json.loads(run("base.jsonl", "oracle.jsonl", "--items", "items.jsonl", "--json").stdout)
     again = run("base=items.jsonl", "oracle=items.jsonl", "--json")
     assert json.loads(again.stdout) == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--items", "results.json", "-o", "results.json"],
+            "results.json: --items and --output are one file; give two",
+        ),
+        (["--items", "."], ".: is a directory; choose a file"),
+    ],
+)
+def test_replies_are_written_to_a_file_of_their_own(folder: Path, arguments: list[str], line: str) -> None:
+    result = run("base.jsonl", *arguments)
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == line
+    assert not (folder / "results.json").exists()
+
+
+def test_a_seed_is_not_negative(folder: Path) -> None:
+    result = run("base.jsonl", "--seed", "-1")
+    assert isinstance(result.exception, BadParameter)
+    assert "-1 is not in the range x>=0" in str(result.exception)

@@ -85,3 +85,13 @@ def test_it_is_read_without_torch() -> None:
     code = "import mllmeraser.judging.results_file, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_number_that_is_not_finite_is_refused(made: ResultsFile, tmp_path: Path, value: str) -> None:
+    document = made.document()
+    document["rows"][0]["rouge_l"] = "here"
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(document).replace('"here"', value))
+    with pytest.raises(InputError, match="rouge_l"):
+        read_results(path)

@@ -335,3 +335,10 @@ def test_rates_are_pooled_by_records_not_by_rows() -> None:
     assert rate is not None and rate.share == pytest.approx(0.1) and rate.n == 100
     assert rate.words == "10 % (5.5–17.4)"
     assert pooled([], told) is None
+
+
+def test_a_file_in_the_place_of_the_figures_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "figures").touch()
+    with pytest.raises(InputError, match=r"figures: is a file; give a folder$"):
+        _report(tmp_path, results.evaluated(), output=tmp_path / "report.html", figures=tmp_path / "figures")
+    assert not (tmp_path / "report.html").exists()
