@@ -27,7 +27,8 @@ def verify(directory: Path, base: str | None, public_key: Path | None, as_json: 
     verification = mllmeraser.verify(directory, base=base, public_key=public_key)
     marks = {True: "ok    ", False: "FAILED"}
     lines = [f"{marks[check.ok]} {check.name}: {check.detail}" for check in verification.checks]
-    report(as_json, verification.document(), lines)
+    held = sum(check.ok for check in verification.checks)
+    report(as_json, verification.document(), [*lines, f"{held} of {len(lines)} checks hold"])
     if not verification.ok:
         failed = [check.name for check in verification.checks if not check.ok]
         raise VerificationError(f"{directory}: {len(failed)} check(s) failed: {', '.join(failed)}; export it again")

@@ -58,7 +58,7 @@ class Recipe:
     @classmethod
     def smoke(cls) -> Recipe:
         """A recipe that runs every phase in seconds and learns nothing."""
-        return cls(steps=3, vision_steps=2, batch_size=8, warm_up=1, questions_each=6)
+        return cls(steps=1, vision_steps=1, batch_size=8, warm_up=1, questions_each=6)
 
 
 def train(
