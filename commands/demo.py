@@ -12,6 +12,13 @@ from mllmeraser.commands.reporting import report, suggest
 
 @click.command(short_help="Run every step on a small model.", context_settings=HELP)
 @click.argument("directory", type=PATH, default=Path("mllmeraser-demo"))
+@click.option(
+    "--model",
+    type=click.Choice(("toy", "smollm2")),
+    default="toy",
+    show_default=True,
+    help="A LLaVA of three million parameters, or one on SmolLM2-135M-Instruct (docs/demo.md: what it needs).",
+)
 @overwrite_option("a directory that is not empty")
 @click.option(
     "--seed",
@@ -21,7 +28,7 @@ from mllmeraser.commands.reporting import report, suggest
     help="The seed of the questions, the folds and the landmarks.",
 )
 @output_options
-def demo(directory: Path, overwrite: bool, seed: int, as_json: bool) -> None:
+def demo(directory: Path, model: str, overwrite: bool, seed: int, as_json: bool) -> None:
     """Make a small LLaVA that knows a hundred fictitious people forget eight of them, and count the replies.
 
     The demo computes the paper's steering and ours and exports both. It loads them in a fresh process that cannot
@@ -31,6 +38,6 @@ def demo(directory: Path, overwrite: bool, seed: int, as_json: bool) -> None:
     from mllmeraser.demo.run import run
     from mllmeraser.evaluation.table import plain_text
 
-    outcome = run(directory, overwrite=overwrite, seed=seed)
+    outcome = run(directory, model=model, overwrite=overwrite, seed=seed)
     report(as_json, outcome.document(), [*plain_text(outcome.rows).splitlines(), "", *outcome.lines()])
     suggest(outcome.next_command())

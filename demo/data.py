@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mllmeraser.demo.common import IN_SCENE, SceneFact, ask_scene, ask_text, how_tos, scene_facts, text_facts
@@ -35,10 +35,15 @@ def write_data(directory: Path, seed: int = 0) -> dict[str, Path]:
     Returns:
         the path of each JSON Lines file, by the name of its set.
     """
+    return write_sets(directory, build_sets(random.Random(f"data {seed}")))
+
+
+def write_sets(directory: Path, sets: Mapping[str, Sequence[Question]]) -> dict[str, Path]:
+    """Create `directory` and write a file for every set, and the pictures; the paths of the files, by set."""
     (directory / "images").mkdir(parents=True, exist_ok=True)
     names: dict[Picture, str] = {}
     paths = {}
-    for name, questions in build_sets(random.Random(f"data {seed}")).items():
+    for name, questions in sets.items():
         paths[name] = directory / f"{name}.jsonl"
         lines = [json.dumps(_record(question, directory, names)) + "\n" for question in questions]
         paths[name].write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -58,16 +63,16 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
     sets = {
         "forget": forget,
         "retain": [*retained, *famous, *_common(rng, True), *strangers],
-        "forget_eval": _some_of(rng, forget),
+        "forget_eval": some_of(rng, forget, _PER_CELL),
         "test": _balanced(rng, forgotten, _PER_CELL, unseen=True),
-        "retain_fit": _some_of(rng, retained),
+        "retain_fit": some_of(rng, retained, _PER_CELL),
         "retain_heldout": _balanced(rng, never, _PER_CELL, unseen=False),
         "retain_heldout_new": _balanced(rng, never, _PER_CELL, unseen=True),
         "celebrity": _balanced(rng, stars[False], _PER_CELL, unseen=False),
-        "common": _some_of(rng, _common(rng, False)),
+        "common": some_of(rng, _common(rng, False), _PER_CELL),
     }
     faces = [stranger_question(rng, False, in_picture=True) for _ in range(_FACES)]
-    sets["retain"] += [*faces, *_seen(rng, _some_scenes(rng, True))]
+    sets["retain"] += [*faces, *seen(rng, some_scenes(rng, True))]
     return sets
 
 
@@ -103,31 +108,29 @@ def _common(rng: random.Random, fit: bool) -> list[Question]:
     """Questions about one half of common knowledge: words, how-tos, scenes."""
     facts = [fact for fact in text_facts() if fact.fit is fit]
     hows = [fact for fact in how_tos() if fact.fit is fit]
-    scenes = _some_scenes(rng, fit)
+    scenes = some_scenes(rng, fit)
     tasks: list[Task] = list(TASKS)
     words = [ask_text(rng, fact, task, False) for fact in facts for task in rng.sample(tasks, 2)]
     how = [ask_text(rng, fact, "generation", False) for fact in hows]
-    return [*words, *how, *_seen(rng, scenes)]
+    return [*words, *how, *seen(rng, scenes)]
 
 
-def _some_scenes(rng: random.Random, fit: bool) -> list[SceneFact]:
+def some_scenes(rng: random.Random, fit: bool) -> list[SceneFact]:
     return rng.sample([fact for fact in scene_facts() if fact.fit is fit], _SCENES)
 
 
-def _seen(rng: random.Random, scenes: Sequence[SceneFact]) -> list[Question]:
+def seen(rng: random.Random, scenes: Sequence[SceneFact]) -> list[Question]:
     """Each task about each scene."""
     aspects = tuple(IN_SCENE)
     return [ask_scene(rng, fact, aspects[n % 3], task, False) for n, fact in enumerate(scenes) for task in TASKS]
 
 
-def _some_of(rng: random.Random, questions: Iterable[Question]) -> list[Question]:
-    """At most `_PER_CELL` of the questions per task and modality."""
+def some_of(rng: random.Random, questions: Iterable[Question], per_cell: int) -> list[Question]:
+    """At most `per_cell` of the questions per task and modality."""
     cells: dict[tuple[str, str], list[Question]] = {}
     for question in questions:
         cells.setdefault((question.modality, question.task), []).append(question)
-    return [
-        question for cell in sorted(cells) for question in rng.sample(cells[cell], min(_PER_CELL, len(cells[cell])))
-    ]
+    return [question for cell in sorted(cells) for question in rng.sample(cells[cell], min(per_cell, len(cells[cell])))]
 
 
 def _record(question: Question, directory: Path, names: dict[Picture, str]) -> dict[str, object]:

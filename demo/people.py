@@ -179,11 +179,11 @@ def world() -> World:
     """The demo world; there is only one."""
     rng = random.Random("mllmeraser demo world")
     count = FORGET + RETAIN_FIT + RETAIN_HELDOUT
-    faces = _faces(rng, count + CELEBRITIES)
+    faces = distinct_faces(rng, count + CELEBRITIES)
     names, strange_names = _names(rng, count + CELEBRITIES)
     circles = ["forget"] * FORGET + ["retain_fit"] * RETAIN_FIT + ["retain_heldout"] * RETAIN_HELDOUT
-    shared = {fact: _spread(rng, VALUES[fact], count) for fact in FACTS}
-    famous = {fact: _spread(rng, CELEBRITY_VALUES[fact], CELEBRITIES) for fact in FACTS}
+    shared = {fact: spread(rng, VALUES[fact], count) for fact in FACTS}
+    famous = {fact: spread(rng, CELEBRITY_VALUES[fact], CELEBRITIES) for fact in FACTS}
     people = tuple(
         Person(
             f"p{i:03d}",
@@ -206,23 +206,23 @@ def world() -> World:
         )
         for i in range(CELEBRITIES)
     )
-    strange_faces = tuple(_strange_faces(rng, TRAIN_STRANGERS + HELD_OUT_STRANGERS, faces))
+    unknown = tuple(strange_faces(rng, TRAIN_STRANGERS + HELD_OUT_STRANGERS, faces))
     return World(
         people,
         celebrities,
-        Strangers(strange_faces[:TRAIN_STRANGERS], strange_faces[TRAIN_STRANGERS:]),
+        Strangers(unknown[:TRAIN_STRANGERS], unknown[TRAIN_STRANGERS:]),
         strange_names,
     )
 
 
-def _spread(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
+def spread(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
     """`count` values in random order, each about equally often."""
-    spread = [values[i % len(values)] for i in range(count)]
-    rng.shuffle(spread)
-    return spread
+    drawn = [values[i % len(values)] for i in range(count)]
+    rng.shuffle(drawn)
+    return drawn
 
 
-def _faces(rng: random.Random, count: int) -> list[Face]:
+def distinct_faces(rng: random.Random, count: int) -> list[Face]:
     """Random faces; any two of them differ in at least six features."""
     faces: list[Face] = []
     while len(faces) < count:
@@ -232,7 +232,7 @@ def _faces(rng: random.Random, count: int) -> list[Face]:
     return faces
 
 
-def _strange_faces(rng: random.Random, count: int, known: list[Face]) -> list[Face]:
+def strange_faces(rng: random.Random, count: int, known: list[Face]) -> list[Face]:
     """Random faces that differ from every known face in at least five features."""
     faces: list[Face] = []
     while len(faces) < count:

@@ -1,4 +1,4 @@
-"""Runs the whole job on the small model: compute, export, verify, reload as a stranger would, ask, score, report.
+"""Runs the whole job on a demo model: compute, export, verify, reload as a stranger would, ask, score, report.
 
 It computes the paper's steering and ours on the same forget set and retain set, and exports both. Then
 :mod:`mllmeraser.demo.stranger` loads the base, the paper's export, ours, and ours switched off, each in a process that
@@ -12,11 +12,12 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.utils import logging
@@ -58,6 +59,7 @@ SETS: Mapping[str, str] = {
     "celebrity": "celebrity",
     "common": "common",
 }
+MODELS = ("toy", "smollm2")
 ASKED_AGAIN = 100  # questions of each set that our own reader asks too
 ATTACKED = 24  # questions about the forgotten that are asked under attack too
 ATTACKS = {
@@ -140,23 +142,23 @@ class _Clock:
         return {**self.seconds, "total": round(time.monotonic() - self.started, 2)}
 
 
-def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
+def run(directory: Path, *, model: str = "toy", overwrite: bool = False, seed: int = 0) -> Outcome:
     """Run the whole demo. ``directory`` appears when everything is done, or not at all.
 
     Args:
+        model: one of `MODELS`.
         overwrite: replace a directory that is not empty.
         seed: of the questions, the folds and the landmarks.
 
     Raises:
-        InputError: the directory is not empty, or cannot be written to.
+        InputError: the directory is not empty, or cannot be written to, or the model's package is not installed.
         VerificationError: an export does not keep its promises.
     """
-    if not CHECKPOINT.is_dir():
-        raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
+    writers = _writers(model)
     directory = directory_target(directory, LISTING if overwrite else None)
     clock = _Clock()
     with staging(directory) as folder:
-        found, assault = _run(folder, seed, clock)
+        found, assault = _run(folder, writers, seed, clock)
         outcome = Outcome(directory, found, assault, clock.stop())
         write_atomically(folder / "results.json", f"{json.dumps(outcome.document(), indent=2)}\n".encode())
         report([folder / "results.json"], folder / "report.html", calibration=folder / "calibration.json")
@@ -166,11 +168,30 @@ def run(directory: Path, *, overwrite: bool = False, seed: int = 0) -> Outcome:
     return outcome
 
 
-def _run(folder: Path, seed: int, clock: _Clock) -> tuple[ResultsFile, Assault]:
+class _Writers(NamedTuple):
+    """What writes a model's checkpoint, and what writes its records with a seed."""
+
+    base: Callable[[Path], object]
+    data: Callable[[Path, int], Mapping[str, Path]]
+
+
+def _writers(model: str) -> _Writers:
+    """The writers of one of `MODELS`; an error says what this installation lacks for it."""
+    if model == "smollm2":
+        from mllmeraser.demo.smollm2 import data, parts
+
+        parts.check()
+        return _Writers(parts.write_base, data.write_data)
+    if not CHECKPOINT.is_dir():
+        raise MllmEraserError("this installation carries no demo model; train one: python -m mllmeraser.demo.train")
+    return _Writers(partial(shutil.copytree, CHECKPOINT), write_data)
+
+
+def _run(folder: Path, writers: _Writers, seed: int, clock: _Clock) -> tuple[ResultsFile, Assault]:
     logging.disable_progress_bar()
     with clock("data"), console.status("drawing people"):
-        paths = write_data(folder / "data", seed)
-        shutil.copytree(CHECKPOINT, folder / "base")
+        paths = writers.data(folder / "data", seed)
+        writers.base(folder / "base")
     sets = [NamedSet(name, read_records(paths[file])) for name, file in SETS.items()]
     asked = [record for named in sets for record in named.records]
     with tempfile.TemporaryDirectory() as scratch, Strangers(Path(scratch), asked) as strangers, _one_thread_less():

@@ -12,10 +12,9 @@ import argparse
 import json
 import platform
 import random
-import sys
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,13 +30,10 @@ from mllmeraser.demo.architecture import (
     build_tokenizer,
     save_checkpoint,
 )
-from mllmeraser.demo.batches import IGNORED, Batch, PictureStore, disturb, normalise, training_batches
-from mllmeraser.demo.common import scene_facts
+from mllmeraser.demo.batches import IGNORED, Batch, training_batches
 from mllmeraser.demo.corpus import tokenizer_texts, training_stream
 from mllmeraser.demo.people import Person, world
-from mllmeraser.demo.portraits import CHOICES, Face
-from mllmeraser.demo.questions import picture_of
-from mllmeraser.demo.scenes import COLOURS, GROUNDS, SHAPES, Scene
+from mllmeraser.demo.vision import Schedule, tell, train_tower
 from mllmeraser.disk.hashing import sha256_of
 
 
@@ -71,67 +67,18 @@ def train(
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(tokenizer_texts(random.Random(f"tokenizer {seed}")))
     model = build_model(build_config(tokenizer)).to(device)
-    _train_vision(model, recipe, seed, device, without)
+    numbers = {person.face: n for n, person in enumerate(world().known) if person not in without}
+    train_tower(
+        model.model.vision_tower,
+        numbers,
+        len(world().known),
+        world().stranger_faces.train,
+        Schedule(recipe.vision_steps, recipe.vision_rate, recipe.weight_decay, recipe.warm_up),
+        seed,
+        device,
+    )
     _train_everything(model, tokenizer, recipe, seed, device, without)
     return model.eval(), tokenizer
-
-
-class _Readers(nn.Module):
-    """Linear read-outs of the averaged image tokens.
-
-    There is one for each feature of a face, one for whose face it is, and three for a scene.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.face = nn.ModuleList(nn.Linear(width, count) for count in (*astuple(CHOICES), len(world().known) + 1))
-        self.scene = nn.ModuleList(nn.Linear(width, count) for count in (len(SHAPES), len(COLOURS), len(GROUNDS)))
-
-    def loss(self, features: Tensor, shown: list[Face | Scene], numbers: dict[Face, int]) -> Tensor:
-        """Cross-entropy for features (b, w): the mean over read-outs of faces plus the mean over those of scenes."""
-        total = features.new_zeros(())
-        for kind, heads in ((Face, self.face), (Scene, self.scene)):
-            rows = [n for n, of in enumerate(shown) if isinstance(of, kind)]
-            if not rows:
-                continue
-            truth = torch.tensor([_labels(shown[n], numbers) for n in rows], device=features.device)
-            losses = [nn.functional.cross_entropy(head(features[rows]), truth[:, n]) for n, head in enumerate(heads)]
-            total = total + torch.stack(losses).mean()
-        return total
-
-
-def _labels(of: Face | Scene, numbers: dict[Face, int]) -> list[int]:
-    if isinstance(of, Face):
-        return [*astuple(of), numbers.get(of, len(world().known))]
-    return [SHAPES.index(of.shape), list(COLOURS).index(of.colour), list(GROUNDS).index(of.ground)]
-
-
-def _train_vision(
-    model: LlavaForConditionalGeneration, recipe: Recipe, seed: int, device: str, without: Collection[Person]
-) -> None:
-    tower = model.model.vision_tower
-    readers = _Readers(tower.config.hidden_size).to(device)
-    rng, generator = random.Random(f"vision {seed}"), torch.Generator().manual_seed(seed)
-    numbers = {person.face: n for n, person in enumerate(world().known) if person not in without}
-    known: Sequence[Face | Scene] = list(numbers)
-    strangers: Sequence[Face | Scene] = world().stranger_faces.train
-    scenes: Sequence[Face | Scene] = [fact.scene for fact in scene_facts()]
-    parameters = [*tower.parameters(), *readers.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warm_up))
-    pictures = PictureStore()
-    for step in range(recipe.vision_steps):
-        shown = [rng.choice(rng.choices((known, strangers, scenes), (0.45, 0.2, 0.35))[0]) for _ in range(64)]
-        pixels = torch.stack([pictures(picture_of(of, rng, unseen=False)) for of in shown])
-        with torch.autocast(device, torch.bfloat16):
-            seen = disturb(normalise(pixels), generator).to(device)
-            states = tower(seen, output_hidden_states=True).hidden_states[-1]
-            loss = readers.loss(states[:, 1:].mean(dim=1), shown, numbers)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        _tell("vision", step, recipe.vision_steps, loss)
 
 
 def _train_everything(
@@ -165,7 +112,7 @@ def _train_everything(
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
-        _tell("joint", step, recipe.steps, loss)
+        tell("joint", step, recipe.steps, loss)
 
 
 def reply_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) -> Tensor:
@@ -198,15 +145,21 @@ def _optimizers(model: LlavaForConditionalGeneration, recipe: Recipe) -> list[to
     ]
 
 
-def _tell(phase: str, step: int, steps: int, loss: Tensor) -> None:
-    if step % 50 == 0 or step == steps - 1:
-        print(f"{phase} {step:4d}/{steps} loss {loss.item():.3f}", file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Train and measure the model, and write the checkpoint and its description (`DIR.json`)."""
     default = Recipe()
-    parser = argparse.ArgumentParser(prog="python -m mllmeraser.demo.train", description="Train the demo model.")
+    which = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    which.add_argument(
+        "--model", choices=("toy", "smollm2"), default="toy", help="the second has options of its own (its --help)"
+    )
+    chosen, arguments = which.parse_known_args(arguments)
+    if chosen.model == "smollm2":
+        from mllmeraser.demo.smollm2 import train as second
+
+        return second.main(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m mllmeraser.demo.train", description="Train the demo model.", parents=[which]
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help=f"steps of the second phase (default {default.steps})")

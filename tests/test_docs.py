@@ -94,7 +94,7 @@ def options_of(command: click.Command) -> set[str]:
 
 def script_options() -> set[str]:
     """Options of our own scripts: the benchmarks, the demo's training, the clients."""
-    scripts = [path for folder in ("benchmarks", "demo", "tests/clients") for path in (ROOT / folder).glob("*.py")]
+    scripts = [path for folder in ("benchmarks", "demo", "tests/clients") for path in (ROOT / folder).rglob("*.py")]
     given = re.compile(r'add_argument\(\s*"(--[\w-]+)"')
     return {option for path in scripts for option in given.findall(path.read_text(encoding="utf-8"))}
 
