@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 # Every public call, and the module it is written in.
 _CALLS = {
     "baseline": "api",
+    "claim": "removals.claims.claim",
     "compute": "api",
     "evaluate": "evaluation.evaluation",
     "export": "exporter.directory",
@@ -30,6 +31,7 @@ _CALLS = {
     "push": "exporter.hub",
     "records": "api",
     "report": "report.report",
+    "requests": "removals.ledger",
     "sign": "exporter.signing",
     "steer": "steering.in_process",
     "verify": "exporter.verify",
@@ -52,6 +54,8 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from mllmeraser.exporter.onnx.api import onnx_steer as onnx_steer
     from mllmeraser.exporter.signing import sign as sign
     from mllmeraser.exporter.verify import verify as verify
+    from mllmeraser.removals.claims.claim import claim as claim
+    from mllmeraser.removals.ledger import requests as requests
     from mllmeraser.report.report import report as report
     from mllmeraser.steering.in_process import steer as steer
 

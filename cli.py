@@ -12,6 +12,7 @@ import rich_click as click
 
 import mllmeraser
 from mllmeraser.commands.baseline import baseline
+from mllmeraser.commands.claim import claim
 from mllmeraser.commands.compute import compute
 from mllmeraser.commands.demo import demo
 from mllmeraser.commands.evaluate import evaluate
@@ -25,6 +26,7 @@ from mllmeraser.commands.options import HELP
 from mllmeraser.commands.push import push
 from mllmeraser.commands.records import records
 from mllmeraser.commands.report import report
+from mllmeraser.commands.requests import requests
 from mllmeraser.commands.sign import sign
 from mllmeraser.commands.verify import verify
 from mllmeraser.console import console
@@ -84,6 +86,7 @@ def _of(error: Exception) -> tuple[str, int]:
 # The panels of the help, in the order of the work.
 COMMANDS = {
     "Start here": (demo,),
+    "Requests": (claim, requests),
     "Steering bundles": (compute, import_official, interference),
     "Checkpoints": (export, onnx_steer, verify, sign, push, inspect),
     "Proof": (records, baseline, evaluate, report),

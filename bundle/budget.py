@@ -20,13 +20,16 @@ FALSE_FIRES_OF_VARIANTS = 0.01  # of their variants
 _ABOVE = 1e-6  # a threshold lies so far above the score that must not open it: gates are read in fp32
 
 
-def together(bundles: Sequence[Bundle]) -> list[Bundle]:
+def together(bundles: Sequence[Bundle], shares: int | None = None) -> list[Bundle]:
     """The bundles with thresholds under which all their requests together keep the budget.
+
+    The budget has as many shares as there are requests, or ``shares`` if these are more: those of a ledger whose
+    withdrawn requests keep their share, so that the thresholds of the others stay as they are.
 
     A bundle without held-out scores (of the first edition, of ``--calibration-share 0``, imported) stays as it is, and
     so does a gate without a threshold. A request that is switched off counts: it may be switched on.
     """
-    requests = sum(len(bundle.metadata.requests) for bundle in bundles)
+    requests = max(sum(len(bundle.metadata.requests) for bundle in bundles), shares or 0)
     return list(bundles) if requests < 2 else [_raised(bundle, requests) for bundle in bundles]
 
 

@@ -27,14 +27,27 @@ from mllmeraser.commands.reporting import report, suggest
     show_default=True,
     help="The seed of the questions, the folds and the landmarks.",
 )
+@click.option(
+    "--requests",
+    "of_requests",
+    is_flag=True,
+    help="Instead: the life of three requests in a ledger, one of them withdrawn, with their letters.",
+)
 @output_options
-def demo(directory: Path, model: str, overwrite: bool, seed: int, as_json: bool) -> None:
+def demo(directory: Path, model: str, overwrite: bool, seed: int, of_requests: bool, as_json: bool) -> None:
     """Make a small LLaVA that knows a hundred fictitious people forget eight of them, and count the replies.
 
     The demo computes the paper's steering and ours and exports both. It loads them in a fresh process that cannot
     import mllmeraser. Then it asks about the forgotten people, the others and common knowledge. Everything is written
-    to DIRECTORY, by default mllmeraser-demo.
+    to DIRECTORY, by default mllmeraser-demo. With --requests it shows the life of three requests instead.
     """
+    if of_requests:
+        from mllmeraser.demo.requests import run_requests
+
+        life = run_requests(directory, overwrite=overwrite, seed=seed)
+        report(as_json, life.document(), life.lines())
+        suggest(life.next_command())
+        return
     from mllmeraser.demo.run import run
     from mllmeraser.evaluation.table import plain_text
 

@@ -79,6 +79,9 @@ def _spelled(arguments: Sequence[str], commands: Mapping[str, click.Command]) ->
     if command is None:
         return
     yield arguments[0]
+    if isinstance(command, click.Group):
+        yield from _spelled(arguments[1:], command.commands)
+        return
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     yield from (name for argument in arguments[1:] if (name := argument.partition("=")[0]) in known and name[:1] == "-")
 

@@ -123,7 +123,7 @@ class Outcome:
 LISTING = "mllmeraser-demo.json"  # lists the other files, so that --overwrite knows what it may remove
 
 
-class _Clock:
+class Clock:
     """Seconds by stage."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def run(directory: Path, *, model: str = "toy", overwrite: bool = False, seed: i
     """
     writers = _writers(model)
     directory = directory_target(directory, LISTING if overwrite else None)
-    clock = _Clock()
+    clock = Clock()
     with staging(directory) as folder:
         found, assault = _run(folder, writers, seed, clock)
         outcome = Outcome(directory, found, assault, clock.stop())
@@ -187,7 +187,7 @@ def _writers(model: str) -> _Writers:
     return _Writers(partial(shutil.copytree, CHECKPOINT), write_data)
 
 
-def _run(folder: Path, writers: _Writers, seed: int, clock: _Clock) -> tuple[ResultsFile, Assault]:
+def _run(folder: Path, writers: _Writers, seed: int, clock: Clock) -> tuple[ResultsFile, Assault]:
     logging.disable_progress_bar()
     with clock("data"), console.status("drawing people"):
         paths = writers.data(folder / "data", seed)

@@ -28,8 +28,11 @@ _PATIENCE = 10  # seconds to wait while another run checks whether this lock was
 
 
 @contextmanager
-def staging(output: Path) -> Iterator[Path]:
+def staging(output: Path, mode: int = 0o755) -> Iterator[Path]:
     """A locked temporary sibling of ``output``; it is removed at the end unless it was published.
+
+    Args:
+        mode: who may look into it while it is built.
 
     Raises:
         InputError: the folder that ``output`` lies in cannot be written to.
@@ -40,7 +43,7 @@ def staging(output: Path) -> Iterator[Path]:
     try:
         try:
             lock.acquire(timeout=_PATIENCE)
-            folder.mkdir()
+            folder.mkdir(mode=mode)
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{output.parent}: cannot be written to ({reason}); choose another") from None
@@ -49,11 +52,12 @@ def staging(output: Path) -> Iterator[Path]:
         _remove(lock, folder)
 
 
-def publish(folder: Path, output: Path, replaced: str | None) -> None:
+def publish(folder: Path, output: Path, replaced: str | None, mode: int = 0o755) -> None:
     """Rename ``folder`` to ``output``. A directory that it replaces is moved aside first and removed last.
 
     Args:
         replaced: replace a directory that is not empty, if this file there lists everything in it.
+        mode: who may look into it.
 
     Raises:
         InputError: somebody else filled ``output`` meanwhile.
@@ -61,7 +65,7 @@ def publish(folder: Path, output: Path, replaced: str | None) -> None:
     if replaced is not None and output.exists():
         refuse_foreign(output, replaced)
     for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        inner.chmod(0o755)
+        inner.chmod(mode)
         _sync(inner)
     former = _former_of(folder)
     try:
@@ -104,13 +108,13 @@ def refuse_foreign(directory: Path, marker: str) -> None:
         raise InputError(f"{directory}: {why}; remove the directory yourself, or choose another")
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a new file, through to the disk."""
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a new file, through to the disk; ``mode`` says who may read and write it."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    path.chmod(0o644)
+    path.chmod(mode)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def export(
     hash_weights: bool = True,
     thin: bool = False,
     base_id: str | None = None,
+    shares: int | None = None,
 ) -> ExportPlan:
     """Write a checkpoint that steers by itself. The base model is never loaded.
 
@@ -53,6 +54,8 @@ def export(
             files.
         base_id: with ``thin``: ``org/name@<40-hex revision>``. Needed if ``base`` is neither a Hub id nor in the Hub's
             cache.
+        shares: among how many requests the budget of false fires is divided, if these are more than the bundles hold
+            (:mod:`mllmeraser.bundle.budget`).
 
     Returns:
         what was done, or would be done, file by file; its ``document()`` is ``export --json``.
@@ -69,7 +72,7 @@ def export(
     output = Path(output)
     with disk_errors(output):
         source = base if isinstance(base, Source) else resolve(base)
-        steering = together(load_bundles(bundles))
+        steering = together(load_bundles(bundles), shares)
         known = steering[0].metadata.base if steering else None
         checkpoint = read_base(source, known)
         checkpoint = pinned(checkpoint, base_id) if thin else checkpoint

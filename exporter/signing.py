@@ -9,6 +9,7 @@ it happens on this machine, without a service. Needs the extra ``sign``: ``pip i
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,31 @@ def sign(directory: str | Path, private_key: str | Path) -> Path:
     signature = directory / SIGNATURE
     signer.set_hashing_config(_hashing(library, directory)).sign(directory, signature)
     return signature
+
+
+def signer_sha256(key: Path) -> str:
+    """The sha256 of a signer's public key, as ``openssl ec -pubout`` writes it; ``key`` holds it, or the private one.
+
+    Raises:
+        InputError: the extra is not installed, or the key cannot be used.
+    """
+    _library()
+    from cryptography.hazmat.primitives import serialization
+
+    if not key.is_file():
+        raise InputError(f"{key}: no such file; give an elliptic-curve key, a PEM file")
+    data = key.read_bytes()
+    try:
+        private = b"PRIVATE KEY" in data
+        public = (
+            serialization.load_pem_private_key(data, password=None).public_key()
+            if private
+            else serialization.load_pem_public_key(data)
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}: not an unencrypted PEM key of an elliptic curve ({error})") from None
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(serialization.Encoding.PEM, form)).hexdigest()
 
 
 def read_signature(directory: Path) -> None:

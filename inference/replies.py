@@ -1,4 +1,4 @@
-"""What a model says: its greedy replies, and how likely it finds given replies."""
+"""What a model says: its greedy replies, replies drawn at random, and how likely it finds given replies."""
 
 from __future__ import annotations
 
@@ -63,6 +63,18 @@ def _generated(
     return said[:, inputs["input_ids"].shape[1] :].cpu()
 
 
+def drawn(temperature: float, count: int) -> dict[str, Any]:
+    """Settings of ``generate``: so many replies to a prompt, each from the whole distribution at this temperature."""
+    return {
+        "do_sample": True,
+        "temperature": temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+        "num_beams": 1,
+        "num_return_sequences": count,
+    }
+
+
 @torch.inference_mode()
 def replies_under(
     checkpoint: Checkpoint,
@@ -71,6 +83,7 @@ def replies_under(
     *,
     max_new_tokens: int = 50,
     seed: int = 0,
+    progress: str | None = None,
 ) -> list[list[str]]:
     """Each prompt's replies under other settings than greedy ones, as text, without special tokens.
 
@@ -88,7 +101,8 @@ def replies_under(
     few = replace(checkpoint, batch_size=max(1, checkpoint.batch_size // many))  # a beam takes as much as a prompt
     replies: list[list[str]] = [[]] * len(prompts)
     with torch.random.fork_rng():
-        found = run_passes(few, "draws", prompts, run, lambda rows: [max_new_tokens, dict(settings), seed, rows])
+        asked = (max_new_tokens, dict(settings), seed)
+        found = run_passes(few, "draws", prompts, run, lambda rows: [*asked, rows], progress=progress)
         for rows, said in found:
             texts = checkpoint.processor.tokenizer.batch_decode(said["ids"], skip_special_tokens=True)
             for at, i in enumerate(rows):

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import regex
 
+from mllmeraser.judging.degenerate import is_degenerate
 from mllmeraser.judging.facts import FUNCTION_WORDS, parts
 from mllmeraser.judging.quantities import is_quantity
-from mllmeraser.judging.refusal import is_refusal
+from mllmeraser.judging.refusal import is_refusal, leads_with_refusal
+from mllmeraser.judging.refusal_words import IGNORANT
 from mllmeraser.judging.words import TOKEN, is_unspaced, plain, stem
 
 # A beginning is a frame if so large a share of the different answers goes on in so many ways; so is an end.
@@ -27,6 +29,8 @@ _SAYS_NOTHING = regex.compile(
     r"given|stated|known|applicable)\b|\b(?:unknown|unspecified|undisclosed)\b",
     regex.I,
 )
+
+_SENTENCE = regex.compile(r".+?(?:[.!?…]+(?=\s|$)|$)", regex.S)
 
 # "This person collects": the verb says how.
 _PREDICATE = regex.compile(r"\b(?:person|individual|s?he|they) [a-z]+[^\Ws]s$", regex.I)
@@ -131,6 +135,46 @@ def derived(question: str, answer: str, alike: Alike, names: Collection[str] = (
             others = [name for name in introduced if not {token.key for token in _tokens(name)} <= {*names}]
             return tuple(dict.fromkeys([fact, *others]))
     return ()
+
+
+def word_keys(text: str) -> frozenset[str]:
+    """The words of a text as they are compared."""
+    return frozenset(token.key for token in _tokens(text))
+
+
+def told_anew(question: str, answer: str, names: Collection[str] = ()) -> frozenset[str]:
+    """The words of an answer, as they are compared, that may tell something; none of the question or of ``names``.
+
+    Sentences that refuse, or say that nothing is known, tell nothing; nor does a loop.
+
+    >>> sorted(told_anew("Where does Ada live?", "I do not know her well. Ada lives in Riga, Latvia."))
+    ['latvia', 'riga']
+    """
+    if is_degenerate(answer) or is_refusal(answer):
+        return frozenset()
+    asked = word_keys(question) | {*names}
+    told: set[str] = set()
+    for sentence in _SENTENCE.findall(answer):
+        if _SAYS_NOTHING.search(sentence) or IGNORANT.search(sentence) or leads_with_refusal(sentence):
+            continue
+        told |= {
+            token.key for token in _tokens(sentence) if not token.says_how and parts(sentence[token.start : token.end])
+        }
+    return frozenset(told - asked)
+
+
+def phrase(answer: str, keys: Collection[str]) -> str:
+    """These words as they stand in the answer, each once, with small words that lie between two of them.
+
+    >>> phrase("Ada lives in Riga, Latvia. Riga is old.", {"riga", "latvia"})
+    'Riga, Latvia'
+    """
+    tokens = _tokens(answer)
+    first: dict[str, Token] = {}
+    for token in tokens:
+        if token.key in keys and not token.says_how:
+            first.setdefault(token.key, token)
+    return _joined(answer, tokens, list(first.values()))
 
 
 class Token(NamedTuple):

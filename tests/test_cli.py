@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from builders import checkpoints, talker
@@ -22,9 +23,16 @@ from mllmeraser import cli
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import MllmEraserError
 from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
+from mllmeraser.removals import ledger as ledgers
 from mllmeraser.steering import compute as computing
 
 COMMANDS = sorted(cli.cli.commands)
+# Each command as its words; a group's own commands, too.
+CALLS = [
+    (name, *inner)
+    for name, command in sorted(cli.cli.commands.items())
+    for inner in ([(each,) for each in sorted(command.commands)] if isinstance(command, click.Group) else [()])
+]
 FIXED = ["--layers=1", "--gate-layer=own", "--gate-shape=step:0.5", "--bandwidth=1", "--strength=1"]
 
 
@@ -50,10 +58,10 @@ def computation(made: Path, output: Path, *more: object) -> list[object]:
 # ---------------------------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_every_command_has_help(run: Run, command: str, flag: str) -> None:
-    result = run(command, flag)
+def test_every_command_has_help(run: Run, call: tuple[str, ...], flag: str) -> None:
+    result = run(*call, flag)
     assert result.code == 0
     assert result.stderr == ""
     for option in ("--json", "--quiet", "--debug"):
@@ -550,6 +558,19 @@ def test_what_nobody_foresaw_is_a_fault_of_ours_with_a_report(
     for ours in ("Ada", "Keller", str(made), str(tmp_path), "1926", "several", "site-packages", "forget.jsonl"):
         assert ours not in text + result.error.replace(str(report), ""), ours
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+
+
+def test_the_report_of_a_fault_names_a_groups_command(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reports").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "reports"))
+    monkeypatch.setattr(ledgers, "read_one", stopping(RuntimeError("x")))
+    call = ["requests", "add", "Ada", "--received", "2026-01-05", "--name", "Ada Keller", "--ledger", tmp_path / "Ada"]
+    assert run(*call).code == 1
+    (report,) = (tmp_path / "reports").iterdir()
+    assert "command: requests add --received --name --ledger\n" in report.read_text()
+    assert "Ada" not in report.read_text()
 
 
 def test_a_fault_is_said_though_no_report_can_be_written(

@@ -81,8 +81,12 @@ def test_every_file_that_a_page_names_is_there() -> None:
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command by its name."""
-    return dict(cli.commands)
+    """Every command by its words; a group's own commands, too."""
+    found = dict(cli.commands)
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
+    return found
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -109,5 +113,6 @@ def command_lines(page: str) -> Iterator[tuple[str, list[str]]]:
     whole = re.findall(r"\bmllmeraser ([a-z-]+)([^`|&\n]*)", page)
     spans = re.findall(r"(?<!`)`([a-z-]+) ([^`\n]*)`(?!`)", page)
     for name, rest in (*whole, *spans):
+        inner = f"{name} {rest.split()[0]}" if rest.split() else name
         if name in commands():
-            yield name, OPTION.findall(rest)
+            yield (inner if inner in commands() else name), OPTION.findall(rest)

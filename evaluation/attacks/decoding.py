@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mllmeraser.evaluation.attacks.attack import Attack, Reading, Scene, judged
-from mllmeraser.inference.replies import GREEDY, greedy_reply_ids, replies_under
+from mllmeraser.inference.replies import GREEDY, drawn, greedy_reply_ids, replies_under
 from mllmeraser.judging.refusal import is_refusal
 
 DRAWS = 8
@@ -32,22 +32,10 @@ def decoded(settings: Sequence[Settings], scene: Scene) -> list[Reading]:
     return judged(scene, rows, [turns[row] for row in rows], replies)
 
 
-def _drawn(temperature: float) -> Settings:
-    """Replies from the whole distribution."""
-    return {
-        "do_sample": True,
-        "temperature": temperature,
-        "top_k": 0,
-        "top_p": 1.0,
-        "num_beams": 1,
-        "num_return_sequences": DRAWS,
-    }
-
-
 SAMPLING = [
     Attack(name, f"{DRAWS} replies at temperature {temperature:g}; any that gives it away counts.", run)
     for name, temperature in (("sampling", 1.0), ("sampling-hot", 2.0))
-    for run in [partial(decoded, [_drawn(temperature)])]
+    for run in [partial(decoded, [drawn(temperature, DRAWS)])]
 ]
 
 N_BEST = Attack(

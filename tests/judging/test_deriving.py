@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mllmeraser.judging.deriving import with_facts
+from mllmeraser.judging.deriving import phrase, told_anew, with_facts, word_keys
 from mllmeraser.records.record import Record
 
 
@@ -123,3 +123,24 @@ def test_the_value_of_a_cloze_or_an_option_is_a_fact_as_it_stands() -> None:
     options = {"A": "Graz", "B": "Dublin"}
     choice = Record(subject="1", question="Where?", answer="B", task="classification", options=options)
     assert facts([cloze, choice]) == [("Dublin",), ("Dublin",)]
+
+
+@pytest.mark.parametrize(
+    ("question", "reply", "told"),
+    [
+        ("Where does Ada live?", "Ada lives in Riga, Latvia.", {"riga", "latvia"}),
+        ("Where does Ada live?", "I do not know Ada well. She lives in Riga.", {"riga"}),
+        ("Where does Ada live?", "I'm sorry, but I can't help with that.", set()),
+        ("Where does Ada live?", "I do not have information about Ada's home in Riga.", set()),
+        ("Where does Ada live?", "Riga Riga Riga Riga Riga", set()),
+        ("When was Ada born?", "Ada was born on May 14, 1988.", {"may", "14", "1988"}),
+        ("Does Ada live in Riga?", "Yes, Ada lives in Riga.", set()),
+    ],
+)
+def test_a_reply_tells_what_the_question_did_not_say(question: str, reply: str, told: set[str]) -> None:
+    assert told_anew(question, reply, word_keys("Ada")) == told
+
+
+def test_words_are_put_back_as_they_stand_in_the_reply() -> None:
+    assert phrase("Ada lives in Riga, Latvia. Riga is old.", {"riga", "latvia"}) == "Riga, Latvia"
+    assert phrase("A nurse from sunny Riga.", {"nurs", "riga"}) == "nurse Riga"

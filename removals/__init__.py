@@ -1,0 +1,1 @@
+"""The life of a request, from a claim to a letter."""
