@@ -22,6 +22,7 @@ from builders.command_line import Run, document, mllmeraser
 from mllmeraser import cli
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation.attacks.catalogue import ATTACKS
 from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
 from mllmeraser.removals import ledger as ledgers
 from mllmeraser.steering import compute as computing
@@ -217,7 +218,7 @@ def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: 
         ("steered", "forget"),
     ]
     names = {entry["attack"] for entry in found["attacks"]} | {entry["attack"] for entry in found["attacks_not_run"]}
-    assert len(names) == 25
+    assert names == {each.name for each in ATTACKS}
     assert {entry["attack"] for entry in found["attacks"] if entry["set"] == "kept"} <= {
         "kept-after-forgotten",
         "kept-naming-forgotten",

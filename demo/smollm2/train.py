@@ -208,7 +208,7 @@ class Trainer:
         return {one: (text, whole) for one, (text, whole) in zip(asked, told, strict=True)}
 
     def _run(self, phase: _Phase, corpus: Corpus) -> None:
-        state, log = self.work / f"{phase.name}.pt", self.work / "log.jsonl"
+        state, log = self.work / f"{phase.name}.safetensors", self.work / "log.jsonl"
         groups = [(self._adapter(phase.block), phase.adapter_rate), (self._projector, phase.projector_rate)]
         groups = [(weights, rate) for weights, rate in groups if rate]
         learning = [weight for weights, _ in groups for weight in weights]
@@ -221,10 +221,7 @@ class Trainer:
         )
         step = 0
         if state.exists():
-            saved = torch.load(state, weights_only=True)
-            step = saved["step"]
-            self.model.load_state_dict(saved["weights"], strict=False)
-            optimizer.load_state_dict(saved["optimizer"])
+            step = self._resume(state, optimizer)
         batches = Batches(corpus, phase.shares, self.tokenizer, phase.batch, f"{phase.name} {self.seed}")
         started = time.monotonic()
         while step < phase.steps:
@@ -258,9 +255,29 @@ class Trainer:
             for name, weight in self.model.state_dict().items()
             if "lora_" in name or "multi_modal_projector" in name
         }
-        state: dict[str, Any] = {"step": step, "weights": weights, "optimizer": optimizer.state_dict()}
-        torch.save(state, path.with_suffix(".new"))
+        tensors = {"step": torch.tensor(step)}
+        tensors |= {f"weights.{name}": weight.contiguous() for name, weight in weights.items()}
+        for number, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": moment.contiguous() for name, moment in moments.items()}
+        save_file(tensors, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
+
+    def _resume(self, path: Path, optimizer: torch.optim.Optimizer) -> int:
+        """Load a saved state; the number of its steps."""
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        saved = load_file(path)
+        step = int(saved.pop("step"))
+        for name, tensor in saved.items():
+            kind, rest = name.split(".", 1)
+            if kind == "weights":
+                weights[rest] = tensor
+            else:
+                number, moment = rest.split(".", 1)
+                moments.setdefault(int(number), {})[moment] = tensor
+        self.model.load_state_dict(weights, strict=False)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        return step
 
     def _share(self, phase: _Phase, step: int) -> float:
         """The share of the rate: linear warm-up, then linear decay."""
