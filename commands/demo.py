@@ -8,6 +8,7 @@ import rich_click as click
 
 from mllmeraser.commands.options import HELP, PATH, output_options, overwrite_option
 from mllmeraser.commands.reporting import report, suggest
+from mllmeraser.errors import InputError
 
 
 @click.command(short_help="Run every step on a small model.", context_settings=HELP)
@@ -42,6 +43,8 @@ def demo(directory: Path, model: str, overwrite: bool, seed: int, of_requests: b
     to DIRECTORY, by default mllmeraser-demo. With --requests it shows the life of three requests instead.
     """
     if of_requests:
+        if model != "toy":
+            raise InputError("--requests lives on the toy alone: leave out --model")
         from mllmeraser.demo.requests import run_requests
 
         life = run_requests(directory, overwrite=overwrite, seed=seed)

@@ -100,8 +100,9 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, chat_template: str = CHA
     )
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    vision = CLIPVisionConfig(
+def vision_config() -> CLIPVisionConfig:
+    """The vision tower of both demo models."""
+    return CLIPVisionConfig(
         hidden_size=96,
         intermediate_size=384,
         num_hidden_layers=4,
@@ -110,6 +111,10 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
         patch_size=PATCH,
         projection_dim=96,
     )
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    vision = vision_config()
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=160,

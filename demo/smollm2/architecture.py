@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from transformers import (
-    CLIPVisionConfig,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,8 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mllmeraser.demo.architecture import IMAGE, IMAGE_TOKENS, PATCH
-from mllmeraser.demo.portraits import SIZE
+from mllmeraser.demo.architecture import IMAGE, IMAGE_TOKENS, vision_config
 
 RANK, ALPHA = 16, 32
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -26,15 +24,7 @@ _TEXT = "model.language_model."
 
 def build_config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """The configuration for a language model of this shape, with one token more."""
-    vision = CLIPVisionConfig(
-        hidden_size=96,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=SIZE,
-        patch_size=PATCH,
-        projection_dim=96,
-    )
+    vision = vision_config()
     settings = {
         key: value
         for key, value in text.to_dict().items()

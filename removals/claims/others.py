@@ -81,7 +81,7 @@ def checked_picture(path: Path, where: str) -> Path:
         InputError: it is missing, or no picture.
     """
     if not path.is_file():
-        raise InputError(f"{where}: no such file")
+        raise InputError(f"{where}: no such file; give a picture that is there")
     try:
         opened(path, where)
     except InputError as error:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders.command_line import Run
 
 from mllmeraser.demo.people import world
 from mllmeraser.removals.ledger import Ledger
@@ -33,3 +34,9 @@ def test_the_life_of_three_requests(tmp_path: Path) -> None:
     letters = {path.name for path in (out / "letters").iterdir()}
     assert {f"{id_}-subject.{form}" for id_ in ledger.state().requests for form in ("md", "html")} < letters
     assert done.stderr.splitlines()[-1].startswith("next: mllmeraser requests verify --ledger ")
+
+
+def test_it_lives_on_the_toy_alone(run: Run, tmp_path: Path) -> None:
+    done = run("demo", tmp_path / "life", "--requests", "--model", "smollm2")
+    assert (done.code, done.error) == (2, "--requests lives on the toy alone: leave out --model")
+    assert not list(tmp_path.iterdir())
