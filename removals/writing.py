@@ -108,7 +108,8 @@ def _active(state: State, request: Request) -> Iterator[str]:
             f"{_count(before.told, before.n)}."
         )
         such = "such questions" if now.told == 0 else "most such questions" if now.told < 0.5 else "some such questions"
-        yield f"{since}it refuses {such}. Asked again, it told the right answer to {_count(now.told, now.n)}."
+        told = f"Asked again in the same words, it told the right answer to {_count(now.told, now.n)}."
+        yield f"{since}it refuses {such}. {told}"
     yield _MEANING
     yield "If the model still tells something about you, write to us. We look at it again."
 
@@ -285,7 +286,7 @@ def _figures(state: State, request: Request, exported: Exported | None) -> Itera
 
 
 def _asked(when: str, asked: Asked) -> Iterator[tuple[str, str, str]]:
-    yield f"{when}: answers told", _rate(asked.told, asked.n), str(asked.n)
+    yield f"{when}, in the words of the request: answers told", _rate(asked.told, asked.n), str(asked.n)
     yield f"{when}: replies that refuse", _rate(asked.refused, asked.n), str(asked.n)
 
 

@@ -79,7 +79,7 @@ def test_the_letter_to_the_person_is_short_and_says_what_was_found_done_and_mean
     assert text.startswith("# Your request of 10 January 2026\n\nDear Ada Quillfeather,\n")
     assert "Our reference is case-0" in text
     assert "We asked the model 40 questions about you. Before, it told the right answer to all of them." in text
-    assert "it refuses such questions. Asked again, it told the right answer to none." in text
+    assert "it refuses such questions. Asked again in the same words, it told the right answer to none." in text
     assert "This suppresses; it does not delete." in text and "flagged the model" in text
     assert "data protection authority" in text
     assert len(text.split()) <= 200
@@ -89,9 +89,9 @@ def test_the_letter_to_the_person_is_short_and_says_what_was_found_done_and_mean
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (0.0, "it refuses such questions. Asked again, it told the right answer to none"),
-        (0.1, "it refuses most such questions. Asked again, it told the right answer to 4 of them"),
-        (0.75, "it refuses some such questions. Asked again, it told the right answer to 30 of them"),
+        (0.0, "it refuses such questions. Asked again in the same words, it told the right answer to none"),
+        (0.1, "it refuses most such questions. Asked again in the same words, it told the right answer to 4 of them"),
+        (0.75, "it refuses some such questions. Asked again in the same words, it told the right answer to 30 of them"),
     ],
 )
 def test_the_letter_does_not_promise_more_than_was_measured(tmp_path: Path, told: float, words: str) -> None:
@@ -136,8 +136,8 @@ def test_the_auditors_letter_has_every_fact_with_its_interval_and_no_name(tmp_pa
         "org/base@" + "c3" * 20,
         "b2" * 32,
         MANIFEST,
-        "| before: answers told | 100 % (91.2–100) | 40 |",
-        "| now: answers told | 0 % (0–8.8) | 40 |",
+        "| before, in the words of the request: answers told | 100 % (91.2–100) | 40 |",
+        "| now, in the words of the request: answers told | 0 % (0–8.8) | 40 |",
         "| worst attack (cropped pictures): answers told | 5 % (1.4–16.5) | 40 |",
         "| what is kept: replies as the base's, word for word | 99.5 % (97.1–99.9) | 192 |",
         "| shares of the budget of false fires | 4 |",
