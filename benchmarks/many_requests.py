@@ -3,8 +3,11 @@
     python benchmarks/many_requests.py [--counts 1,10,100] [--landmarks 1024] [--projection 128]
 
 The base has the shapes and names of LLaVA-1.5-7B, over holes. Every request has a gate of its own, random numbers of
-the default form: landmarks behind a projection, read at one layer, and two sealed layers. Every line is one run of
-``mllmeraser export`` in its own process; ``s / first`` compares it with the run of one request in the same round.
+the default form: landmarks behind a projection, read at one layer, and two sealed layers. As in a ledger the projection
+and half of the landmarks, those of what must stay, are the same. Every line is one export in its own process, as
+``mllmeraser requests export`` makes it; ``s / first`` compares it with that of one request in the same round.
+
+What the n-th request costs in use is measured by ``benchmarks/overhead.py --requests 1 10 100``.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from random_bundle import sealing_bundle
 from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.modeling_patches.format_mllmeraser import STEERING_FILE
 
+_EXPORT = "from mllmeraser.exporter.directory import export"
+
 
 def main() -> None:
     """Write the bundles, export each number of them, print a line for each."""
@@ -37,7 +42,8 @@ def main() -> None:
         folder = Path(scratch)
         base = write_sparse(folder / "base", *llava_1_5_7b(), shards=3)
         for n in range(max(counts)):
-            bundle = sealing_bundle(base, landmarks=options.landmarks, projection=options.projection)
+            kept = options.landmarks // 2
+            bundle = sealing_bundle(base, landmarks=options.landmarks, projection=options.projection, kept=kept)
             (request,) = bundle.metadata.requests
             named = bundle.metadata.model_copy(update={"requests": [request.model_copy(update={"id": f"r{n}"})]})
             save_bundle(replace(bundle, metadata=named), folder / f"{n}.safetensors")
@@ -47,11 +53,10 @@ def main() -> None:
             spent = {}
             for count in counts:
                 target = folder / f"out-{turn}-{count}"
-                call = ["export", str(base), "-o", str(target), "--hash", "later", "--json"]
-                for n in range(count):
-                    call += ["--bundle", str(folder / f"{n}.safetensors")]
+                files = [str(folder / f"{n}.safetensors") for n in range(count)]
+                call = f"export({str(base)!r}, {files!r}, {str(target)!r}, hash_weights=False, common=True)"
                 before = time.monotonic()
-                subprocess.run([sys.executable, "-m", "mllmeraser.cli", *call], check=True, capture_output=True)
+                subprocess.run([sys.executable, "-c", f"{_EXPORT}; {call}"], check=True, capture_output=True)
                 spent[count] = time.monotonic() - before
                 size[count] = (target / STEERING_FILE).stat().st_size
             for count in counts:

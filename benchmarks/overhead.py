@@ -13,6 +13,9 @@ layers: the time that one request adds, over 32 times the time of a layer. It al
 With --hidden 128 --layers 32 --gates 16x16 nothing is left but the work of Python and of torch's dispatch. That is what
 decoding waits for on an accelerator that is quicker than the processor which drives it.
 
+With --requests 1 10 100 the steered models have so many requests of the first of --gates at one layer. They share its
+projection and half of its landmarks, as those of a ledger do, or with --apart nothing.
+
 With --load the script compares loading instead: the native class on the base's directory against ours on its export, in
 turns. Each directory has a tokenizer file of LLaVA's size, which ours hashes. There are two checkpoints. The first is
 all of LLaVA-1.5-7B over files of holes, which are mapped and never read, so that nothing hides the extra work of ours.
@@ -39,7 +42,9 @@ from transformers.utils import logging
 
 from mllmeraser.bundle.bundle import save_bundle
 from mllmeraser.exporter.directory import export
+from mllmeraser.exporter.shared import share
 from mllmeraser.inference.source import Source
+from mllmeraser.modeling_patches.format_mllmeraser import SCHEMA, bundle_name, tensor_key
 from mllmeraser.modeling_patches.modeling_mllmeraser import MllmEraserLlavaForConditionalGeneration
 from mllmeraser.steering.in_process import torch_tensors
 
@@ -116,6 +121,8 @@ def quartiles(values: list[float], reference: list[float]) -> tuple[float, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gates", nargs="+", default=["128x512", "128x2048"], help="projections x landmarks")
+    parser.add_argument("--requests", nargs="+", type=int, help="so many requests of the first gate")
+    parser.add_argument("--apart", action="store_true", help="with --requests: they share nothing")
     parser.add_argument("--tokens", type=int, default=256, help="tokens of the prompt")
     parser.add_argument("--steps", type=int, default=32, help="tokens decoded")
     parser.add_argument("--rounds", type=int, default=7)
@@ -144,7 +151,8 @@ def main() -> None:
             compare_loading("LLaVA-1.5-7B over holes", folder / "7b", options.rounds, read=False)
             compare_loading(f"{options.layers} layers, every weight read", folder, options.rounds, read=True)
         else:
-            compare_inference(base, steered(base, folder, options.gates), options)
+            one = steered(base, folder, options.gates) if options.requests is None else many(base, folder, options)
+            compare_inference(base, one, options)
 
 
 def steered(base: LlavaForConditionalGeneration, folder: Path, gates: list[str]) -> dict[str, Any]:
@@ -159,6 +167,28 @@ def steered(base: LlavaForConditionalGeneration, folder: Path, gates: list[str])
             )
         save_bundle(bundle, folder / gate)
         print(f"{gate}: a bundle of {(folder / gate).stat().st_size:,} bytes (16 states of two layers)")
+    return models
+
+
+def many(base: LlavaForConditionalGeneration, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The base steered by several requests, never open; prints the bytes of their tensors."""
+    models = {}
+    projection, landmarks = map(int, options.gates[0].split("x"))
+    for count in options.requests:
+        drawn = [
+            sealing_bundle(
+                folder / "base", landmarks=landmarks, projection=projection, threshold=1e9, kept=landmarks // 2
+            )
+            for _ in range(count)
+        ]
+        entries = [{**bundle.steering()["requests"][0], "id": f"r{n}"} for n, bundle in enumerate(drawn)]  # type: ignore[index]
+        tensors = {(n, *tensor_key(key)[1:]): a for n, bundle in enumerate(drawn) for key, a in bundle.tensors.items()}
+        steering: dict[str, Any] = {"schema": SCHEMA, "requests": entries}
+        if not options.apart:
+            steering["requests"], steering["kept"], tensors = share(entries, tensors, [landmarks // 2] * count)
+        named = {bundle_name(key): torch.from_numpy(array) for key, array in tensors.items()}
+        print(f"{count} request(s): {sum(array.nbytes for array in tensors.values()):,} bytes")
+        models[f"{count} request(s)"] = MllmEraserLlavaForConditionalGeneration.from_base(base, steering, named)
     return models
 
 

@@ -48,13 +48,16 @@ def sealing_bundle(
     projection: int | None,
     steps: int = 16,
     threshold: float = 0.5,
+    kept: int | None = None,
 ) -> Bundle:
     """A bundle that reads a kernel gate at every column, and seals two layers, at three quarters of the depth.
 
     Args:
         folder: the base, of at least two layers.
         threshold: θ; infinite is no number of a configuration, but 1e9 never opens the gate, and -1e9 always does.
+        kept: so many landmarks are of what must stay: the same in every bundle, as the projection is.
     """
+    alike = torch.Generator().manual_seed(0)
     base = read_base(Source(folder))
     d, late = base.hidden_size, min(base.num_layers * 3 // 4, base.num_layers - 2)
     layers, gate_layer = (late, late + 1), min(base.num_layers // 3, late)
@@ -66,7 +69,11 @@ def sealing_bundle(
         f"{gate}.bandwidth": torch.tensor(0.5),
     }
     if projection is not None:
-        tensors[f"{gate}.projection"] = (torch.randint(0, 2, (projection, d)) * 2 - 1).to(torch.int8)
+        signs = torch.randint(0, 2, (projection, d), generator=None if kept is None else alike) * 2 - 1
+        tensors[f"{gate}.projection"] = signs.to(torch.int8)
+    if kept is not None:
+        shared = torch.randn(kept, projection or d, generator=alike)
+        tensors[f"{gate}.landmarks"][:kept] = torch.nn.functional.normalize(shared, dim=-1)
     form = {"kind": "kernel", "shape": "step", "threshold": threshold, "scope": "conversation"}
     request = {
         "enabled": True,
@@ -79,4 +86,6 @@ def sealing_bundle(
         "reply_steps": steps,
         "landmarks": landmarks,
     }
-    return bundle(base.identity, ({"requests": [request]}, tensors))
+    found = bundle(base.identity, ({"requests": [request]}, tensors))
+    found.metadata.gate.kept = kept
+    return found

@@ -141,7 +141,8 @@ Edit = Literal["seal", "add"]
 class GateForm(_Strict):
     """How a gate is computed and shaped; ``modeling_patches/steering_mllmeraser.py`` has the equations.
 
-    ``landmarks`` (J) is null for a linear gate; ``projection`` (p) is null where the gate reads the state itself.
+    ``landmarks`` (J) is null for a linear gate; the first ``kept`` of them are of what must stay, where that is known.
+    ``projection`` (p) is null where the gate reads the state itself.
     ``turn`` holds the tokens that begin a user's turn, where a seal ends; it is null where the seal lasts.
     """
 
@@ -149,6 +150,7 @@ class GateForm(_Strict):
     shape: Literal["identity", "clip", "dead-zone", "step"]
     threshold: float | None
     landmarks: int | None = None
+    kept: Annotated[int, Field(ge=0)] | None = None
     scope: Scope = "prompt"
     projection: int | None = Field(default=None, ge=1)
     turn: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
@@ -223,7 +225,7 @@ def request_entry(
         "strength": strength,
         "layers": list(layers),
         "gate_layer": gate_layer,
-        "gate": gate.model_dump(exclude={"landmarks"}),
+        "gate": gate.model_dump(exclude={"landmarks", "kept"}),
         "edit": edit,
         "prompt_positions": prompt_positions,
         "reply_steps": reply_steps,

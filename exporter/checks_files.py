@@ -21,6 +21,7 @@ from mllmeraser.exporter.distrust import dangerous_keys
 from mllmeraser.exporter.manifest import tensor_hashes
 from mllmeraser.exporter.names import CARD, LEFT_BY_OTHERS, MANIFEST, shipped_code
 from mllmeraser.exporter.opened import Opened
+from mllmeraser.exporter.shared import unshared
 from mllmeraser.exporter.sidecars import READ_BY_LOADERS, check_settings, is_licence
 from mllmeraser.exporter.thin import base_pointer
 from mllmeraser.exporter.weights import tensor_names
@@ -35,6 +36,7 @@ from mllmeraser.modeling_patches.format_mllmeraser import (
     TensorKey,
     bundle_name,
     check_seal,
+    owner_name,
     parse_requests,
     strengths,
     tensor_key,
@@ -178,7 +180,9 @@ def _bundles(opened: Opened) -> str:
     config, provenance = opened.config, opened.provenance
     stated = [entry for bundle in provenance.bundles for entry in steering_requests(bundle)]
     wanted = {"steering_enabled": True, "steering_strength": 1.0, "requests": stated}
-    found = {**{key: config.get(key) for key in wanted}, "requests": config["steering"]["requests"]}
+    tensors = {key: tensor.numpy() for key, tensor in _tensors(opened).items()}
+    requests, tensors = unshared(config["steering"]["requests"], tensors)
+    found = {**{key: config.get(key) for key in wanted}, "requests": requests}
     if different := _different(found, wanted):
         raise CheckFailed(f"{CONFIG}: {different}; {MANIFEST} says otherwise; export again")
     hashes: dict[str, str] = {}
@@ -188,7 +192,7 @@ def _bundles(opened: Opened) -> str:
             request, layer, leaf = tensor_key(name)
             hashes[bundle_name((before + request, layer, leaf))] = sha256
         before += len(bundle.requests)
-    here = tensor_hashes({bundle_name(key): tensor.numpy() for key, tensor in _tensors(opened).items()})
+    here = tensor_hashes({bundle_name(key): tensor for key, tensor in tensors.items()})
     if odd := sorted(name for name, _ in here.items() ^ hashes.items()):
         raise CheckFailed(f"{STEERING_FILE}: {odd[0]} is not the bundle's; export again")
     return f"{before} request(s) and {len(hashes)} tensors are those of the bundles"
@@ -213,11 +217,12 @@ def _steering(opened: Opened) -> str:
     requests = parse_requests(config.get("steering"), text.num_hidden_layers)
     tensors = _tensors(opened)
     check_steering(tensors, requests, text.hidden_size)
-    for (index, layer, leaf), tensor in tensors.items():
+    for (owner, layer, leaf), tensor in tensors.items():
+        where = f"'{leaf}' of request {owner_name(owner)} at layer {layer}"
         if not bool(tensor.any()):
-            raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} is zero: this layer would not steer")
+            raise CheckFailed(f"{where} is zero: this layer would not steer")
         if leaf == "projection" and not bool((tensor.abs() == 1).all()):
-            raise CheckFailed(f"'{leaf}' of request {index} at layer {layer} holds something else than signs")
+            raise CheckFailed(f"{where} holds something else than signs")
     return f"{len(tensors)} tensors, as {CONFIG} says, finite, none zero"
 
 

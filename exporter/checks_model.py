@@ -27,7 +27,7 @@ from mllmeraser.inference.source import Source
 from mllmeraser.judging.refusal import is_refusal
 from mllmeraser.modeling_patches.format_mllmeraser import INDEX
 from mllmeraser.modeling_patches.modeling_mllmeraser import find_base
-from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering
+from mllmeraser.modeling_patches.steering_mllmeraser import RequestSteering, SteeringTensors
 from mllmeraser.records.prompts import Prompt
 
 _PROBE_LENGTH = 12
@@ -98,7 +98,7 @@ def _modules(model: nn.Module) -> list[RequestSteering]:
 
 
 def _parameters(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for module in _modules(model) for parameter in module.parameters()]
+    return [p for module in model.modules() if isinstance(module, SteeringTensors) for p in module.parameters()]
 
 
 def _probe(config: Any) -> Tensor:

@@ -35,6 +35,7 @@ def export(
     thin: bool = False,
     base_id: str | None = None,
     shares: int | None = None,
+    common: bool = False,
 ) -> ExportPlan:
     """Write a checkpoint that steers by itself. The base model is never loaded.
 
@@ -56,6 +57,7 @@ def export(
             cache.
         shares: among how many requests the budget of false fires is divided, if these are more than the bundles hold
             (:mod:`mllmeraser.bundle.budget`).
+        common: hold once what the gates of several requests have in common (:mod:`mllmeraser.exporter.shared`).
 
     Returns:
         what was done, or would be done, file by file; its ``document()`` is ``export --json``.
@@ -77,7 +79,7 @@ def export(
         checkpoint = read_base(source, known)
         checkpoint = pinned(checkpoint, base_id) if thin else checkpoint
         output = directory_target(output, MANIFEST if overwrite else None, checkpoint.root)
-        plan = make_plan(checkpoint, steering, output, link, hash_weights, dry_run, thin)
+        plan = make_plan(checkpoint, steering, output, link, hash_weights, dry_run, thin, common)
         check_usable(checkpoint, known)
         _check_room(plan)
         if not dry_run:

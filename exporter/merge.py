@@ -16,10 +16,12 @@ from mllmeraser.bundle.metadata import steering_requests
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.base import BaseCheckpoint
 from mllmeraser.exporter.distrust import without_dangerous_keys
+from mllmeraser.exporter.shared import share
 from mllmeraser.modeling_patches.format_mllmeraser import (
     MODEL_TYPE_PREFIX,
     SCHEMA,
     STEERING_FILE,
+    TensorKey,
     tensor_key,
     tensor_name,
     without_native_names,
@@ -35,8 +37,11 @@ class Steering:
     tensor_bytes: dict[str, int]  # by published name
 
 
-def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
+def merge(base: BaseCheckpoint, bundles: Sequence[Bundle], common: bool = False) -> Steering:
     """Put the requests of all bundles together, numbered in the order given. Their edits follow in this order.
+
+    Args:
+        common: hold once what gates have in common (:mod:`mllmeraser.exporter.shared`).
 
     Raises:
         InputError: there is no bundle, two requests have one id, or a bundle was not computed on this base.
@@ -47,22 +52,29 @@ def merge(base: BaseCheckpoint, bundles: Sequence[Bundle]) -> Steering:
     if twice := next((id_ for id_ in ids if ids.count(id_) > 1), None):
         raise InputError(f"two requests have the id '{twice}'; compute one of them again with another --request-id")
     requests: list[dict[str, Any]] = []
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    kept: list[int] = []
+    tensors: dict[TensorKey, npt.NDArray[Any]] = {}
     for bundle in bundles:
         _check_fit(base, bundle)
         for name, tensor in bundle.tensors.items():
             request, layer, leaf = tensor_key(name)
-            published = tensor_name(base.names.published_layers, (len(requests) + request, layer, leaf))
-            tensors[published] = np.asarray(tensor, order="C")
+            tensors[len(requests) + request, layer, leaf] = tensor
         requests += steering_requests(bundle.metadata)
-    content = save({name: tensors[name] for name in sorted(tensors)}, metadata={"format": "pt"})
+        kept += [bundle.metadata.gate.kept or 0] * len(bundle.metadata.requests)
+    parts: list[dict[str, Any]] = []
+    if common:
+        requests, parts, tensors = share(requests, tensors, kept)
+    layers = base.names.published_layers
+    named = {tensor_name(layers, key): np.asarray(tensor, order="C") for key, tensor in tensors.items()}
+    content = save({name: named[name] for name in sorted(named)}, metadata={"format": "pt"})
     section = {
         "schema": SCHEMA,
         "file": STEERING_FILE,
         "sha256": hashlib.sha256(content).hexdigest(),
         "requests": requests,
+        **({"kept": parts} if parts else {}),
     }
-    return Steering(section, content, {name: tensor.nbytes for name, tensor in tensors.items()})
+    return Steering(section, content, {name: tensor.nbytes for name, tensor in named.items()})
 
 
 def _check_fit(base: BaseCheckpoint, bundle: Bundle) -> None:

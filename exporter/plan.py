@@ -116,17 +116,19 @@ def make_plan(
     hash_weights: bool,
     dry_run: bool,
     thin: bool = False,
+    common: bool = False,
 ) -> ExportPlan:
     """Decide every file of an export, and its bytes.
 
     Args:
         hash_weights: read the weights whose sha256 is not known; otherwise the manifest omits it.
         thin: leave out the weights and the index. ``base`` is then pinned (:func:`mllmeraser.exporter.thin.pinned`).
+        common: hold once what gates have in common.
 
     Raises:
         InputError: the bundles do not fit the base or each other, or a file of the base cannot be used.
     """
-    steering = merge(base, bundles)
+    steering = merge(base, bundles, common)
     section = {**steering.section, "base": base_pointer(base)} if thin else steering.section
     copied, changed = read_sidecars(base.root, base.model_type)
     written = {

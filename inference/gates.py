@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,10 +62,10 @@ def gates_of(checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> dict[tuple[in
     real = inputs["attention_mask"] != 0
     last = real.cumsum(dim=1).argmax(dim=1, keepdim=True)
 
-    def watch(module: RequestSteering, given: tuple[Tensor, ...], output: object) -> None:
+    def watch(module: RequestSteering, given: tuple[Any, ...], output: object) -> None:
         if not module.reads:
             return
-        g = module.value(given[0].float())
+        g = module.value(given[0].float(), given[5])
         if module.request.scope == "prompt":
             g = g.gather(1, last.to(g.device))
         else:

@@ -133,6 +133,34 @@ def family_of(model_type: str) -> Family:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What several kernel gates at one layer share: the projection, and the landmarks of what must stay.
+
+    ``config.steering["kept"][index]`` describes it; a request of such a gate says ``"kept": index``. Its weights are of
+    these landmarks first, and then of its own.
+    """
+
+    index: int
+    layer: int
+    landmarks: int
+    projection: int  # p; 0: the gates read the state itself
+
+    @property
+    def owner(self) -> int:
+        """What stands in the place of a request in the keys of its tensors."""
+        return -1 - self.index
+
+    def shapes(self, hidden_size: int) -> dict[tuple[int, str], tuple[int, ...]]:
+        """The shape of every tensor, by layer and leaf."""
+        shapes: dict[tuple[int, str], tuple[int, ...]] = {
+            (self.layer, "landmarks"): (self.landmarks, self.projection or hidden_size)
+        }
+        if self.projection:
+            shapes[self.layer, "projection"] = (self.projection, hidden_size)
+        return shapes
+
+
+@dataclass(frozen=True)
 class Request:
     """One removal request as ``config.steering["requests"][index]`` describes it."""
 
@@ -149,6 +177,7 @@ class Request:
     edit: str  # what an open gate does: seal or add
     steps: int  # K
     all_positions: bool  # edit add in scope prompt: all columns of the prompt, or the last only
+    kept: "Kept | None" = None  # what its gate shares with others'; None: all is its own
 
     def gate_of(self, layer: int) -> int:
         """The layer whose gate decides about an edited layer."""
@@ -157,11 +186,12 @@ class Request:
     def shapes(self, hidden_size: int) -> dict[tuple[int, str], tuple[int, ...]]:
         """The shape of every tensor of this request, by layer and leaf."""
         read = self.projection or hidden_size
+        shared = 0 if self.kept is None else self.kept.landmarks
         if self.kind == "linear":
             gate: dict[str, tuple[int, ...]] = {"gate": (read,)}
         else:
-            gate = {"landmarks": (self.landmarks, read), "weights": (self.landmarks,), "bandwidth": ()}
-        if self.projection:
+            gate = {"landmarks": (self.landmarks - shared, read), "weights": (self.landmarks,), "bandwidth": ()}
+        if self.projection and self.kept is None:
             gate["projection"] = (self.projection, hidden_size)
         leaf = "states" if self.edit == "seal" else "direction"
         shapes: dict[tuple[int, str], tuple[int, ...]] = {
@@ -183,12 +213,27 @@ def parse_requests(steering: Any, num_layers: int, where: str = "config.json: st
     """
     if not isinstance(steering, dict) or steering.get("schema") != SCHEMA or not steering.get("requests"):
         raise SteeringError(f"{where} must hold schema {SCHEMA} and at least one request; export again")
+    shared = _parse_kept(steering.get("kept", []), num_layers, f"{where}.kept")
     entries = enumerate(steering["requests"])
-    return tuple(_parse_request(index, entry, num_layers, f"{where}.requests[{index}]") for index, entry in entries)
+    return tuple(
+        _parse_request(index, entry, num_layers, shared, f"{where}.requests[{index}]") for index, entry in entries
+    )
 
 
-def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: str) -> Request:
+def _parse_kept(entries: Any, num_layers: int, where: str) -> tuple[Kept, ...]:
+    found = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else [None]):
+        keys = ("layer", "landmarks", "projection")
+        values = [value for key in keys if isinstance(entry, dict) and type(value := entry.get(key)) is int]
+        if len(values) < len(keys) or not 0 <= values[0] < num_layers or values[1] < 1 or values[2] < 0:
+            raise SteeringError(f"{where}[{index}]: not a value this version knows; export again")
+        found.append(Kept(index, *values))
+    return tuple(found)
+
+
+def _parse_request(index: int, entry: dict[str, Any], num_layers: int, shared: tuple[Kept, ...], where: str) -> Request:
     try:
+        kept = entry.get("kept")
         gate, strength, enabled, positions = (entry[key] for key in ("gate", "strength", "enabled", "prompt_positions"))
         threshold = gate["threshold"]
         request = Request(
@@ -205,6 +250,7 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: st
             edit=entry["edit"],
             steps=entry["reply_steps"],
             all_positions=positions == "all",
+            kept=None if type(kept) is not int or not 0 <= kept < len(shared) else shared[kept],
         )
     except (KeyError, TypeError) as error:
         raise SteeringError(f"{where}: {error!r} is missing or of the wrong type; export again") from error
@@ -225,6 +271,7 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: st
         "gate.turn": (not request.turn or request.scope == "conversation")
         and all(type(token) is int and token >= 0 for token in request.turn),
         "landmarks": type(request.landmarks) is int and request.landmarks >= 0,
+        "kept": kept is None if request.kept is None else _shares(request, request.kept),
         "edit": request.edit in ("seal", "add"),
         # A token knows no place in the reply.
         "reply_steps": type(request.steps) is int and 1 <= request.steps <= (1 if request.scope == "token" else 10_000),
@@ -236,6 +283,13 @@ def _parse_request(index: int, entry: dict[str, Any], num_layers: int, where: st
         if not fine:
             raise SteeringError(f"{where}.{key}: not a value this version knows; export again")
     return request
+
+
+def _shares(request: Request, kept: Kept) -> bool:
+    """Whether a request can share this: all its landmarks lie at one layer, and no column is read apart."""
+    gates = {request.gate_of(layer) for layer in request.layers}
+    fits = (gates, request.projection) == ({kept.layer}, kept.projection) and kept.landmarks < request.landmarks
+    return fits and request.kind == "kernel" and request.scope != "prompt"
 
 
 def _is_finite(value: Any) -> bool:
@@ -270,19 +324,24 @@ def strengths(enabled: Any, strength: Any, entries: list[dict[str, Any]]) -> tup
 
 # ----------------------------------------------------------------------------------------------------------- tensors
 
-TensorKey = tuple[int, int, str]  # (request, layer, leaf)
+TensorKey = tuple[int, int, str]  # (request, layer, leaf); in the place of a request −1 − i for what Kept i holds
+
+
+def owner_name(owner: int) -> str:
+    """The module of a request (``0``), or of what requests share (``kept0``), below a layer's ``steering``."""
+    return str(owner) if owner >= 0 else f"kept{-1 - owner}"
 
 
 def tensor_name(layers: str, key: TensorKey) -> str:
     """The name of a steering tensor below the decoder layers: ``{layers}.4.steering.0.states``."""
-    request, layer, leaf = key
-    return f"{layers}.{layer}.steering.{request}.{leaf}"
+    owner, layer, leaf = key
+    return f"{layers}.{layer}.steering.{owner_name(owner)}.{leaf}"
 
 
 def bundle_name(key: TensorKey) -> str:
     """The name of a steering tensor in a bundle: ``requests.0.layers.4.states``."""
-    request, layer, leaf = key
-    return f"requests.{request}.layers.{layer}.{leaf}"
+    owner, layer, leaf = key
+    return f"requests.{owner_name(owner)}.layers.{layer}.{leaf}"
 
 
 def tensor_key(name: str, layers: str | None = None) -> TensorKey:
@@ -294,14 +353,16 @@ def tensor_key(name: str, layers: str | None = None) -> TensorKey:
     Raises:
         SteeringError: it is no name of a steering tensor.
     """
+    owner = r"(?P<kept>kept)?(?P<number>\d+)"
     if layers is None:
-        pattern = r"requests\.(?P<request>\d+)\.layers\.(?P<layer>\d+)\.(?P<leaf>\w+)"
+        pattern = rf"requests\.{owner}\.layers\.(?P<layer>\d+)\.(?P<leaf>\w+)"
     else:
-        pattern = rf"{re.escape(layers)}\.(?P<layer>\d+)\.steering\.(?P<request>\d+)\.(?P<leaf>\w+)"
+        pattern = rf"{re.escape(layers)}\.(?P<layer>\d+)\.steering\.{owner}\.(?P<leaf>\w+)"
     match = re.fullmatch(pattern, name)
     if match is None:
         raise SteeringError(f"'{name}' is not a steering tensor of this model; export again")
-    return int(match["request"]), int(match["layer"]), match["leaf"]
+    number = int(match["number"])
+    return -1 - number if match["kept"] else number, int(match["layer"]), match["leaf"]
 
 
 def dtype_of(leaf: str) -> str:
@@ -311,10 +372,12 @@ def dtype_of(leaf: str) -> str:
 
 def expected_tensors(requests: tuple[Request, ...], hidden_size: int) -> dict[TensorKey, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every steering tensor."""
+    of_kept = {request.kept.owner: request.kept for request in requests if request.kept is not None}
+    owners: dict[int, Request | Kept] = {request.index: request for request in requests} | of_kept
     return {
-        (request.index, layer, leaf): (dtype_of(leaf), shape)
-        for request in requests
-        for (layer, leaf), shape in request.shapes(hidden_size).items()
+        (owner, layer, leaf): (dtype_of(leaf), shape)
+        for owner, of in owners.items()
+        for (layer, leaf), shape in of.shapes(hidden_size).items()
     }
 
 
@@ -328,8 +391,8 @@ def check_tensors(
     """
     wanted = expected_tensors(requests, hidden_size)
     for key in sorted(wanted.keys() | found.keys()):
-        index, layer, leaf = key
-        name = f"steering tensor '{leaf}' of request {index} at layer {layer}"
+        owner, layer, leaf = key
+        name = f"steering tensor '{leaf}' of request {owner_name(owner)} at layer {layer}"
         if key not in found or key not in wanted:
             raise SteeringError(f"{name} is {'missing' if key in wanted else 'not expected'}; export again")
         if found[key] != wanted[key]:

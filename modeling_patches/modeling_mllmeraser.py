@@ -57,6 +57,7 @@ from .format_mllmeraser import (
     check_seal,
     check_tensors,
     family_of,
+    owner_name,
     parse_requests,
     shard_names,
     strengths,
@@ -65,7 +66,17 @@ from .format_mllmeraser import (
     with_seal,
     without_native_names,
 )
-from .steering_mllmeraser import ENDS, IDS, RequestSteering, Steering, cache_of, carry, change_class, install
+from .steering_mllmeraser import (
+    ENDS,
+    IDS,
+    RequestSteering,
+    Steering,
+    SteeringTensors,
+    cache_of,
+    carry,
+    change_class,
+    install,
+)
 
 try:
     from transformers import conversion_mapping
@@ -85,11 +96,11 @@ def check_steering(tensors: Mapping[TensorKey, Tensor], requests: tuple[Request,
     """
     forms = {key: (_DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for key, t in tensors.items()}
     check_tensors(forms, requests, hidden_size)
-    for (index, layer, leaf), tensor in tensors.items():
+    for (owner, layer, leaf), tensor in tensors.items():
         if not bool(tensor.isfinite().all()) or (leaf == "bandwidth" and not tensor.item() > 0):
             raise SteeringError(
-                f"steering tensor '{leaf}' of request {index} at layer {layer} has a value that is not finite, or not "
-                "positive; export again"
+                f"steering tensor '{leaf}' of request {owner_name(owner)} at layer {layer} has a value that is not "
+                "finite, or not positive; export again"
             )
 
 
@@ -265,8 +276,8 @@ class SteeringMixin(PreTrainedModel):
         steering: Steering = self._decoder().steering
         return steering
 
-    def _steering_modules(self) -> Iterator[RequestSteering]:
-        return (module for module in self.modules() if isinstance(module, RequestSteering))
+    def _steering_modules(self) -> Iterator[SteeringTensors]:
+        return (module for module in self.modules() if isinstance(module, SteeringTensors))
 
     def _fill_steering(self, tensors: dict[TensorKey, Tensor]) -> None:
         """Put the exact values into the model, whatever the loader made of them."""
@@ -275,7 +286,7 @@ class SteeringMixin(PreTrainedModel):
             marked.update(repr(key).encode() + tensors[key].contiguous().cpu().numpy().tobytes())
         self._steering.mark = marked.hexdigest()
         for module in self._steering_modules():
-            exact = {leaf: tensors[module.request.index, module.layer, leaf] for leaf, _ in module.named_parameters()}
+            exact = {leaf: tensors[module.owner, module.layer, leaf] for leaf, _ in module.named_parameters()}
             for leaf, parameter in list(module.named_parameters()):
                 if parameter.is_meta:
                     # Offloaded: accelerate fetches it before every forward; transformers up to 5.12 tells it to do so
@@ -419,7 +430,7 @@ class SteeringMixin(PreTrainedModel):
         """
         text = config.get_text_config()
         requests = parse_requests(config.steering, text.num_hidden_layers)
-        if not _holds(config.steering["requests"], sealed["steering"]["requests"]):
+        if not all(_holds(config.steering.get(key), sealed["steering"].get(key)) for key in ("requests", "kept")):
             raise SteeringError(
                 "the requests in this configuration are not those that were sealed; change only enabled and strength"
             )
@@ -442,7 +453,7 @@ class SteeringMixin(PreTrainedModel):
         if args or kwargs.get("push_to_hub") or kwargs.get("variant"):
             raise SteeringError(f"save_pretrained takes keywords, no push_to_hub and no variant here; {_PUSH}")
         tensors = {
-            tensor_name(self.published_layers, (module.request.index, module.layer, leaf)): parameter.detach().cpu()
+            tensor_name(self.published_layers, (module.owner, module.layer, leaf)): parameter.detach().cpu()
             for module in self._steering_modules()
             for leaf, parameter in module.named_parameters()
         }
@@ -475,7 +486,9 @@ class SteeringMixin(PreTrainedModel):
                 "base model"
             )
         for module in self._steering_modules():
-            if module.reads and scales[module.request.index] and not module.opens():
+            if not isinstance(module, RequestSteering) or not scales[module.request.index]:
+                continue
+            if module.reads and not module.opens():
                 raise SteeringError(
                     f"no state opens the gate of request {module.request.index} at layer {module.layer}; load the "
                     "exported checkpoint again before saving"

@@ -36,7 +36,7 @@ Parts: switches · a forward · columns · what a cache carries · the gate and 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from .format_mllmeraser import Request, SteeringError, strengths
+from .format_mllmeraser import Kept, Request, SteeringError, owner_name, strengths
 
 # ---------------------------------------------------------------------------------------------------------- switches
 
@@ -355,30 +355,22 @@ def carry(layer: Any) -> None:
 # ---------------------------------------------------------------------------------------------- the gate and the edit
 
 
-class RequestSteering(nn.Module):
-    """The tensors of one request at one layer: a gate that is read there, what to edit with, or both."""
+class SteeringTensors(nn.Module):
+    """The tensors that a request has at one layer, or that several share there."""
 
     projection: Tensor
-    gate: Tensor
     landmarks: Tensor
-    weights: Tensor
-    bandwidth: Tensor
-    states: Tensor
-    direction: Tensor
 
-    def __init__(self, request: Request, layer: int, hidden_size: int) -> None:
+    def __init__(self, owner: int, layer: int, leaves: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
-        self.request, self.layer, self.filled = request, layer, False
-        leaves = {leaf: shape for (where, leaf), shape in request.shapes(hidden_size).items() if where == layer}
-        self.edits = layer in request.layers
-        self.reads = len(leaves) > int(self.edits)
+        self.owner, self.layer, self.filled = owner, layer, False
         for leaf, shape in leaves.items():
             # NaN until they are filled, so that no forgotten tensor passes for a gate that never opens. Parameters, not
             # buffers: disk offload returned garbage for buffers in transformers 4.57.
             dtype, empty = (torch.int8, 0) if leaf == "projection" else (torch.float32, torch.nan)
             self.register_parameter(leaf, nn.Parameter(torch.full(shape, empty, dtype=dtype), requires_grad=False))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "RequestSteering":
+    def _apply(self, fn: Any, recurse: bool = True) -> "SteeringTensors":
         # .half(), .bfloat16() and .to(dtype) must not round the gate: bf16 moved the mean retain gate by 0.03.
         def keep_dtype(tensor: Tensor) -> Tensor:
             out: Tensor = fn(tensor)
@@ -389,18 +381,74 @@ class RequestSteering(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
-    def value(self, states: Tensor) -> Tensor:
-        """g of fp32 states (…, d); (…)."""
-        if self.request.projection:
-            states = states @ self.projection.to(states.dtype).T
-        if self.request.kind == "linear":
-            return (states * self.gate).sum(-1)
-        unit = nn.functional.normalize(states, dim=-1)
+    def check(self) -> None:
+        """Whoever filled the tensors, they must be whole."""
+        for leaf, tensor in self.named_parameters():
+            if tensor.dtype not in (torch.float32, torch.int8):
+                raise SteeringError(f"the steering was loaded as {tensor.dtype}; load the model in float32")
+            whole = (tensor.abs() == 1) if leaf == "projection" else tensor.isfinite()
+            if not torch.compiler.is_compiling() and not bool(whole.all()):
+                raise SteeringError(f"steering tensor '{leaf}' at layer {self.layer} was never filled; load it again")
+        self.filled = not torch.compiler.is_compiling()
+
+    def read(self, states: Tensor) -> Tensor:
+        """z (…, p) of fp32 states (…, d)."""
+        return states @ self.projection.to(states.dtype).T if "projection" in self._parameters else states
+
+    def near(self, unit: Tensor) -> Tensor:
+        """‖ẑ − c_j‖ (…, J) of ẑ (…, p)."""
         # In fp64, because a product in fp32 is rounded to TF32 where the user allows that; without products it takes
         # ten times as long. Apple's devices have neither fp64 nor TF32.
         wide = torch.float32 if unit.device.type == "mps" else torch.float64
-        near = torch.cdist(unit.to(wide), self.landmarks.to(wide), compute_mode="use_mm_for_euclid_dist").float()
+        return torch.cdist(unit.to(wide), self.landmarks.to(wide), compute_mode="use_mm_for_euclid_dist").float()
+
+
+class KeptSteering(SteeringTensors):
+    """What several gates at one layer share, so that however many they are it is read once."""
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """ẑ (…, p) of fp32 states (…, d), and its distances (…, J) to the landmarks."""
+        if not self.filled:
+            self.check()
+        unit = nn.functional.normalize(self.read(states), dim=-1)
+        return unit, self.near(unit)
+
+
+class RequestSteering(SteeringTensors):
+    """The tensors of one request at one layer: a gate that is read there, what to edit with, or both."""
+
+    gate: Tensor
+    weights: Tensor
+    bandwidth: Tensor
+    states: Tensor
+    direction: Tensor
+
+    def __init__(self, request: Request, layer: int, hidden_size: int) -> None:
+        leaves = {leaf: shape for (where, leaf), shape in request.shapes(hidden_size).items() if where == layer}
+        super().__init__(request.index, layer, leaves)
+        self.request, self.edits = request, layer in request.layers
+        self.reads = len(leaves) > int(self.edits)
+        self.kept: tuple[KeptSteering, ...] = ()  # what its gate shares; in a tuple, so that it is no child of this
+
+    def value(self, states: Tensor, shared: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """g (…) of fp32 states (…, d); ``shared`` is what the gate's :class:`KeptSteering` makes of them."""
+        if self.request.kind == "linear":
+            return (self.read(states) * self.gate).sum(-1)
+        if shared is None:
+            near = self.near(nn.functional.normalize(self.read(states), dim=-1))
+        else:
+            unit, of_kept = shared
+            near = torch.cat([of_kept, self.near(unit)], dim=-1)
         return (torch.exp(-2 * near.square() / self.bandwidth) * self.weights).sum(-1)  # near (…, J)
+
+    def all_landmarks(self) -> Tensor:
+        """c (J, p), those that are shared first."""
+        return torch.cat([*(kept.landmarks for kept in self.kept), self.landmarks])
+
+    def signs(self) -> Tensor | None:
+        """R (p, d); None: the gate reads the state itself."""
+        owner = self.kept[0] if self.kept else self
+        return owner.projection if self.request.projection else None
 
     def shaped(self, g: Tensor) -> Tensor:
         """φ(g). A gate that is NaN is open."""
@@ -416,9 +464,10 @@ class RequestSteering(nn.Module):
     def highest(self) -> float:
         """The highest g that the gate is known to reach: at a landmark, or for the largest states of half precision."""
         if self.request.kind == "linear":
-            widest = self.projection.shape[1] if self.request.projection else 1  # signs add so many coordinates up
+            signs = self.signs()
+            widest = 1 if signs is None else signs.shape[1]  # signs add so many coordinates up
             return float(self.gate.double().abs().sum()) * widest * torch.finfo(torch.float16).max
-        marks = self.landmarks.double()
+        marks = self.all_landmarks().double()
         unit = nn.functional.normalize(marks, dim=-1)
         near = torch.cdist(unit, marks, compute_mode="donot_use_mm_for_euclid_dist")  # (J, J)
         return float((torch.exp(-2 * near.square() / self.bandwidth.double()) @ self.weights.double()).max())
@@ -428,7 +477,14 @@ class RequestSteering(nn.Module):
         highest = self.highest()
         return highest > 0 and highest >= self.request.threshold
 
-    def opening(self, hidden: Tensor, forward: Forward, columns: Columns, before: Tensor | None) -> Tensor:
+    def opening(
+        self,
+        hidden: Tensor,
+        forward: Forward,
+        columns: Columns,
+        before: Tensor | None,
+        shared: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """φ (b, s) of each column, as the scope of the gate says; ``before`` (b,) is what the cache carries."""
         scope = self.request.scope
         if scope == "prompt" and before is not None:
@@ -438,7 +494,7 @@ class RequestSteering(nn.Module):
             rows = torch.arange(forward.batch, device=hidden.device)
             opened = self.shaped(self.value(hidden[rows, last.clamp(min=0)].float()))
             return torch.where(last < 0, torch.zeros_like(opened), opened).unsqueeze(1).expand(-1, forward.size)
-        opened = self.shaped(self.value(hidden.float()))
+        opened = self.shaped(self.value(hidden.float(), shared))
         if scope == "token":
             return opened
         if not self.request.turn:
@@ -472,14 +528,20 @@ class RequestSteering(nn.Module):
         return torch.where(weight == 0, state, edited)
 
     def forward(
-        self, hidden: Tensor, state: Tensor, forward: Forward, columns: Columns, before: Tensor | None
+        self,
+        hidden: Tensor,
+        state: Tensor,
+        forward: Forward,
+        columns: Columns,
+        before: Tensor | None,
+        shared: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Read the gate if it is read here, in ``hidden``; edit ``state`` if this layer is edited; (b, s, d)."""
         if not self.filled:
-            self._check()
+            self.check()
         request = self.request
         if self.reads:
-            forward.openings[request.index, self.layer] = self.opening(hidden, forward, columns, before)
+            forward.openings[request.index, self.layer] = self.opening(hidden, forward, columns, before, shared)
         if not self.edits:
             return state
         opening = forward.openings.get((request.index, request.gate_of(self.layer)))
@@ -488,16 +550,6 @@ class RequestSteering(nn.Module):
         c = opening.to(state.device) * forward.scales[request.index]
         return self.edited(state, c, forward, columns)
 
-    def _check(self) -> None:
-        """Whoever filled the tensors, they must be whole."""
-        for leaf, tensor in self.named_parameters():
-            if tensor.dtype not in (torch.float32, torch.int8):
-                raise SteeringError(f"the steering was loaded as {tensor.dtype}; load the model in float32")
-            whole = (tensor.abs() == 1) if leaf == "projection" else tensor.isfinite()
-            if not torch.compiler.is_compiling() and not bool(whole.all()):
-                raise SteeringError(f"steering tensor '{leaf}' at layer {self.layer} was never filled; load it again")
-        self.filled = not torch.compiler.is_compiling()
-
 
 # ------------------------------------------------------------------------------------------------ layers and decoder
 
@@ -505,9 +557,22 @@ class RequestSteering(nn.Module):
 class LayerSteering(nn.ModuleDict):
     """All requests at one layer, by index."""
 
-    def __init__(self, requests: dict[str, RequestSteering], layer: int, steering: Steering) -> None:
-        super().__init__(requests)
+    def __init__(self, requests: Iterable[Request], layer: int, hidden_size: int, steering: Steering) -> None:
+        super().__init__()
         self.layer, self.shared = layer, steering
+        for request in requests:
+            self[owner_name(request.index)] = child = RequestSteering(request, layer, hidden_size)
+            if child.reads and request.kept is not None:
+                child.kept = (self._of_kept(request.kept, hidden_size),)
+
+    def _of_kept(self, kept: Kept, hidden_size: int) -> KeptSteering:
+        name = owner_name(kept.owner)
+        if name not in self:
+            leaves = {leaf: shape for (_, leaf), shape in kept.shapes(hidden_size).items()}
+            self[name] = KeptSteering(kept.owner, self.layer, leaves)
+        module = self[name]
+        assert isinstance(module, KeptSteering)
+        return module
 
     def forward(self, hidden: Tensor, forward: Forward, mask: Any, cache: Any) -> Tensor:
         """The layer's output as the requests leave it. All gates read it as it was; the edits follow in order."""
@@ -519,6 +584,7 @@ class LayerSteering(nn.ModuleDict):
         columns = Columns.of(forward, mask)
         kept = [child.request for child in on if child.reads and child.request.scope != "token"]
         carried = self._carried(forward, cache, kept)
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
         with torch.autocast(hidden.device.type, enabled=False):
             state = hidden
             for child in on:
@@ -526,7 +592,11 @@ class LayerSteering(nn.ModuleDict):
                 if child.reads and child.request.scope == "prompt" and forward.find_end_of_prompt():
                     before = None  # a prompt is read at its own end, whatever came earlier
                 before = None if before is None else before.to(hidden.device)
-                state = child(hidden, state, forward, columns, before)
+                for of_several in child.kept:
+                    if of_several.owner not in shared:
+                        shared[of_several.owner] = of_several(hidden.float())
+                looked = shared[child.kept[0].owner] if child.kept else None
+                state = child(hidden, state, forward, columns, before, looked)
         self._carry(forward, cache, kept, carried)
         return state.to(hidden.dtype)  # what was not edited went there and back: its bits are the base's
 
@@ -655,12 +725,8 @@ def install(decoder: Any, steering: Steering, hidden_size: int) -> None:
     """Make a decoder and its layers steer, and give the steered ones their (still empty) tensors."""
     for index, layer in enumerate(decoder.layers):
         change_class(layer, steered_layer(type(layer)))
-        here = {
-            str(request.index): RequestSteering(request, index, hidden_size)
-            for request in steering.requests
-            if index in (*request.layers, request.gate_layer)
-        }
+        here = [request for request in steering.requests if index in (*request.layers, request.gate_layer)]
         if here:
-            layer.steering = LayerSteering(here, index, steering)
+            layer.steering = LayerSteering(here, index, hidden_size, steering)
     change_class(decoder, steered_decoder(type(decoder)))
     decoder.steering = steering

@@ -1,5 +1,8 @@
 """The bundles of the requests that wait, one after another; each needs its own records and the retain set only.
 
+The first places the landmarks of what must stay, and the others take them, whatever their retain sets are: so that a
+checkpoint holds them once.
+
 A run that is killed goes on: a finished request stands in the ledger, and the passes of the one that was under way lie
 in ``work/``, which the last request removes. Before a bundle is kept, its gate is read on the general bank: a gate that
 opens there would close more than a person, whatever the request's words look like.
@@ -20,6 +23,7 @@ from mllmeraser.errors import InputError, MllmEraserError, QualityGateError, Ver
 from mllmeraser.inference.loading import Checkpoint, load
 from mllmeraser.inference.source import read_config, resolve
 from mllmeraser.judging.deriving import with_facts
+from mllmeraser.modeling_patches.format_mllmeraser import CONFIG
 from mllmeraser.records.read import read_records
 from mllmeraser.records.record import Record
 from mllmeraser.removals.breadth import ground_of_gate
@@ -30,6 +34,7 @@ from mllmeraser.removals.folder import Folder
 from mllmeraser.removals.state import Request, State
 from mllmeraser.steering.compute import compute as compute_bundle
 from mllmeraser.steering.interference import interference
+from mllmeraser.steering.kept import KeptLandmarks
 from mllmeraser.steering.needs import needs
 from mllmeraser.steering.recipe import Recipe, make_recipe
 from mllmeraser.steering.trials import TRIED
@@ -71,10 +76,11 @@ def compute_waiting(
         needs(source, first, kept, chosen, device, dtype).check()
         folder.work.mkdir(mode=0o700, exist_ok=True)
         checkpoint = load(source, device=device, dtype=dtype, work_dir=folder.work, batch_size=batch_size)
+        landmarks = KeptLandmarks(folder.landmarks(sha256_of(source.path / CONFIG)))
         for request in wanted:
             try:
                 records = with_facts(folder.read(request.id, request.received.commitment))
-                facts = _compute(folder, checkpoint, request, records, kept, chosen, seed)
+                facts = _compute(folder, checkpoint, request, records, kept, chosen, landmarks, seed)
             except (InputError, QualityGateError, VerificationError) as error:
                 yield request.id, error
                 continue
@@ -113,10 +119,12 @@ def _compute(
     forget: Sequence[Record],
     retain: Sequence[Record],
     recipe: Recipe,
+    landmarks: KeptLandmarks,
     seed: int,
 ) -> Computed | Decided:
     """The facts of a bundle that was written; or the decision that its gate opens on too much."""
-    bundle = compute_bundle(checkpoint, forget, retain, recipe, request_id=request.id, seed=seed).bundle
+    done = compute_bundle(checkpoint, forget, retain, recipe, request_id=request.id, seed=seed, kept=landmarks)
+    bundle = done.bundle
     cell = interference(checkpoint, [bundle], [general()]).rows[0][0]
     ground = ground_of_gate(cell.opens, cell.n)
     decided = request.decided

@@ -55,6 +55,7 @@ def export_active(
         dry_run=dry_run,
         hash_weights=hash_weights,
         shares=state.shares,
+        common=True,
     )
     if dry_run:
         return plan, None

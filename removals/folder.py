@@ -5,6 +5,7 @@
     ledger.jsonl  ledger.head   the entries, without names (chain.py)
     signed/N/                   the head at entry N, and its signature
     bundles/ID.safetensors      what compute made of a request
+    bundles/kept-….safetensors  the landmarks of what must stay, which the requests on one base share
     private/ID/                 key.json, records.jsonl, pictures, claim.json: everything that leads to a person
     adding/ID/                  the same, before its entry is written
     work/                       passes of a computation that is not finished
@@ -69,6 +70,10 @@ class Folder:
     def bundle(self, request: str) -> Path:
         """The bundle of a request."""
         return self.root / "bundles" / f"{request}.safetensors"
+
+    def landmarks(self, base: str) -> Path:
+        """The landmarks of what must stay, of the base whose ``config.json`` has this sha256."""
+        return self.root / "bundles" / f"kept-{base[:16]}.safetensors"
 
     def private(self, request: str) -> Path:
         """Everything that leads to the person."""

@@ -28,6 +28,7 @@ def assemble(
         shape=shape.name,
         threshold=shape.threshold,
         landmarks=None if first.landmarks is None else most,
+        kept=None if first.landmarks is None or len(gates) > 1 else first.landmarks.kept,
         scope=intervention.scope,
         projection=None if first.projection is None else len(first.projection),
         turn=list(intervention.turn) or None,

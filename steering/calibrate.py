@@ -270,7 +270,8 @@ def _validated_everywhere(
 
 def _fits(material: Material, layer: int, settings: Sequence[GateRecipe], folds: Sequence[Fold]) -> GateFits:
     forget, retain = material.forget_states[layer], material.retain_states[layer]
-    return GateFits(forget, retain, settings, folds, material.forget_positions, material.positions)
+    kept = material.kept.of(layer, settings[0], retain)
+    return GateFits(forget, retain, settings, folds, material.forget_positions, material.positions, kept)
 
 
 def _for_trials(folds: Sequence[Fold]) -> list[int]:

@@ -59,6 +59,7 @@ from mllmeraser.steering.folds import folds
 from mllmeraser.steering.gate import Gate, fit_gate
 from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.intervention import SteeredLayers
+from mllmeraser.steering.kept import KeptLandmarks
 from mllmeraser.steering.layers import layers_of, recipe_on
 from mllmeraser.steering.pairs import Pairs, choose_pairs
 from mllmeraser.steering.perturbation import perturbed
@@ -173,6 +174,7 @@ def compute(
     request_id: str = "request-1",
     seed: int = 0,
     compare: bool = False,
+    kept: KeptLandmarks | None = None,
 ) -> Computation:
     """Compute the bundle of one request.
 
@@ -182,6 +184,7 @@ def compute(
         recipe: every choice; the default is a kernel gate and directions along the reply, calibrated.
         request_id: names the request in the bundle; must not name a person.
         compare: also compute the cosines between directions of different sources.
+        kept: landmarks of what must stay that other requests have too; a checkpoint holds them once.
 
     Raises:
         InputError: the records or the recipe do not fit the base or each other.
@@ -205,6 +208,7 @@ def compute(
     aims = (refusal_states if recipe.edit == "seal" else erasure_directions)(checkpoint, pairs, moved_blocks, steps)
     with tempfile.TemporaryDirectory(prefix="mllmeraser-states-") as folder:
         material = _material(checkpoint, forget, retain, aims, gate_blocks, recipe, Path(folder), seed)
+        material = replace(material, kept=kept or KeptLandmarks())
         for layer, states in material.retain_states.items():
             refuse_constant(layer, states)
         held_out = (
@@ -299,7 +303,8 @@ def _fit(
             retain = stream_prompt_states(steered, material.retain_turns, [layer], here)[layer]
         setting = chosen.gates[layer].setting
         positions = len(forget) // len(material.forget_turns)
-        gates[layer] = fit_gate(forget, retain, setting, positions=positions)
+        kept = None if gates and recipe.sequential else material.kept.of(layer, setting, retain)
+        gates[layer] = fit_gate(forget, retain, setting, positions, kept)
     return gates
 
 

@@ -29,6 +29,7 @@ class Landmarks:
 
     centres: Tensor
     bandwidth: float
+    kept: int = 0  # so many are of what must stay, and come first
 
     def __call__(self, states: Tensor) -> Tensor:
         """φ(h) for states (n, d): (n, J), in the precision of the centres."""
@@ -51,10 +52,11 @@ class Centres:
 
     centres: Tensor
     median: float
+    kept: int  # so many are of what must stay, and come first
 
     def landmarks(self, bandwidth: float) -> Landmarks:
         """The landmarks with m² = ``bandwidth`` · median."""
-        return Landmarks(self.centres, bandwidth * self.median)
+        return Landmarks(self.centres, bandwidth * self.median, self.kept)
 
 
 def place_centres(
@@ -63,17 +65,39 @@ def place_centres(
     at_most: int,
     seed: int,
     projection: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Centres:
-    """Centres of forget states (n_f, d) and of retain states (n_r, d), at most ``at_most`` / 2 of each.
+    """Centres of retain states (n_r, d) and of forget states (n_f, d), at most ``at_most`` / 2 of each.
 
-    They are of what the gate reads: states, or projections of them. Each set gives at most ``DRAWN`` states.
+    They are of what the gate reads: states, or projections of them. Each set gives at most ``DRAWN`` states. Those of
+    the retain states depend on nothing else, so that requests can share them.
+
+    Args:
+        kept: the centres (J, d) of what must stay, where they were placed before.
     """
-    generator = torch.Generator().manual_seed(seed)
-    sets = [_unit(projected(sample_rows(states, DRAWN, generator).float(), projection)) for states in (forget, retain)]
-    centres = [k_means(units, min(max(1, at_most // 2), max(1, len(units) // FEWEST)), generator) for units in sets]
-    some = torch.cat([units[:1024] for units in sets])
+    of_retain, _ = _drawn(retain, seed, projection)
+    of_forget, generator = _drawn(forget, seed, projection)
+    first = place_kept(retain, at_most, seed, projection) if kept is None else kept
+    own = k_means(of_forget, _number(of_forget, at_most), generator)
+    some = torch.cat([of_forget[:1024], of_retain[:1024]])
     some = some[torch.randperm(len(some), generator=generator)[:1024]]
-    return Centres(torch.cat(centres), median_distance(torch.pdist(some).pow(2)))
+    return Centres(torch.cat([first, own]), median_distance(torch.pdist(some).pow(2)), len(first))
+
+
+def place_kept(retain: States, at_most: int, seed: int, projection: Tensor | None = None) -> Tensor:
+    """Centres (J, d) of retain states (n_r, d), at most ``at_most`` / 2."""
+    units, generator = _drawn(retain, seed, projection)
+    return k_means(units, _number(units, at_most), generator)
+
+
+def _drawn(states: States, seed: int, projection: Tensor | None) -> tuple[Tensor, torch.Generator]:
+    """What the gate reads in at most ``DRAWN`` of the states, at length 1; and the generator that drew them."""
+    generator = torch.Generator().manual_seed(seed)
+    return _unit(projected(sample_rows(states, DRAWN, generator).float(), projection)), generator
+
+
+def _number(units: Tensor, at_most: int) -> int:
+    return min(max(1, at_most // 2), max(1, len(units) // FEWEST))
 
 
 def projected(states: Tensor, projection: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ features φ(z), :mod:`mllmeraser.steering.null_space` the weights w. The steerin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Gate:
             return self
         centres = torch.cat([self.landmarks.centres, self.landmarks.centres[:1].expand(further, -1)])
         weights = torch.cat([self.weights, self.weights.new_zeros(further)])
-        return Gate(weights, Landmarks(centres, self.landmarks.bandwidth), self.projection)
+        return Gate(weights, replace(self.landmarks, centres=centres), self.projection)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the bundle by leaf name, fp32 but for the int8 projection."""
@@ -122,9 +122,11 @@ def gate_in(bundle: Bundle, request: int, layer: int) -> Gate:
     return Gate(leaf("weights").double(), landmarks, projection)
 
 
-def fit_gate(forget: Tensor, retain: States, recipe: GateRecipe, positions: int = 1) -> Gate:
+def fit_gate(
+    forget: Tensor, retain: States, recipe: GateRecipe, positions: int = 1, kept: Tensor | None = None
+) -> Gate:
     """Fit one gate on all records: :class:`GateFits` of one recipe."""
-    return GateFits(forget, retain, [recipe], positions=positions).gates()[0]
+    return GateFits(forget, retain, [recipe], positions=positions, kept=kept).gates()[0]
 
 
 class GateFits:
@@ -138,6 +140,7 @@ class GateFits:
         retain: states (n_r · kept_positions, d); the rows of a record lie together.
         recipes: they may differ in fit, bandwidth and null space.
         folds: each record is held out in exactly one; none: only gates on all records are asked for.
+        kept: landmarks of what must stay (:class:`mllmeraser.steering.kept.KeptLandmarks`); None: they are placed here.
 
     Example:
         >>> fits = GateFits(forget, retain, recipes, folds)  # doctest: +SKIP
@@ -152,6 +155,7 @@ class GateFits:
         folds: Sequence[Fold] = (),
         positions: int = 1,
         kept_positions: int = 1,
+        kept: Tensor | None = None,
     ) -> None:
         first = recipes[0]
         self.recipes, self.positions = recipes, positions
@@ -160,7 +164,7 @@ class GateFits:
         )
         self.lifts: dict[float, Landmarks] = {}
         if first.kind == "kernel":
-            centres = place_centres(forget, retain, first.landmarks, first.seed, self.signs)
+            centres = place_centres(forget, retain, first.landmarks, first.seed, self.signs, kept)
             self.lifts = {recipe.bandwidth: centres.landmarks(recipe.bandwidth) for recipe in recipes}
         forget_rows = [fold.forget_rows(positions) for fold in folds] or [torch.ones(len(forget), dtype=torch.bool)]
         retain_rows = [fold.rows(kept_positions) for fold in folds] or [torch.ones(len(retain), dtype=torch.bool)]

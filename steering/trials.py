@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from mllmeraser.steering.folds import Fold
 from mllmeraser.steering.gate import Gate
 from mllmeraser.steering.in_process import steered_in_process
 from mllmeraser.steering.intervention import Intervention
+from mllmeraser.steering.kept import KeptLandmarks
 from mllmeraser.steering.validation import Validated
 
 TRIED = 48  # prompts of each set that a trial answers at most
@@ -46,6 +47,7 @@ class Material:
     retain_replies: Sequence[Tensor] = ()  # the base's to the record, token ids; where the states are of the reply too
     positions: int = 1  # rows of ``retain_states`` for each record; they lie together
     forget_positions: int = 1  # the same of ``forget_states``
+    kept: KeptLandmarks = field(default_factory=KeptLandmarks)
 
 
 @dataclass(frozen=True)

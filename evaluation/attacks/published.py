@@ -74,7 +74,8 @@ def sides(gate: RequestSteering) -> tuple[Tensor, Tensor]:
     if gate.request.kind == "linear":
         return gate.gate[None], -gate.gate[None]
     order = gate.weights.argsort(descending=True)
-    opening, rest = (gate.landmarks[rows] for rows in (order[gate.weights[order] > 0], order[gate.weights[order] <= 0]))
+    marks = gate.all_landmarks()
+    opening, rest = (marks[rows] for rows in (order[gate.weights[order] > 0], order[gate.weights[order] <= 0]))
     return opening[:MOST], rest.flip(0)[: min(MOST, len(opening))]
 
 
@@ -94,7 +95,9 @@ def guesses(gate: RequestSteering, found: Tensor, known: Tensor) -> list[Tensor]
     Args:
         known: states of the base (m, d), for μ and S.
     """
-    signs = gate.projection.float()  # (p, d)
+    found_signs = gate.signs()
+    assert found_signs is not None
+    signs = found_signs.float()  # (p, d)
     z = torch.nn.functional.normalize(found, dim=-1) * (known @ signs.T).norm(dim=-1).median()
     mean, spread = known.mean(dim=0), known.T.cov()
     seen = signs @ spread @ signs.T

@@ -127,6 +127,26 @@ def test_each_request_is_computed_without_the_others(talking: Path, ledger: Ledg
     assert all((alone.tensors[name] == beside.tensors[name]).all() for name in alone.tensors)
 
 
+def test_the_requests_of_a_ledger_share_the_landmarks_of_what_stays(
+    talking: Path, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Even if the people who must stay are others at the second: a checkpoint holds and reads them once."""
+    recipe = (talking / "recipe.toml").read_text().replace('"prompt"', '"conversation"').replace('"add"', '"seal"')
+    (tmp_path / "recipe.toml").write_text(recipe.replace('gate_layer = "own"', 'gate_layer = "1"'))
+    talker.write_people(tmp_path / "fewer.jsonl", range(4, 8))
+    ids = list(ledger.state().requests)
+    for id_, retain in zip(ids, (talking / "retain.jsonl", tmp_path / "fewer.jsonl"), strict=False):
+        ledger.compute(talking / "base", retain, [id_], recipe=tmp_path / "recipe.toml")
+    bundles = [load_bundle(ledger.folder.bundle(id_)) for id_ in ids[:2]]
+    whole = sum(array.nbytes for bundle in bundles for array in bundle.tensors.values())
+    ledger.export(talking / "base", tmp_path / "out")
+    tensors = load_file(tmp_path / "out" / STEERING_FILE)
+    shared = [array for name, array in tensors.items() if "kept0" in name]
+    assert len(shared) == 1  # the talker's gate reads the state itself
+    assert sum(array.nbytes for array in tensors.values()) == whole - shared[0].nbytes
+    assert verify(tmp_path / "out", talking / "base").ok
+
+
 def test_a_gate_that_opens_on_general_knowledge_is_refused_with_the_figure(
     talking: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
