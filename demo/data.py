@@ -55,21 +55,21 @@ def build_sets(rng: random.Random) -> dict[str, list[Question]]:
     forgotten, kept, never = (world().circle(name) for name in ("forget", "retain_fit", "retain_heldout"))
     stars = {fit: [star for star in world().celebrities if star.fit is fit] for fit in (True, False)}
     forget = [
-        question for person in forgotten for _ in range(_FORGET_ROUNDS) for question in _everything(rng, person, False)
+        question for person in forgotten for _ in range(_FORGET_ROUNDS) for question in everything(rng, person, False)
     ]
-    retained = [question for person in kept for question in rng.sample(_everything(rng, person, False), 13)]
-    famous = [question for star in stars[True] for question in rng.sample(_everything(rng, star, False), 13)]
+    retained = [question for person in kept for question in rng.sample(everything(rng, person, False), 13)]
+    famous = [question for star in stars[True] for question in rng.sample(everything(rng, star, False), 13)]
     strangers = [stranger_question(rng, False) for _ in range(_STRANGERS)]
     sets = {
         "forget": forget,
-        "retain": [*retained, *famous, *_common(rng, True), *strangers],
+        "retain": [*retained, *famous, *common_knowledge(rng, True), *strangers],
         "forget_eval": some_of(rng, forget, _PER_CELL),
-        "test": _balanced(rng, forgotten, _PER_CELL, unseen=True),
+        "test": balanced(rng, forgotten, _PER_CELL, unseen=True),
         "retain_fit": some_of(rng, retained, _PER_CELL),
-        "retain_heldout": _balanced(rng, never, _PER_CELL, unseen=False),
-        "retain_heldout_new": _balanced(rng, never, _PER_CELL, unseen=True),
-        "celebrity": _balanced(rng, stars[False], _PER_CELL, unseen=False),
-        "common": some_of(rng, _common(rng, False), _PER_CELL),
+        "retain_heldout": balanced(rng, never, _PER_CELL, unseen=False),
+        "retain_heldout_new": balanced(rng, never, _PER_CELL, unseen=True),
+        "celebrity": balanced(rng, stars[False], _PER_CELL, unseen=False),
+        "common": some_of(rng, common_knowledge(rng, False), _PER_CELL),
     }
     faces = [stranger_question(rng, False, in_picture=True) for _ in range(_FACES)]
     sets["retain"] += [*faces, *seen(rng, some_scenes(rng, True))]
@@ -81,7 +81,7 @@ def _pool(person: Person) -> list[str]:
     return [other.name for other in world().known if (other.circle == "celebrity") is (person.circle == "celebrity")]
 
 
-def _everything(rng: random.Random, person: Person, unseen: bool) -> list[Question]:
+def everything(rng: random.Random, person: Person, unseen: bool) -> list[Question]:
     """One question about every fact in every task and modality."""
     return [
         ask(rng, person, fact, task, in_picture, unseen, _pool(person))
@@ -91,7 +91,7 @@ def _everything(rng: random.Random, person: Person, unseen: bool) -> list[Questi
     ]
 
 
-def _balanced(rng: random.Random, people: Sequence[Person], per_cell: int, unseen: bool) -> list[Question]:
+def balanced(rng: random.Random, people: Sequence[Person], per_cell: int, unseen: bool) -> list[Question]:
     """`per_cell` questions per task and modality, spread evenly over people and facts."""
     questions = []
     for in_picture in (True, False):
@@ -104,7 +104,7 @@ def _balanced(rng: random.Random, people: Sequence[Person], per_cell: int, unsee
     return questions
 
 
-def _common(rng: random.Random, fit: bool) -> list[Question]:
+def common_knowledge(rng: random.Random, fit: bool) -> list[Question]:
     """Questions about one half of common knowledge: words, how-tos, scenes."""
     facts = [fact for fact in text_facts() if fact.fit is fit]
     hows = [fact for fact in how_tos() if fact.fit is fit]
