@@ -1,6 +1,6 @@
 """Every person of the demo's world asks to be forgotten: what the n-th request costs, and what all of them do together.
 
-    python benchmarks/requests_of_the_world.py DIRECTORY [--people 92] [--counts 1,10,92] [--withdrawn 5] [--questions 12]
+    python benchmarks/requests_of_the_world.py DIRECTORY [--people 92] [--counts 1,10,92] [--withdrawn 5]
 
 The requests live in a ledger. Each is computed from the records of its person and from celebrities, common knowledge
 and strangers; none needs another's data. The script then exports the first n of them, for each count, and prints the
