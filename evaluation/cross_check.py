@@ -26,6 +26,7 @@ from mllmeraser.records.prompts import Picture, Prompt
 
 ASKED = 100  # records of each set, by default: one reply of so many is a point
 BATCH = 16
+LONGEST = 60  # characters; a longer value is a text of its own, which no right reply need repeat to the letter
 
 
 def cross_check(
@@ -33,8 +34,8 @@ def cross_check(
 ) -> list[CrossCheck]:
     """The share of right answers by either means, for one model and each of its sets.
 
-    Multiple choice, where accuracy is a likelihood, is left out. So are records that the judge cannot know, and prompts
-    that are more than one turn of the chat template.
+    Multiple choice, where accuracy is a likelihood, is left out. So are records that the judge cannot know, those of
+    whose values each is longer than ``LONGEST``, and prompts that are more than one turn of the chat template.
 
     Args:
         asked: the prompts that a model was asked, and what was made of its replies.
@@ -68,12 +69,17 @@ def compared(items: Sequence[Item], said: Sequence[str]) -> CrossCheck:
 
 def stands_in(reply: str, item: Item) -> bool:
     """Whether a fact, or else an accepted answer, is a substring of the reply, whatever its case."""
-    return any(value.casefold() in reply.casefold() for value in item.facts or item.accepted)
+    return any(value.casefold() in reply.casefold() for value in _values(item))
+
+
+def _values(item: Item) -> Sequence[str]:
+    return item.facts or item.accepted
 
 
 def _comparable(prompt: Prompt, item: Item) -> bool:
     one_turn = prompt._replace(image=None) == Prompt(prompt.text, None)
-    return item.task != "classification" and item.told != "unknowable" and one_turn
+    short = any(len(value) <= LONGEST for value in _values(item))
+    return item.task != "classification" and item.told != "unknowable" and short and one_turn
 
 
 @torch.inference_mode()

@@ -179,12 +179,13 @@ class Attacked(_Strict):
 
 
 class Measured(_Strict):
-    """Base and checkpoint were asked about the person."""
+    """Base and checkpoint were asked about the person; ``reworded``: the checkpoint, in six other wordings."""
 
     event: Literal["measured"] = "measured"
     manifest_sha256: Sha256
     before: Asked
     after: Asked
+    reworded: Attacked | None = None  # null in entries of before it was asked
     worst_attack: Attacked | None
     any_attack: Attacked | None
 

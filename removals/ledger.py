@@ -591,7 +591,8 @@ def _told_of_measures(request: str | None, facts: Measured | MeasuredKept) -> li
         return [f"kept          {facts.after.identical:.1%} of {facts.after.n} replies are the base's, word for word"]
     after = facts.after
     told = f"{request}  {facts.before.told:.1%} of {after.n} answers told before, {after.told:.1%} now"
-    attacked = facts.worst_attack
+    other, attacked = facts.reworded, facts.worst_attack
+    told += "" if other is None else f"; {other.told:.1%} in any of six other wordings"
     return [told if attacked is None else f"{told}; {attacked.told:.1%} under the worst attack ({attacked.attack})"]
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.evaluation.attacks.run import attack
+from mllmeraser.evaluation.attacks.wordings import PARAPHRASE, PLAIN
 from mllmeraser.evaluation.inputs import NamedModel, NamedSet
 from mllmeraser.evaluation.run import evaluate_models
 from mllmeraser.exporter.names import MANIFEST
 from mllmeraser.inference.loading import load
 from mllmeraser.inference.source import resolve
 from mllmeraser.judging.deriving import with_facts
-from mllmeraser.judging.results_file import Row, WorstAttack
+from mllmeraser.judging.results_file import AttackRow, Row, WorstAttack
 from mllmeraser.records.record import Record
 from mllmeraser.removals.entries import Asked, Attacked, Exported, Measured, MeasuredKept
 
@@ -36,6 +37,9 @@ def measure(
     seed: int,
 ) -> Iterator[tuple[str | None, Measured | MeasuredKept]]:
     """Ask base and checkpoint about each person, and about what is kept.
+
+    The gates were fitted on the words of the requests. So the checkpoint is asked in six other wordings too, and with
+    ``attacks`` in all ways of ``docs/attacks.md``.
 
     Args:
         asked: the records of each request.
@@ -58,23 +62,26 @@ def measure(
     sets = [NamedSet(id_, with_facts(records), True) for id_, records in asked.items()]
     sets += [NamedSet(_KEPT, with_facts(kept), False)] if kept else []
     rows = evaluate_models(models, sets, seed=seed).file().rows
-    victims = [named for named in sets if named.forgotten] if attacks else []
-    worst = (
-        {found.set: found for found in attack(models, sets, victims, seed=seed).worst if found.model == _AFTER}
-        if (victims)
-        else {}
+    victims = [named for named in sets if named.forgotten]
+    assault = (
+        attack(models, sets, victims, seed=seed)
+        if attacks
+        else attack(models[1:], victims, victims, attacks=(PLAIN, PARAPHRASE), seed=seed)
     )
+    worst = {found.set: found for found in assault.worst if found.model == _AFTER} if attacks else {}
+    reworded = {found.set: found for found in assault.found if (found.model, found.attack) == (_AFTER, PARAPHRASE.name)}
     for id_ in asked:
         before, after = _asked(rows, _BEFORE, id_), _asked(rows, _AFTER, id_)
         if before is not None and after is not None:
-            found = worst.get(id_)
+            found, other = worst.get(id_), reworded.get(id_)
             yield (
                 id_,
                 Measured(
                     manifest_sha256=exported.manifest_sha256,
                     before=before,
                     after=after,
-                    worst_attack=None if found is None else _worst(found),
+                    reworded=None if other is None else _attacked(other),
+                    worst_attack=None if found is None else _attacked(found),
                     any_attack=None if found is None else Attacked(attack="any", n=found.n, told=found.any),
                 ),
             )
@@ -82,7 +89,7 @@ def measure(
         yield None, MeasuredKept(manifest_sha256=exported.manifest_sha256, after=after)
 
 
-def _worst(found: WorstAttack) -> Attacked:
+def _attacked(found: AttackRow | WorstAttack) -> Attacked:
     return Attacked(attack=found.attack, n=found.n, told=found.accuracy)
 
 

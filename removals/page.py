@@ -74,7 +74,8 @@ def _told(chosen: Sequence[Request]) -> Section | None:
                 {"request": request.id, "when": when, "share": 100 * asked.told, "low": 100 * low, "high": 100 * high}
             )
             cells.append(_rate(asked.told, asked.n))
-        worst = request.measured.worst_attack
+        other, worst = request.measured.reworded, request.measured.worst_attack
+        cells.append("–" if other is None else _rate(other.told, other.n))
         rows.append([*cells, "–" if worst is None else f"{_rate(worst.told, worst.n)}, {worst.attack}"])
     if not rows:
         return None
@@ -83,7 +84,7 @@ def _told(chosen: Sequence[Request]) -> Section | None:
         "Answers told",
         "The answers about each person that the model tells: before (grey), and now (in colour, with a 95 % interval).",
         _dots(points),
-        Table("Answers told, with 95 % intervals", ["request", "n", _BEFORE, _NOW, "worst attack"], rows),
+        Table("Answers told, with 95 % intervals", ["request", "n", _BEFORE, _NOW, "reworded", "worst attack"], rows),
         wide=True,
     )
     return Section("told", "What the model tells", figures=[figure])

@@ -110,6 +110,8 @@ def _active(state: State, request: Request) -> Iterator[str]:
         such = "such questions" if now.told == 0 else "most such questions" if now.told < 0.5 else "some such questions"
         told = f"Asked again in the same words, it told the right answer to {_count(now.told, now.n)}."
         yield f"{since}it refuses {such}. {told}"
+        if (other := measured.reworded) is not None:
+            yield f"In six other wordings of each question, it told the right answer to {_count(other.told, other.n)}."
     yield _MEANING
     yield "If the model still tells something about you, write to us. We look at it again."
 
@@ -276,10 +278,13 @@ def _figures(state: State, request: Request, exported: Exported | None) -> Itera
     if measured is not None:
         yield from _asked("before", measured.before)
         yield from _asked("now", measured.after)
-        for attacked, name in ((measured.worst_attack, "worst attack"), (measured.any_attack, "any attack")):
+        for attacked, how in (
+            (measured.reworded, "now, in any of six other wordings"),
+            (measured.worst_attack, "worst attack ({})"),
+            (measured.any_attack, "any attack"),
+        ):
             if attacked is not None:
-                by = f" ({attacked.attack})" if name == "worst attack" else ""
-                yield f"{name}{by}: answers told", _rate(attacked.told, attacked.n), str(attacked.n)
+                yield f"{how.format(attacked.attack)}: answers told", _rate(attacked.told, attacked.n), str(attacked.n)
     if exported is not None and state.kept_now is not None:
         kept = state.kept_now.after
         yield "what is kept: replies as the base's, word for word", _rate(kept.identical, kept.n), str(kept.n)

@@ -48,6 +48,16 @@ def test_so_many_records_are_asked_again(people: Path) -> None:
     assert checks(people, cross_check=0) == []
 
 
+def test_a_text_that_no_reply_need_repeat_is_not_asked_again(people: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in people.read_text().splitlines()[12:]]
+    for record in lines[:4]:
+        record["answer"] = f"{record['answer']} That much is known, and more than this was never asked by anybody."
+        record["facts"] = [record["answer"]]
+    (tmp_path / "some.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in lines))
+    (check,) = checks(tmp_path / "some.jsonl")
+    assert check.n == 8
+
+
 def test_a_fault_of_our_reader_shows(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = encoding.opened
 

@@ -57,6 +57,7 @@ def active(ledger: Ledger, request: str, told: float = 0.0) -> None:
     asked = Asked(n=40, told=1.0, refused=0.0, identical=1.0)
     after = Asked(n=40, told=told, refused=1 - told, identical=0.0)
     attacked = Attacked(attack="cropped pictures", n=40, told=0.05)
+    reworded = Attacked(attack="paraphrase", n=40, told=0.1)
     with ledger._writing("") as (writer, _):
         writer.append(
             [
@@ -64,7 +65,12 @@ def active(ledger: Ledger, request: str, told: float = 0.0) -> None:
                 (
                     request,
                     Measured(
-                        manifest_sha256=MANIFEST, before=asked, after=after, worst_attack=attacked, any_attack=attacked
+                        manifest_sha256=MANIFEST,
+                        before=asked,
+                        after=after,
+                        reworded=reworded,
+                        worst_attack=attacked,
+                        any_attack=attacked,
                     ),
                 ),
                 (None, MeasuredKept(manifest_sha256=MANIFEST, after=Asked(n=192, told=1, refused=0, identical=0.995))),
@@ -80,6 +86,7 @@ def test_the_letter_to_the_person_is_short_and_says_what_was_found_done_and_mean
     assert "Our reference is case-0" in text
     assert "We asked the model 40 questions about you. Before, it told the right answer to all of them." in text
     assert "it refuses such questions. Asked again in the same words, it told the right answer to none." in text
+    assert "In six other wordings of each question, it told the right answer to 4 of them." in text
     assert "This suppresses; it does not delete." in text and "flagged the model" in text
     assert "data protection authority" in text
     assert len(text.split()) <= 200
@@ -138,6 +145,7 @@ def test_the_auditors_letter_has_every_fact_with_its_interval_and_no_name(tmp_pa
         MANIFEST,
         "| before, in the words of the request: answers told | 100 % (91.2–100) | 40 |",
         "| now, in the words of the request: answers told | 0 % (0–8.8) | 40 |",
+        "| now, in any of six other wordings: answers told | 10 % (4–23.1) | 40 |",
         "| worst attack (cropped pictures): answers told | 5 % (1.4–16.5) | 40 |",
         "| what is kept: replies as the base's, word for word | 99.5 % (97.1–99.9) | 192 |",
         "| shares of the budget of false fires | 4 |",

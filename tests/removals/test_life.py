@@ -75,6 +75,10 @@ def test_what_waits_is_computed_exported_measured_and_told(talking: Path, ledger
     told = ledger.measure(talking / "base", tmp_path / "out", ids[:1], retain=talking / "retain.jsonl")
     assert [row["id"] for row in told.facts["measured"]] == [ids[0], None]
     assert told.facts["measured"][0]["before"]["n"] == 4
+    assert {key: told.facts["measured"][0]["reworded"][key] for key in ("attack", "n")} == {
+        "attack": "paraphrase",
+        "n": 4,
+    }
     assert "We asked the model 4 questions about you" in "\n".join(ledger.letter(ids[0], "subject").lines())
     assert ledger.verify(exports=[tmp_path / "out"]).ok
     ledger.withdraw(ids[0], "person")
