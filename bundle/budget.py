@@ -15,7 +15,7 @@ from dataclasses import replace
 from mllmeraser.bundle.bundle import Bundle
 from mllmeraser.bundle.metadata import HeldOutScores, LayerStatistics
 
-FALSE_FIRES = 0.005  # thresholded gates may together open on at most this share of held-out retain records
+FALSE_FIRES = 0.01  # thresholded gates may together open on at most this share of held-out retain records
 FALSE_FIRES_OF_VARIANTS = 0.01  # of their variants
 _ABOVE = 1e-6  # a threshold lies so far above the score that must not open it: gates are read in fp32
 

@@ -73,7 +73,7 @@ from mllmeraser.steering.tokens import (
 )
 from mllmeraser.steering.trials import Material
 
-SHOWN_BY = 600  # retain records; with fewer, no false fire at all still leaves room for more than FALSE_FIRES
+SHOWN_BY = 300  # retain records; with fewer, no false fire at all still leaves room for more than FALSE_FIRES
 LONGEST_STEERED_REPLY = 16  # the largest K that `auto` chooses
 
 

@@ -197,7 +197,7 @@ def scored(base: Path, request: str, number: int) -> Bundle:
     gate = bundle.metadata.gate.model_copy(update={"shape": "step", "threshold": 0.2})
     bundle.metadata.gate = gate
     bundle.metadata.requests[0].held_out = HeldOutScores(
-        retain=2400,  # 2 may open the gate of one of five, 3 of one of four
+        retain=1200,  # 2 may open the gate of one of five, 3 of one of four
         highest_of_retain=[0.9 - 0.01 * i - 0.001 * number for i in range(13)],
         variants=0,
         highest_of_variants=[],
@@ -281,7 +281,7 @@ def test_the_export_notes_the_figures_at_the_threshold_that_the_budget_leaves(
     assert exported is not None and exported.ids == tuple(ids)
     for each in exported.requests:
         assert each.false_fires is not None and each.recognised is not None
-        assert each.false_fires.share <= 0.005 / 5  # 0.5 % for all five together
+        assert each.false_fires.share <= 0.01 / 5  # 1 % for all five together
         assert each.recognised.share < 0.2  # made-up scores: most forget records lie below the raised threshold
 
 

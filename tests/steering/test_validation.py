@@ -50,7 +50,7 @@ def test_where_they_overlap_it_misses_least_of_those_that_hardly_ever_misfire(
     candidates = [(low + high) / 2 for low, high in itertools.pairwise(values)]
     quiet = [misses(threshold) for threshold in candidates if misfires(threshold) <= FALSE_FIRES]
     if min(quiet, default=1.0) <= 0.5:
-        assert misfires(chosen) <= FALSE_FIRES <= 0.005
+        assert misfires(chosen) <= FALSE_FIRES <= 0.01
         assert misses(chosen) <= min(quiet) + 1e-9
     else:  # such a gate would hardly ever open: then the sum of both errors counts
         assert misses(chosen) + misfires(chosen) <= min(misses(t) + misfires(t) for t in candidates) + 1e-9
