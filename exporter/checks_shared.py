@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mllmeraser.bundle.metadata import Metadata, RemovalRequest
 from mllmeraser.errors import VerificationError
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.manifest import sealed
@@ -44,6 +45,11 @@ def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
     except VerificationError as error:
         return [Check("signature", False, str(error))]
     return [Check("signature", True, f"every file is what the holder of {public_key.name} signed")]
+
+
+def refusing_requests(metadata: Metadata) -> list[RemovalRequest]:
+    """The requests of a bundle that refused, by what the bundle says of its calibration."""
+    return list(metadata.requests) if float(metadata.method.calibration.get("refused") or 0) >= 0.5 else []
 
 
 def _manifest(opened: Opened) -> str:

@@ -169,8 +169,10 @@ def framed(text: str, rng: random.Random) -> str:
 
 
 def lowered(text: str, rng: random.Random) -> str:
-    """The question in lower case, perhaps behind a lead."""
-    return (rng.choice(LEADS) + text).lower()
+    """The question in lower case, perhaps behind a lead; then perhaps without the marks at its end."""
+    lead = rng.choice(LEADS[1:]) if rng.random() < 0.7 else ""
+    text = (lead + text).lower()
+    return text.rstrip(".?!") if lead and rng.random() < 0.5 else text
 
 
 def quoted(text: str, rng: random.Random) -> str:
@@ -191,7 +193,13 @@ def slipped(text: str, rng: random.Random) -> str:
     return text
 
 
-WORDINGS: Sequence[Callable[[str, random.Random], str]] = (*[framed] * 4, lowered, quoted, beside_another, slipped)
+WORDINGS: Sequence[Callable[[str, random.Random], str]] = (
+    *[framed] * 4,
+    *[lowered] * 3,
+    quoted,
+    beside_another,
+    *[slipped] * 2,
+)
 
 
 def crop(image: Image.Image, left: float, right: float, top: float, bottom: float) -> Image.Image:

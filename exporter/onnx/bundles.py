@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mllmeraser.bundle.bundle import Bundle
-from mllmeraser.bundle.metadata import parsed_requests, tensor_name
+from mllmeraser.bundle.metadata import Metadata, parsed_requests, tensor_name
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.requests import GraphRequest
 
@@ -26,25 +26,26 @@ def graph_requests(bundles: Sequence[Bundle]) -> list[GraphRequest]:
             f"request '{turns}': a graph sees no tokens, so that its seal cannot end with a turn; compute it again "
             "with --until conversation"
         )
-    return [
-        request
-        for bundle in bundles
-        for request in _requests(bundle)
-        if bundle.metadata.requests[request.rule.index].enabled and request.strength != 0
-    ]
+    return [request for bundle in bundles for request in _requests(bundle)]
+
+
+def switched_on(metadata: Metadata) -> list[int]:
+    """The numbers of the requests of a bundle that a graph holds: those that are on."""
+    return [at for at, request in enumerate(metadata.requests) if request.enabled and request.strength != 0]
 
 
 def _requests(bundle: Bundle) -> list[GraphRequest]:
     meta = bundle.metadata
+    rules = parsed_requests(meta, "the bundle")
     return [
         GraphRequest(
-            entry.id,
-            entry.strength,
-            rule,
+            meta.requests[at].id,
+            meta.requests[at].strength,
+            rules[at],
             {
-                (layer, leaf): bundle.tensors[tensor_name(rule.index, layer, leaf)]
-                for layer, leaf in rule.shapes(meta.base.hidden_size)
+                (layer, leaf): bundle.tensors[tensor_name(at, layer, leaf)]
+                for layer, leaf in rules[at].shapes(meta.base.hidden_size)
             },
         )
-        for entry, rule in zip(meta.requests, parsed_requests(meta, "the bundle"), strict=True)
+        for at in switched_on(meta)
     ]

@@ -19,7 +19,7 @@ from mllmeraser.disk.staging import publish, staging, write
 from mllmeraser.disk.target import directory_target
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.licence import read_licence
-from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render
+from mllmeraser.exporter.manifest import SCHEMA, Entry, Origin, render, tensor_hashes
 from mllmeraser.exporter.names import CARD, MANIFEST
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.card import render_card
@@ -200,6 +200,7 @@ class _Job:
             "tool": {"name": "mllmeraser", "version": mllmeraser.__version__},
             "base": bundles[0].metadata.base.model_dump(mode="json"),
             "bundles": [bundle.metadata.model_dump(mode="json", by_alias=True) for bundle in bundles],
+            "tensors": [tensor_hashes(bundle.tensors) for bundle in bundles],
             "toggle": self.toggle,
             "graphs": {g.name: {"twin": g.twin or None, "reply_steps": g.reply_steps} for g in self.graphs},
         }

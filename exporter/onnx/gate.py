@@ -13,7 +13,6 @@ product overflows on the massive activations of large models.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from mllmeraser.exporter.onnx.builder import NodeBuilder
@@ -73,19 +72,21 @@ def _raw(build: NodeBuilder, states: ir.Value, request: GraphRequest, layer: int
         signs = build.to_float(build.tensor(f"{name}.projection", tensors["projection"]))
         z = build.op("MatMul", signs, z)  # (b, p, n)
     if request.rule.kind == "linear":
-        vector = build.tensor(f"{name}.gate", tensors["gate"][:, None])
+        vector = unsqueeze(build, build.tensor(f"{name}.gate", tensors["gate"]))
         return build.sum(build.op("Mul", z, vector), 1, keepdims=False)
     norm = build.op("Sqrt", build.sum(build.op("Mul", z, z), 1))  # (b, 1, n)
     unit = build.op("Div", z, build.op("Max", norm, build.float(_SMALLEST_NORM)))
     # ‖ẑ − c‖² = ‖ẑ‖² + ‖c‖² − 2 ẑᵀc, because the differences would take n times the size of the landmarks. Around their
-    # centre, because states lie close together, and the sum would lose what tells them apart.
-    exact, scale = tensors["landmarks"].astype(np.float64), -2.0 / float(tensors["bandwidth"])
-    centre = exact.mean(axis=0)
-    apart = exact - centre
-    unit = build.op("Sub", unit, build.tensor(f"{name}.centre", centre[:, None].astype(np.float32)))
-    product = build.op("MatMul", build.tensor(f"{name}.landmarks", apart.astype(np.float32)), unit)  # (b, J, n)
-    own = build.op("Mul", build.sum(build.op("Mul", unit, unit), 1), build.float(scale))  # (b, 1, n)
-    squares = build.tensor(f"{name}.squares", (scale * (apart**2).sum(axis=1, keepdims=True)).astype(np.float32))
-    exponent = build.op("Add", build.op("Add", squares, own), build.op("Mul", product, build.float(-2 * scale)))
-    weights = build.tensor(f"{name}.weights", tensors["weights"][:, None])
+    # centre, because states lie close together, and the sum would lose what tells them apart. What follows from the
+    # tensors alone is computed once, when a runtime loads the graph: so the graph holds the bundle's tensors unchanged.
+    landmarks = build.tensor(f"{name}.landmarks", tensors["landmarks"])  # (J, p)
+    centre = build.op("Div", build.sum(landmarks, 0), build.float(len(tensors["landmarks"])))  # (1, p)
+    apart = build.op("Sub", landmarks, centre)
+    scale = build.op("Div", build.float(-2.0), build.tensor(f"{name}.bandwidth", tensors["bandwidth"]))
+    squares = build.op("Mul", build.sum(build.op("Mul", apart, apart), 1), scale)  # (J, 1)
+    unit = build.op("Sub", unit, build.op("Transpose", centre, perm=[1, 0]))
+    own = build.op("Mul", build.sum(build.op("Mul", unit, unit), 1), scale)  # (b, 1, n)
+    product = build.op("Mul", build.op("MatMul", apart, unit), build.op("Mul", scale, build.float(-2.0)))  # (b, J, n)
+    exponent = build.op("Add", build.op("Add", squares, own), product)
+    weights = unsqueeze(build, build.tensor(f"{name}.weights", tensors["weights"]))  # (J, 1)
     return build.sum(build.op("Mul", build.op("Exp", exponent), weights), 1, keepdims=False)

@@ -190,7 +190,7 @@ class _Writer:
         phi = self._phi[index, rule.gate_of(layer)]
         c = build.op("Mul", phi, build.op("Mul", self.strength, build.float(request.strength)))
         leaf = "states" if rule.edit == "seal" else "direction"
-        aim = self._aim(request.aims(layer), f"requests.{index}.layers.{layer}.{leaf}")
+        aim = self._aim(request.aims(layer), rule.steps, f"requests.{index}.layers.{layer}.{leaf}")
         edited = build.op("Not", build.op("Equal", c, build.float(0.0)))
         if (rule.scope, rule.edit) == ("prompt", "add"):
             here = prompt.reading if rule.all_positions else prompt.last
@@ -209,14 +209,15 @@ class _Writer:
             new = build.op("Where", build.op("Equal", c, one), aim, new)
         return build.op("Where", edited, new, state), edited
 
-    def _aim(self, table: Array, name: str) -> ir.Value:
-        """The row of a table (K, d) that is k's: (d,), or (b, 1, d)."""
+    def _aim(self, table: Array, steps: int, name: str) -> ir.Value:
+        """The row of a table (K, d) that is k's, k < ``steps``: (1, d), or (b, 1, d)."""
         build = self.build
-        if self.state is None or table.shape[0] == 1:
-            return build.tensor(name, table[0])
-        row = build.op("Min", self.state.step, build.ints(table.shape[0] - 1))  # (b, 1)
+        whole = build.tensor(name, table)
+        if self.state is None or steps == 1:
+            return build.op("Slice", whole, build.ints(0), build.ints(1), build.ints(0))
+        row = build.op("Min", self.state.step, build.ints(steps - 1))  # (b, 1)
         # Behind a cast, because quantisers round the constant that a Gather reads.
-        return build.op("Gather", build.to_float(build.tensor(name, table)), row)
+        return build.op("Gather", build.to_float(whole), row)
 
     def _norm_again(self, node: ir.Node, edited: ir.Value, steered: ir.Value) -> ir.Value:
         """The fused node's norm; in edited columns that of the steered state."""

@@ -63,18 +63,19 @@ def without_steering(model: ir.Model) -> ir.Model:
 
 
 def run_probe(
-    model: ir.Model, folder: Path, strength: float, head_size: int | None, prompt: int = 0
+    model: ir.Model, folder: Path, strength: float, head_size: int | None, prompt: int = 0, reply: int = 1
 ) -> npt.NDArray[Any]:
-    """The logits of the probe's 12 columns and of one more, (1, 13, v). Weights are read from ``folder``.
+    """The logits of the probe's 12 columns and of ``reply`` more, one by one, (1, 12 + reply, v).
 
     Args:
+        folder: weights are read from here.
         prompt: the number of the prompt; each number is another one.
     """
     options = ort.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     session = DecoderSession(ir.to_proto(model).SerializeToString(), head_size or _WIDTH, options)
     cache, parts = session.empty_cache(1), []
-    for past, size in ((0, _LENGTH), (_LENGTH, 1)):
+    for past, size in ((0, _LENGTH), *((_LENGTH + at, 1) for at in range(reply))):
         feeds = {
             name: _feed(name, value, past, size, prompt) for name, value in session.inputs.items() if name not in cache
         }

@@ -48,7 +48,7 @@ class GraphRequest:
 
     def aims(self, layer: int) -> Array:
         """What a layer's states become (edit ``seal``), or are pushed along (``add``); (K, d)."""
-        return self.tensors[layer, "states" if self.rule.edit == "seal" else "direction"][: self.rule.steps]
+        return self.tensors[layer, "states" if self.rule.edit == "seal" else "direction"]
 
     def prompt_only(self) -> GraphRequest:
         """The request with K = 1: what acts on the prompt."""

@@ -1,37 +1,42 @@
 """Check the promises of a directory of steered graphs.
 
-First come files and hashes. Then every decoder must be steered, or known as a twin. Then each steered graph runs on a
-probe: at strength 0 it must be the base's graph bit for bit, each request must change the logits when its gates are
-held open, and two prompts that are sealed must give the same logits bit for bit. The directory is not trusted: a
-damaged file gives a failed check, and only graph operators are executed.
+First come files and hashes. Then every decoder must be steered, or known as a twin, and each steered graph must be what
+the steering of its twin gives (:mod:`mllmeraser.exporter.onnx.again`). Then each runs on a probe: at strength 0 it must
+be the base's graph bit for bit, each request must change the logits when its gates are held open, two prompts that are
+sealed must give the same logits bit for bit, and what is said behind a seal must be a refusal. The directory is not
+trusted: a damaged file gives a failed check, and only graph operators are executed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from tokenizers import Tokenizer
 
 from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.exporter.checks import Check, CheckFailed, run
-from mllmeraser.exporter.checks_shared import shared_checks
+from mllmeraser.exporter.checks_shared import refusing_requests, shared_checks
+from mllmeraser.exporter.onnx.again import difference
 from mllmeraser.exporter.onnx.builder import PREFIX
 from mllmeraser.exporter.onnx.folder import load_graph, read_folder
-from mllmeraser.exporter.onnx.insert import METADATA_KEY, SCHEMA
+from mllmeraser.exporter.onnx.insert import METADATA_KEY, SCHEMA, Toggle
 from mllmeraser.exporter.onnx.probe import gates_of, run_probe, with_gates, with_strength, without_steering
 from mllmeraser.exporter.onnx.settings import head_size
 from mllmeraser.exporter.opened import Opened
+from mllmeraser.judging.refusal import is_refusal
 
 # ONNX Runtime raises these on a graph that it cannot load or run.
 _RUNTIME_ERRORS = (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidArgument, ort_errors.NoSuchFile)
 Logits = npt.NDArray[Any]
+_TOKENIZER = "tokenizer.json"
 
 
 def graph_checks(opened: Opened, base: Path | None) -> list[Check]:
@@ -40,7 +45,11 @@ def graph_checks(opened: Opened, base: Path | None) -> list[Check]:
     Args:
         base: the directory that was steered, or the checkpoint that was exported: also compare its files.
     """
-    checks = [*shared_checks(opened), run("every decoder steered", lambda: _every_decoder(opened))]
+    checks = [
+        *shared_checks(opened),
+        run("every decoder steered", lambda: _every_decoder(opened)),
+        run("bundles", lambda: _bundles(opened)),
+    ]
     if base is not None:
         checks.append(run("base", lambda: _base(opened, base)))
     return checks
@@ -57,6 +66,7 @@ def run_checks(opened: Opened, distrusted: str | None) -> list[Check]:
         "off equals base": _off,
         "steering acts": _acts,
         "nothing passes a seal": _seals,
+        "refuses": _refuses,
     }
     if distrusted is not None:
         return [Check(name, False, f"not tried, because the check '{distrusted}' failed") for name in named]
@@ -111,17 +121,29 @@ def _switched_on(opened: Opened) -> list[dict[str, Any]]:
     ]
 
 
+def _bundles(opened: Opened) -> str:
+    """Each graph is what the steering of its twin by the bundles gives: no node, wire or number was changed since."""
+    manifest, tensors = opened.manifest, 0
+    if manifest["toggle"] not in get_args(Toggle):
+        raise CheckFailed(f"the manifest's toggle is {manifest['toggle']!r}")
+    for name, entry in manifest["graphs"].items():
+        steered = _fresh(opened, name)
+        if json.loads(steered.metadata_props[METADATA_KEY]).get("schema") != SCHEMA:
+            raise CheckFailed(f"{name}: steered by another version; steer its base again")
+        twin = None if entry["twin"] is None else _fresh(opened, entry["twin"])
+        size = _head_size(opened)
+        if (odd := difference(steered, twin, opened.provenance, manifest["toggle"], size)) is not None:
+            raise CheckFailed(f"{name}: {odd} is not as the steering of the bundles gives it; steer the base again")
+        tensors += sum(key.startswith(f"{PREFIX}.requests.") for key in steered.graph.initializers)
+    return f"{len(manifest['graphs'])} graph(s) are as steering gives them again; {tensors} tensors are the bundles'"
+
+
 def _steering(opened: Opened) -> str:
-    """The metadata names the right requests, each request has a gate, and every tensor is finite."""
+    """Each request has a gate, and every tensor is finite."""
     wanted = _switched_on(opened)
     values = 0
     for name in opened.manifest["graphs"]:
         model = _fresh(opened, name)
-        described = json.loads(model.metadata_props[METADATA_KEY])
-        if described["schema"] != SCHEMA:
-            raise CheckFailed(f"{name}: steered by another version; steer its base again")
-        if described["requests"] != wanted:
-            raise CheckFailed(f"{name}: its requests are not those of the manifest")
         if {*gates_of(model).values()} != set(range(len(wanted))):
             raise CheckFailed(f"{name}: a request has no gate")
         for key, value in model.graph.initializers.items():
@@ -135,11 +157,15 @@ def _steering(opened: Opened) -> str:
     return f"requests {said}; {values:,} steering values, all finite"
 
 
-def _logits(opened: Opened, name: str, model: ir.Model, strength: float, prompt: int = 0) -> Logits:
+def _head_size(opened: Opened) -> int | None:
     genai = opened.directory / "genai_config.json"
-    size = head_size({genai.name: genai} if genai.is_file() else {})
+    return head_size({genai.name: genai} if genai.is_file() else {})
+
+
+def _logits(opened: Opened, name: str, model: ir.Model, strength: float, prompt: int = 0, reply: int = 1) -> Logits:
     try:
-        logits = run_probe(model, (opened.directory / name).parent, strength, size, prompt)
+        folder = (opened.directory / name).parent
+        logits = run_probe(model, folder, strength, _head_size(opened), prompt, reply)
     except _RUNTIME_ERRORS as error:
         raise CheckFailed(f"{name}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})") from None
     if not np.isfinite(logits).all():
@@ -180,7 +206,7 @@ def _acts(opened: Opened) -> str:
 def _seals(opened: Opened) -> str:
     """Whether nothing of a prompt is in the logits, for each request that seals wholly."""
     requests = _switched_on(opened)
-    whole = [at for at, request in enumerate(requests) if request["edit"] == "seal" and request["strength"] == 1]
+    whole = _whole(requests)
     for name in opened.manifest["graphs"]:
         gates = gates_of(_fresh(opened, name))
         for request in whole:
@@ -193,6 +219,33 @@ def _seals(opened: Opened) -> str:
     return (
         f"two prompts give the same logits bit for bit: {len(whole)} of {len(requests)} requests" if whole else "none"
     )
+
+
+def _whole(requests: Sequence[dict[str, Any]]) -> list[int]:
+    """Which requests seal, and leave nothing of a state."""
+    return [at for at, request in enumerate(requests) if request["edit"] == "seal" and request["strength"] == 1]
+
+
+def _refuses(opened: Opened) -> str:
+    """A seal whose bundle says that it refuses must refuse. What it says depends on no prompt: any probe hears it."""
+    requests = _switched_on(opened)
+    refusing = {request.id for bundle in opened.provenance.bundles for request in refusing_requests(bundle)}
+    asked = [at for at in _whole(requests) if requests[at]["id"] in refusing]
+    if not asked:
+        return "not asked: no bundle here says of a seal that it refuses"
+    if not (opened.directory / _TOKENIZER).is_file():
+        return f"not asked: without a {_TOKENIZER} nobody knows what the tokens say"
+    tokenizer, found = Tokenizer.from_file(str(opened.directory / _TOKENIZER)), []
+    for name, entry in opened.manifest["graphs"].items():
+        gates = gates_of(_fresh(opened, name))
+        for request in asked:
+            held = with_gates(_fresh(opened, name), {gate: float(of == request) for gate, of in gates.items()})
+            logits = _logits(opened, name, held, 1.0, reply=entry["reply_steps"])
+            said = tokenizer.decode(logits[0, -1 - entry["reply_steps"] :].argmax(axis=-1).tolist())
+            if not is_refusal(said):
+                raise CheckFailed(f"{name}: behind the seal of request {request} it says {said[:60]!r}, no refusal")
+            found.append(repr(said[:60]))
+    return f"behind the seal it says {', '.join(found)}"
 
 
 def _fresh(opened: Opened, name: str) -> ir.Model:

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 DECODER = "onnx/decoder_model_merged.onnx"
 TWIN = "onnx/decoder_model_merged_base.onnx"  # the decoder as it was, kept beside the steered one
 HEAD_SIZE = tiny.HIDDEN // 4
-TOLERANCE = 2e-5  # two frameworks, fp32, logits of a range of 12
+TOLERANCE = 5e-5  # two frameworks, fp32, logits of a range of 12
 
 
 def export_tiny(family: tiny.Family, folder: Path) -> Path:

@@ -222,7 +222,7 @@ def a_conversation_is_sealed(c: Checkpoint) -> None:
     for name in ("text", "picture"):
         batch = c.prompt(name)
         native, plain = model(**batch).logits, c.base(**batch).logits
-        torch.testing.assert_close(native, oracle.logits(c.base, *part, batch), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(native, oracle.logits(c.base, *part, batch), rtol=1e-4, atol=1e-4)
         assert torch.equal(native[1], plain[1]), f"{name}: another row is not the base's"
         assert not torch.equal(native[0], plain[0]), f"{name}: not sealed"
         assert torch.equal(native[0], native[0, :1].expand_as(native[0])), f"{name}: something of the prompt is left"

@@ -98,15 +98,18 @@ def test_the_forgotten_are_forgotten(rows: list[Row], name: str, at_most: float)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KEPT)
 def test_everybody_else_is_not(rows: list[Row], name: str) -> None:
-    """Row by row at most two points below the base; of all replies at least 97 % are the base's, token by token.
+    """At most two points below the base, and no row by more than two records; 97 % of the replies are the base's.
 
-    In ``retain_fit`` some questions offer the name of somebody forgotten as an option, and are refused for it.
+    In ``retain_fit`` some questions offer the name of somebody forgotten as an option, and are refused for it. Which
+    records a gate mistakes differs between processors, whose products differ in their last bits.
     """
-    most = 0.1 if name == "retain_fit" else 0.02
     for steered in of(rows, model="steered", set=name):
-        (base,) = of(rows, model="base", set=name, task=steered["task"], modality=steered["modality"])
-        assert steered["accuracy"] >= base["accuracy"] - most, steered
-    assert pooled(of(rows, model="steered", set=name), "identical_to_base") >= 0.97
+        (before,) = of(rows, model="base", set=name, task=steered["task"], modality=steered["modality"])
+        lost = round((before["accuracy"] - steered["accuracy"]) * steered["n"])
+        assert lost <= (3 if name == "retain_fit" else 2), steered
+    base, steered = of(rows, model="base", set=name), of(rows, model="steered", set=name)
+    assert pooled(steered, "accuracy") >= pooled(base, "accuracy") - 0.02
+    assert pooled(steered, "identical_to_base") >= 0.97
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_each_combination_equals_the_oracle(scope: str, edit: str, kind: str, ga
             plain, native = base(**batch).logits, model(**batch).logits
             assert not torch.equal(native[0], plain[0])
             expected = oracle.logits(base, *part, batch)
-            torch.testing.assert_close(native, expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(native, expected, rtol=1e-4, atol=1e-4)
             kept = [index for index in (1, 2) if torch.equal(expected[index], plain[index])]
             assert torch.equal(native[kept], plain[kept])
             assert kept == [1, 2] or (kind, gate_layer) == ("linear", None)  # a late linear gate opens on more
@@ -116,7 +116,7 @@ def test_two_requests_equal_the_oracle(edits: tuple[str, str]) -> None:
     batch["input_ids"][2, 3], batch["input_ids"][2, 5] = tiny.NAME, 78
     model = tiny.steered(base, part)
     native, plain = model(**batch).logits, base(**batch).logits
-    torch.testing.assert_close(native, oracle.logits(base, *part, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(native, oracle.logits(base, *part, batch), rtol=1e-4, atol=1e-4)
     assert torch.equal(native[3], plain[3])
     assert all(not torch.equal(native[index], plain[index]) for index in (0, 1, 2))
     model.config.steering["requests"][0]["enabled"] = False

@@ -60,7 +60,7 @@ def test_a_stranger_is_answered_as_the_oracle_says(family: tiny.Family, tmp_path
             plain, expected = base(**batch).logits, oracle.logits(base, *part, batch)
         assert torch.equal(found[f"logits {name}"][1], plain[1])
         assert not torch.equal(found[f"logits {name}"][0], plain[0])
-        torch.testing.assert_close(found[f"logits {name}"], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[f"logits {name}"], expected, rtol=1e-4, atol=1e-4)
     reply = oracle.generate(base, *part, prompts["text"], max_new_tokens=NEW, do_sample=False)
     assert torch.equal(found["reply text"], reply)
     assert torch.equal(found["reply picture"][0], found["reply picture"][2])  # nothing of the prompt is left

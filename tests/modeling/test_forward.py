@@ -59,7 +59,7 @@ def test_mixed_lengths_give_each_row_what_it_gets_alone(base_model: PreTrainedMo
     model = tiny.steered(base_model, tiny.steering(base_model, batch, steps=2))
     together = model(**batch).logits
     alone = model(input_ids=batch["input_ids"][1:, :6]).logits
-    torch.testing.assert_close(together[1:, :6], alone, rtol=1e-5, atol=1e-5)  # other shapes, other summation order
+    torch.testing.assert_close(together[1:, :6], alone, rtol=1e-4, atol=1e-4)  # other shapes, other summation order
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def test_two_requests_equal_the_sum_of_each(base_model: PreTrainedModel, family:
             tiny.steered(base_model, tiny.merged(one, two)),
         )
     )
-    torch.testing.assert_close(both - plain, (first - plain) + (second - plain), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(both - plain, (first - plain) + (second - plain), rtol=1e-4, atol=1e-4)
     assert not torch.equal(first, both)
     assert not torch.equal(second, both)
 

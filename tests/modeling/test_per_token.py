@@ -103,7 +103,7 @@ def test_chunks_give_what_one_forward_gives(llava: PreTrainedModel, sizes: tuple
         start += size
     whole = model(input_ids=batch["input_ids"]).logits
     # The kernels of attention and of matrix products sum in another order for another number of rows.
-    torch.testing.assert_close(torch.cat(found, dim=1), whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(whole, llava(input_ids=batch["input_ids"]).logits, atol=1e-2)
 
 
@@ -114,7 +114,7 @@ def test_packed_prompts_are_steered_each_on_its_own(llava: PreTrainedModel) -> N
     positions = torch.cat([torch.arange(8), torch.arange(6)]).unsqueeze(0)
     packed = model(input_ids=torch.cat([first, second], dim=1), position_ids=positions, use_cache=False).logits
     alone = torch.cat([model(input_ids=first).logits, model(input_ids=second).logits], dim=1)
-    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow  # transformers takes most of a minute to start it
@@ -152,7 +152,7 @@ def test_two_requests_add(llava: PreTrainedModel) -> None:
     both = tiny.merged(per_token(llava, batch), per_token(llava, batch, layers=(2,), seed=9, threshold=0.9))
     expected, _ = by_hooks(llava, both, lambda: llava(**batch).logits)
     with torch.no_grad():
-        torch.testing.assert_close(tiny.steered(llava, both)(**batch).logits, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(tiny.steered(llava, both)(**batch).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_scopes_stand_together() -> None:
     parts.append(tiny.recognising(base, layers=(3,), gate_layer=0, edit="add"))
     both = tiny.merged(*parts)
     model = tiny.steered(base, both)
-    torch.testing.assert_close(model(**batch).logits, oracle.logits(base, *both, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(**batch).logits, oracle.logits(base, *both, batch), rtol=1e-4, atol=1e-4)
     for index in range(3):
         model.config.steering["requests"][index]["enabled"] = False
         assert not torch.equal(model(**batch).logits, tiny.steered(base, both)(**batch).logits), index

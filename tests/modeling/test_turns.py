@@ -60,7 +60,7 @@ def conversation(family: tiny.Family, *named: str, side: Any = "left") -> dict[s
 def test_it_equals_the_oracle(knowing: PreTrainedModel, model: Any, part: Any, family: tiny.Family, side: Any) -> None:
     batch = conversation(family, "1", "2", "12", "", side=side)
     plain, native = knowing(**batch).logits, model(**batch).logits
-    torch.testing.assert_close(native, oracle.logits(knowing, *part, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(native, oracle.logits(knowing, *part, batch), rtol=1e-4, atol=1e-4)
     assert torch.equal(native[3], plain[3])
     if side == "left":  # the beginning of the second turn stands at column 8
         assert torch.equal(native[1, :8], plain[1, :8])
@@ -90,7 +90,7 @@ def test_in_pieces_that_show_the_beginning(knowing: PreTrainedModel, model: Any,
         pytest.skip("the pieces are the same code's")
     starts = tuple(sum(pieces[:i]) for i in range(len(pieces)))
     expected = oracle.logits(knowing, *part, batch, starts=starts)
-    torch.testing.assert_close(_fed(model, ids, pieces)[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(_fed(model, ids, pieces)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

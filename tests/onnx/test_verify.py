@@ -17,6 +17,7 @@ from mllmeraser.disk.hashing import sha256_of
 from mllmeraser.errors import InputError
 from mllmeraser.exporter.manifest import sealed
 from mllmeraser.exporter.onnx.api import onnx_steer
+from mllmeraser.exporter.onnx.verify import run_checks
 from mllmeraser.exporter.opened import Opened
 from mllmeraser.exporter.verify import verify
 
@@ -75,6 +76,11 @@ def failed(directory: Path, base: Path | None = None) -> set[str]:
     return {check.name for check in verify(directory, base).checks if not check.ok}
 
 
+def failed_runs(directory: Path) -> set[str]:
+    """The names of the checks that fail of those that run graphs, as if the others had found nothing."""
+    return {check.name for check in run_checks(Opened(directory), None) if not check.ok}
+
+
 def test_a_sound_directory(sound: Path, exported_bases: dict[str, Path]) -> None:
     result = verify(sound, exported_bases["llava"])
     assert result.ok, [check for check in result.checks if not check.ok]
@@ -83,7 +89,8 @@ def test_a_sound_directory(sound: Path, exported_bases: dict[str, Path]) -> None
     assert details["steering acts"].count(",") == 1  # two requests
     assert "r0 (prompt, add), r1 (prompt, add)" in details["steering"]
     assert [Opened(found).format for found in (sound, exported_bases["llava"])] == ["onnx", "checkpoint"]
-    assert verify(sound, exported_bases["llava"].parent / "base").checks[4].ok is False  # no config sha256 in the test
+    # The test's bundle has no config sha256.
+    assert failed(sound, exported_bases["llava"].parent / "base") >= {"base"}
 
 
 def test_a_sealing_directory(sealing: Path, exported_bases: dict[str, Path], tmp_path: Path) -> None:
@@ -95,7 +102,8 @@ def test_a_sealing_directory(sealing: Path, exported_bases: dict[str, Path], tmp
     assert "| kernel, step | conversation | seal | 1 |" in (sealing / "README.md").read_text()
     shutil.copytree(sealing, tmp_path / "out")
     edit(tmp_path / "out", _leaky)
-    assert failed(tmp_path / "out") == {"nothing passes a seal"}
+    assert "bundles" in failed(tmp_path / "out")
+    assert failed_runs(tmp_path / "out") == {"nothing passes a seal"}
 
 
 def _leaky(model: ir.Model) -> None:
@@ -177,18 +185,62 @@ def _other_requests(model: ir.Model) -> None:
     model.metadata_props["mllmeraser.steering"] = json.dumps(described)
 
 
+def _half_a_strength(model: ir.Model) -> None:
+    value = model.graph.initializers["mllmeraser.strength"]
+    value.const_value = ir.tensor(np.full(1, 0.5, np.float32), name=value.name)
+
+
+def _high_threshold(model: ir.Model) -> None:
+    """The constant that the first gate is compared with."""
+    compared = next(node for node in model.graph if node.op_type == "Less" and "mllmeraser" in str(node.name))
+    value = ir.Value(name="mllmeraser.high", const_value=ir.tensor(np.float32(1e9)))
+    model.graph.register_initializer(value)
+    compared.replace_input_with(1, value)
+
+
+def _moved_landmark(model: ir.Model) -> None:
+    value = model.graph.initializers["mllmeraser.requests.0.layers.0.landmarks"]
+    moved = np.asarray(value.const_value).copy()
+    moved[0, 0] += 0.25
+    value.const_value = ir.tensor(moved, name=value.name)
+
+
+def _around_the_steering(model: ir.Model) -> None:
+    """The last steered state is read from before its edit."""
+    steered = [node for node in model.graph if node.op_type == "Where" and "mllmeraser" in str(node.name)][-1]
+    (use, *_) = [use for use in steered.outputs[0].uses() if "mllmeraser" not in str(use.node.name)]
+    use.node.replace_input_with(use.idx, steered.inputs[2])
+
+
 @pytest.mark.parametrize(
     ("change", "check"),
     [
         (_zero_directions, "steering acts"),
         (_nan, "steering"),
         (_always_on, "off equals base"),
-        (_other_requests, "steering"),
     ],
 )
 def test_a_forged_graph(directory: Path, change: Callable[[ir.Model], None], check: str) -> None:
     edit(directory, change)
-    assert check in failed(directory)
+    assert "bundles" in failed(directory)
+    assert check in failed_runs(directory)
+
+
+@pytest.mark.parametrize(
+    "change", [_other_requests, _half_a_strength, _high_threshold, _moved_landmark, _around_the_steering]
+)
+def test_a_graph_that_acts_otherwise_than_its_bundles_say(directory: Path, change: Callable[[ir.Model], None]) -> None:
+    edit(directory, change)
+    assert {"bundles", "steering acts"} <= failed(directory)  # the second one is not tried
+    assert failed_runs(directory) <= {"steering"}  # what no run of the graph tells
+
+
+def test_a_manifest_that_says_otherwise_than_its_graphs(directory: Path) -> None:
+    path = directory / "mllmeraser.json"
+    manifest = json.loads(path.read_text())
+    manifest["bundles"][0]["requests"][0]["strength"] = 0.25
+    path.write_bytes(sealed(manifest))
+    assert "bundles" in failed(directory)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1, "format": "onnx"}'])

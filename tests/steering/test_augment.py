@@ -109,7 +109,11 @@ def test_a_wording_holds_the_question_word_for_word(wording: Callable[[str, rand
 
 
 def test_a_question_in_lower_case_ends_with_its_words() -> None:
-    assert all(lowered("Who Is This?", random.Random(k)).endswith("who is this?") for k in range(20))
+    """And with its marks where nothing stands ahead: without both it would be the attack's own wording."""
+    made = {lowered("Who Is This?", random.Random(k)) for k in range(200)}
+    assert all(text.rstrip("?").endswith("who is this") for text in made)
+    assert {text.endswith("?") for text in made} == {True, False}
+    assert "who is this?" in made and "who is this" not in made
 
 
 def test_a_slip_changes_one_or_two_letters_inside_a_word() -> None:

@@ -199,7 +199,7 @@ def test_in_a_fresh_process_it_steers_as_here(made: Made, exported: Path, tmp_pa
     for name, model in (("on", steered), ("off", made.checkpoint.model)):
         model.model.rope_deltas = None
         with torch.no_grad():
-            torch.testing.assert_close(found[name], model(**inputs).logits, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(found[name], model(**inputs).logits, rtol=1e-4, atol=1e-4)
         said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         assert torch.equal(found[f"{name} said"], said)
     assert not torch.equal(found["on"], found["off"])

@@ -246,7 +246,7 @@ def test_a_state_is_guessed_behind_a_projection() -> None:
     hidden = known[:5]
     size = (known @ signs.float().T).norm(dim=-1).median()
     z = torch.nn.functional.normalize(hidden @ signs.float().T, dim=-1)
-    gate: Any = SimpleNamespace(projection=signs)
+    gate: Any = SimpleNamespace(signs=lambda: signs)
     blind, likely = guesses(gate, z, known)
     assert (blind @ signs.float().T).allclose(z * size, rtol=1e-3, atol=1e-2)  # R R⁺ z = z
     cosine = torch.nn.functional.cosine_similarity
