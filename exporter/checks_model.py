@@ -183,11 +183,11 @@ def _gates_open(model: Any) -> str:
 
 
 def _refuses(opened: Opened, model: Any) -> str:
-    """A request whose bundle says that it refuses must refuse: states and directions of noise act too."""
+    """A seal whose bundle says that it refuses must refuse: states of noise act too, and say anything."""
     bundles = opened.provenance.bundles
     refusing = {request.id for bundle in bundles for request in refusing_requests(bundle)}
     if not refusing:
-        return "not asked: no bundle here says that it refuses"
+        return "not asked: no bundle here says of a seal that it refuses"
     model_type = bundles[0].base.model_type
     processor = load_processor(opened.directory, model_type)
     checkpoint = Checkpoint(model, processor, Source(opened.directory), model_type, steered=True)
@@ -197,9 +197,9 @@ def _refuses(opened: Opened, model: Any) -> str:
             continue
         replies = greedy_replies(checkpoint, [Prompt(text, None) for text in _QUESTIONS], max_new_tokens=_MOST_TOKENS)
         if not any(map(is_refusal, replies)):
-            raise CheckFailed(f"request '{request_id}': with its gates open the model says {replies[0][:60]!r}")
+            raise CheckFailed(f"request '{request_id}': behind its seal the model says {replies[0][:60]!r}, no refusal")
         found.append(f"{request_id}: {next(filter(is_refusal, replies))[:60]!r}")
-    return f"with the gates open the model says {', '.join(found)}"
+    return f"behind the seal the model says {', '.join(found)}"
 
 
 def _last_logits(models: list[Any], ids: Tensor) -> Tensor:

@@ -48,8 +48,12 @@ def signature_checks(opened: Opened, public_key: Path | None) -> list[Check]:
 
 
 def refusing_requests(metadata: Metadata) -> list[RemovalRequest]:
-    """The requests of a bundle that refused, by what the bundle says of its calibration."""
-    return list(metadata.requests) if float(metadata.method.calibration.get("refused") or 0) >= 0.5 else []
+    """The requests of a bundle that seal, and refused by what the bundle says of its calibration.
+
+    A push leaves much of what it moves: the first word of a true answer may stand before its refusal.
+    """
+    refused = float(metadata.method.calibration.get("refused") or 0)
+    return list(metadata.requests) if metadata.edit == "seal" and refused >= 0.5 else []
 
 
 def _manifest(opened: Opened) -> str:
