@@ -118,7 +118,7 @@ def _importances(
         inputs, _ = taught(checkpoint, records[start : start + batch_size])
         real = inputs["attention_mask"].bool()
         with _reading(layers, moments, real):
-            checkpoint.model(**inputs, use_cache=False)
+            checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
     return {name: seen.importances() for name, seen in moments.items() if seen.count}
 
 

@@ -150,7 +150,7 @@ def _last_states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layers: Sequ
     columns = inputs["attention_mask"].sum(dim=1, keepdim=True) - 1
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, columns, read):
-        checkpoint.model(**inputs, use_cache=False)
+        checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
     return {layer: rows[:, 0] for layer, rows in read.items()}
 
 
@@ -208,7 +208,7 @@ def _reply_sums(
     columns = (starts.cpu()[:, None] - 1 + torch.arange(steps)).clamp(max=inputs["input_ids"].shape[1] - 1)
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, columns, read):
-        checkpoint.model(**inputs, use_cache=False)
+        checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
     sums = {}
     for layer, rows in read.items():
         reached = rows.double().masked_fill(~there[..., None], 0.0)  # (b, steps, d)

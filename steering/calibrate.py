@@ -288,7 +288,8 @@ def _on_conversations(
     prompt counts: it decides what is said next. Kept prompts that name the forgotten are left out.
     """
     n_forget, n_retain = material.listed
-    apart = naming(material.forget, material.retain, material.retain_turns)
+    # As listed: in a variant the name may be mistyped.
+    apart = naming(material.forget, material.retain, [record.user_turn for record in material.retain])
     of_forget = torch.arange(min(2 * n_forget, len(material.forget)))
     of_retain = (~apart)[: 2 * n_retain].nonzero()[:, 0]
     forget_fold = torch.stack([fold.forget for fold in folds]).int().argmax(dim=0)

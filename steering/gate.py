@@ -104,7 +104,7 @@ def readings(gates: Sequence[Gate], states: Tensor) -> Tensor:
         of_bandwidth.setdefault(gate.landmarks.bandwidth, []).append(i)
     for bandwidth, among in of_bandwidth.items():
         weights = torch.stack([gates[i].weights for i in among], dim=1)
-        found[:, among] = kernel(squares, bandwidth).double() @ weights
+        found[:, among] = (kernel(squares, bandwidth) @ weights.float()).double()  # as the checkpoint's layer sums
     return found
 
 

@@ -154,7 +154,7 @@ def _furthest(
         read[layer] = opening.amax(dim=1)
 
     with watching(checkpoint, sorted(gates), see):
-        checkpoint.model(**inputs, use_cache=False)
+        checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
     return read
 
 
@@ -227,7 +227,7 @@ def _states(
     ]
     read: dict[int, Tensor] = {}
     with reading(checkpoint, layers, torch.tensor(columns), read):
-        checkpoint.model(**inputs, use_cache=False)
+        checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
     return read
 
 

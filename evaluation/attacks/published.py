@@ -114,7 +114,7 @@ def _states(checkpoint: Checkpoint, prompts: Sequence[Prompt], layer: int) -> Te
         real = inputs["attention_mask"].bool().cpu()
         read: dict[int, Tensor] = {}
         with reading(checkpoint, [layer], torch.arange(real.shape[1]).expand(len(batch), -1), read):
-            checkpoint.model(**inputs, use_cache=False)
+            checkpoint.model(**inputs, use_cache=False, logits_to_keep=1)  # no logits are read
         states.append(read[layer][real])
     return torch.cat(states)
 

@@ -87,36 +87,67 @@ RECIPES = {
         "layers": "6",
         "augment": False,
     },
-    "prompt": {"gate_scope": "prompt", "edit": "add", "augment": False},
+    "prompt": {
+        "gate_scope": "prompt",
+        "edit": "add",
+        "gate_shape": "step:0.5",
+        "gate_layer": "4",
+        "layers": "4",
+        "strength": "1",
+        "prompt_positions": "all",
+        "augment": False,
+        "calibration_share": 0.0,
+    },
 }
 
 
-@pytest.fixture(scope="module", params=RECIPES)
-def forgetful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
-    """The demo's removal request, as each rule suppresses it."""
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's base and its records."""
     folder = tmp_path_factory.mktemp("demo")
-    paths = write_data(folder / "data")
+    write_data(folder / "data")
     shutil.copytree(CHECKPOINT, folder / "base")
-    forget, retain = (read_records(paths[name])[::2] for name in ("forget", "retain"))
-    bundle = compute(
-        load(folder / "base", dtype="float32"), forget, retain, make_recipe("llava", RECIPES[request.param])
-    ).bundle
+    return folder
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def forgetful(request: pytest.FixtureRequest, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Forgetful:
+    """The demo's removal request, as each rule suppresses it."""
+    folder = tmp_path_factory.mktemp("forgetful")
+    for name in ("data", "base"):
+        (folder / name).symlink_to(demo / name)
+    forget, retain = (read_records(demo / "data" / f"{name}.jsonl")[::2] for name in ("forget", "retain"))
+    recipe = make_recipe("llava", RECIPES[request.param])
+    bundle = compute(load(demo / "base", dtype="float32"), forget, retain, recipe).bundle
     save_bundle(bundle, folder / "steered.safetensors")
-    base = LlavaForConditionalGeneration.from_pretrained(folder / "base", dtype=torch.float32).eval()
+    base = LlavaForConditionalGeneration.from_pretrained(demo / "base", dtype=torch.float32).eval()
     steered = steered_class("llava").from_base(base, bundle.steering(), torch_tensors(bundle))
-    return Forgetful(folder, base, steered, AutoProcessor.from_pretrained(folder / "base"), bundle)
+    return Forgetful(folder, base, steered, AutoProcessor.from_pretrained(demo / "base"), bundle)
 
 
 @pytest.fixture(scope="module")
-def exported(forgetful: Forgetful) -> Path:
-    """The steered export."""
+def graphs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base's graphs: what an export wrote, with the twins in place of the steered graphs."""
+    forget, retain = (read_records(demo / "data" / f"{name}.jsonl")[::9] for name in ("forget", "retain"))
+    anybody = compute(load(demo / "base", dtype="float32"), forget, retain, make_recipe("llava", RECIPES["prompt"]))
+    folder = tmp_path_factory.mktemp("graphs") / "out"
+    export_onnx(demo / "base", [anybody.bundle], folder)
+    for name, entry in json.loads((folder / "mllmeraser.json").read_text())["graphs"].items():
+        (folder / entry["twin"]).replace(folder / name)
+    (folder / "mllmeraser.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(forgetful: Forgetful, graphs: Path) -> Path:
+    """The steered graphs."""
     output = forgetful.folder / "onnx"
-    export_onnx(forgetful.folder / "base", [forgetful.bundle], output)
+    onnx_steer(graphs, [forgetful.bundle], output)
     return output
 
 
-def test_verify_hears_what_is_said_behind_a_seal(forgetful: Forgetful, exported: Path, tmp_path: Path) -> None:
-    plain, metadata = exported_base(exported, tmp_path), forgetful.bundle.metadata.model_copy(deep=True)
+def test_verify_hears_what_is_said_behind_a_seal(forgetful: Forgetful, graphs: Path, tmp_path: Path) -> None:
+    metadata = forgetful.bundle.metadata.model_copy(deep=True)
     metadata.method.calibration["refused"] = 1.0  # as if it had been calibrated
     tensors = forgetful.bundle.tensors
     noise = np.random.default_rng(1)
@@ -124,24 +155,14 @@ def test_verify_hears_what_is_said_behind_a_seal(forgetful: Forgetful, exported:
         name: noise.standard_normal(array.shape, np.float32) if name.endswith(".states") else array
         for name, array in tensors.items()
     }
-    onnx_steer(plain, [replace(forgetful.bundle, metadata=metadata)], tmp_path / "steered")
-    onnx_steer(plain, [replace(forgetful.bundle, metadata=metadata, tensors=meaningless)], tmp_path / "noise")
+    onnx_steer(graphs, [replace(forgetful.bundle, metadata=metadata)], tmp_path / "steered")
+    onnx_steer(graphs, [replace(forgetful.bundle, metadata=metadata, tensors=meaningless)], tmp_path / "noise")
     found = {name: verify(tmp_path / name).checks for name in ("steered", "noise")}
     failed = {name: [check.name for check in checks if not check.ok] for name, checks in found.items()}
     seals = metadata.edit == "seal"
     assert failed == {"steered": [], "noise": ["refuses"] if seals else []}
     said = next(check.detail for check in found["steered"] if check.name == "refuses")
     assert REFUSAL in said if seals else said.startswith("not asked")
-
-
-def exported_base(exported: Path, tmp_path: Path) -> Path:
-    """The graphs that were steered: what an export wrote, with the twins in place of the steered graphs."""
-    plain = Path(shutil.copytree(exported, tmp_path / "plain"))
-    graphs = json.loads((plain / "mllmeraser.json").read_text())["graphs"]
-    for name, entry in graphs.items():
-        (plain / entry["twin"]).replace(plain / name)
-    (plain / "mllmeraser.json").unlink()
-    return plain
 
 
 @pytest.mark.parametrize("which", ["steered", "base"])

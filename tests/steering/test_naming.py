@@ -55,7 +55,8 @@ def test_calibration_reads_no_kept_prompt_that_names_the_forgotten(monkeypatch: 
         return {2: torch.arange(len(prompts), dtype=torch.float64)[:, None]}
 
     monkeypatch.setattr(calibrate, "furthest", furthest)
-    turns = [kept.user_turn for kept in [*KEPT, *KEPT]]  # a round of variants
+    listed = [kept.user_turn for kept in KEPT]
+    turns = [*listed, *(turn._replace(text=turn.text.replace("LOVELACE", "LOVELCE")) for turn in listed)]  # variants
     material = calibrate.Material(
         forget=FORGET,
         forget_turns=[asked.user_turn for asked in FORGET],
