@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders.once import made_once
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, SkipParser
 
@@ -29,7 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `mllmeraser-demo/`: base, data, and a steered checkpoint of settings that need no calibration."""
-    folder = tmp_path_factory.mktemp("docs")
+    made = made_once(tmp_path_factory, "docs", _demo)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("docs") / "made"))
+
+
+def _demo(folder: Path) -> None:
     left = folder / "mllmeraser-demo"
     data = write_data(left / "data")
     for path in data.values():  # whether a snippet runs is asked here, not what it measures
@@ -41,7 +46,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left / "base", data["forget"], data["retain"], left / "steered.safetensors", **settings
     )
     mllmeraser.export(left / "base", [computation.bundle], left / "steered")
-    return folder
 
 
 def run_shell(example: Example) -> None:

@@ -143,9 +143,12 @@ def exported(exported_once: Path, base: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The file of every set of the demo, by name; shared, so a test must not change them."""
+    from builders.once import made_once
+
     from mllmeraser.demo.data import write_data
 
-    return write_data(tmp_path_factory.mktemp("data"))
+    folder = made_once(tmp_path_factory, "data", lambda folder: write_data(folder / "data")) / "data"
+    return {path.stem: path for path in folder.glob("*.jsonl")}
 
 
 # ------------------------------------------------------------------------------------ a base to ask, and people to ask
@@ -250,8 +253,13 @@ def hub_export(published: str, base_directory: Path, tmp_path: Path) -> Path:
 def exported_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The un-steered export of each tiny family."""
     from builders import graphs, tiny
+    from builders.once import made_once
 
-    return {family: graphs.export_tiny(family, tmp_path_factory.mktemp(family)) for family in tiny.FAMILIES}
+    made = {}
+    for family in tiny.FAMILIES:
+        folder = made_once(tmp_path_factory, family, functools.partial(graphs.export_tiny, family))
+        made[family] = folder / "export"
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -271,16 +279,21 @@ def decoder(exported_decoders: dict[str, Path], family: Family) -> Path:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the JavaScript packages; MLLMERASER_NODE_MODULES may name one that has them already."""
+    from builders.once import made_once
+
     given = os.environ.get("MLLMERASER_NODE_MODULES")
     if given:
         return Path(given).parent
     if not shutil.which("npm"):
         pytest.skip("npm is not installed, and MLLMERASER_NODE_MODULES does not name a folder with the packages")
-    folder = tmp_path_factory.mktemp("node")
-    shutil.copy(Path(__file__).parent / "onnx" / "clients" / "package.json", folder)
-    # The install script of onnxruntime-node downloads CUDA libraries.
-    done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit"], cwd=folder, capture_output=True)
-    if done.returncode:
+
+    def install(folder: Path) -> None:
+        shutil.copy(Path(__file__).parent / "onnx" / "clients" / "package.json", folder)
+        # The install script of onnxruntime-node downloads CUDA libraries.
+        subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit"], cwd=folder, capture_output=True)
+
+    folder = made_once(tmp_path_factory, "node", install)
+    if not (folder / "node_modules" / "@huggingface").is_dir():
         pytest.skip("npm could not install @huggingface/transformers (is there a network?)")
     return folder
 

@@ -22,6 +22,7 @@ from builders.command_line import Run, document, mllmeraser
 from mllmeraser import cli
 from mllmeraser.bundle.bundle import load_bundle, save_bundle
 from mllmeraser.errors import MllmEraserError
+from mllmeraser.evaluation import protocols
 from mllmeraser.evaluation.attacks.catalogue import ATTACKS
 from mllmeraser.modeling_patches.format_mllmeraser import SteeringError
 from mllmeraser.removals import ledger as ledgers
@@ -201,8 +202,11 @@ def test_interference_is_a_matrix_or_one_document(run: Run, made: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_attacks_and_activations_go_from_evaluate_into_a_report(run: Run, made: Path, tmp_path: Path) -> None:
+def test_attacks_and_activations_go_from_evaluate_into_a_report(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every attack through the commands; of the records and their folder not a word in results or page."""
+    monkeypatch.setattr(protocols, "MAX_NEW_TOKENS", 8)  # what is said does not matter here
     assert run("export", made / "base", "--bundle", made / "b.safetensors", "-o", tmp_path / "out").code == 0
     data = ["--data", f"forget={made / 'forget.jsonl'}", "--data", f"kept={made / 'retain.jsonl'}"]
     asked = ["evaluate", f"base={made / 'base'}", f"steered={tmp_path / 'out'}", *data, "--batch-size", 256]
