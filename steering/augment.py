@@ -193,9 +193,8 @@ def slipped(text: str, rng: random.Random) -> str:
     return text
 
 
-# A real language model reads a name in lower case, or with a slip, as the same person, at other states: so many are such.
-# On the second demo model's block 16 the gate knew 19 of 24 lower-case questions about the forgotten with a fifth of the
-# text in lower case, and 23 with a third.
+# A language model reads a name in lower case, or with a slip, as the same person at other states. A gate knows these only
+# if it is fitted on many of them.
 WORDINGS: Sequence[Callable[[str, random.Random], str]] = (
     *[framed] * 3,
     *[lowered] * 6,
