@@ -193,8 +193,8 @@ def slipped(text: str, rng: random.Random) -> str:
     return text
 
 
-# A language model reads a name in lower case, or with a slip, as the same person, at other states: a gate that was fitted
-# on few such questions does not know them.
+# A language model reads a name in lower case, or with a slip, as the same person, at other states: a gate that was
+# fitted on few such questions does not know them.
 WORDINGS: Sequence[Callable[[str, random.Random], str]] = (
     *[framed] * 3,
     *[lowered] * 6,
