@@ -103,8 +103,8 @@ def readings(gates: Sequence[Gate], states: Tensor) -> Tensor:
         assert gate.landmarks is not None
         of_bandwidth.setdefault(gate.landmarks.bandwidth, []).append(i)
     for bandwidth, among in of_bandwidth.items():
-        weights = torch.stack([gates[i].weights for i in among], dim=1)
-        found[:, among] = (kernel(squares, bandwidth) @ weights.float()).double()  # as the checkpoint's layer sums
+        weights = torch.stack([gates[i].weights for i in among], dim=1).to(squares.dtype)
+        found[:, among] = (kernel(squares, bandwidth) @ weights).double()  # as the checkpoint's layer sums
     return found
 
 
