@@ -273,4 +273,6 @@ def test_the_page_in_chromium(forgetful: Forgetful, new_tab: Callable[..., Page]
             expected = forgetful.ask(forgetful.steered if steering == "on" else forgetful.base, question, image)
             assert expected[: len(tokens)] == tokens
             assert len(expected) - len(tokens) <= 1  # the page drops the end token
-            assert (REFUSAL in answer.inner_text()) == (steering == "on" and person < 4)
+            refused = REFUSAL in answer.inner_text()
+            assert refused == (REFUSAL in forgetful.text(expected))
+            assert refused or steering == "off" or person >= 4
