@@ -93,13 +93,15 @@ def _described(model: ir.Model) -> Iterator[tuple[str, Any]]:
     yield "the steering's description", json.loads(model.metadata_props[METADATA_KEY])
     yield "the inputs", [_signature(value) for value in graph.inputs]
     yield "the outputs", [_signature(value) for value in graph.outputs]
+    yield "the local functions", sorted(map(str, model.functions))  # inlined; one could redefine an operator
     for name, value in graph.initializers.items():
         yield f"tensor {name}", _content(value.const_value)
     for node in graph:
         outputs = tuple(value.name for value in node.outputs)
         attributes = {key: _attribute(attribute) for key, attribute in node.attributes.items()}
         inputs = tuple(None if value is None else value.name for value in node.inputs)
-        yield f"node {node.name or outputs[0]}", (node.domain, node.op_type, outputs, inputs, attributes)
+        # By what it gives, because names of nodes may stand twice.
+        yield f"what gives {outputs[0]}", (node.domain, node.op_type, node.overload, outputs, inputs, attributes)
 
 
 def _signature(value: ir.Value) -> tuple[Any, ...]:

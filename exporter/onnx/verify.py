@@ -22,6 +22,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tokenizers import Tokenizer
 
 from mllmeraser.disk.hashing import sha256_of
+from mllmeraser.errors import first_line
 from mllmeraser.exporter.checks import Check, CheckFailed, run
 from mllmeraser.exporter.checks_shared import refusing_requests, shared_checks
 from mllmeraser.exporter.onnx.again import difference
@@ -235,13 +236,18 @@ def _refuses(opened: Opened) -> str:
         return "not asked: no bundle here says of a seal that it refuses"
     if not (opened.directory / _TOKENIZER).is_file():
         return f"not asked: without a {_TOKENIZER} nobody knows what the tokens say"
-    tokenizer, found = Tokenizer.from_file(str(opened.directory / _TOKENIZER)), []
-    for name, entry in opened.manifest["graphs"].items():
-        gates = gates_of(_fresh(opened, name))
+    try:
+        tokenizer = Tokenizer.from_file(str(opened.directory / _TOKENIZER))
+    except Exception as error:  # the library raises no narrower one
+        raise CheckFailed(f"{_TOKENIZER}: {first_line(error)}") from None
+    found = []
+    for name in opened.manifest["graphs"]:
+        steered = _fresh(opened, name)
+        gates, steps = gates_of(steered), json.loads(steered.metadata_props[METADATA_KEY])["reply_steps"]
         for request in asked:
             held = with_gates(_fresh(opened, name), {gate: float(of == request) for gate, of in gates.items()})
-            logits = _logits(opened, name, held, 1.0, reply=entry["reply_steps"])
-            said = tokenizer.decode(logits[0, -1 - entry["reply_steps"] :].argmax(axis=-1).tolist())
+            logits = _logits(opened, name, held, 1.0, reply=steps)
+            said = tokenizer.decode(logits[0, -1 - steps :].argmax(axis=-1).tolist())
             if not is_refusal(said):
                 raise CheckFailed(f"{name}: behind the seal of request {request} it says {said[:60]!r}, no refusal")
             found.append(repr(said[:60]))

@@ -226,13 +226,33 @@ def test_a_forged_graph(directory: Path, change: Callable[[ir.Model], None], che
     assert check in failed_runs(directory)
 
 
+def _redefined_operator(model: ir.Model) -> None:
+    """A local function by the name of an operator: every node stays as it was."""
+    less = [ir.Value(name=name) for name in ("one", "other")]
+    body = ir.Node("", "Greater", less, num_outputs=1)
+    graph = ir.Graph(less, body.outputs, nodes=[body], opset_imports={"": 17})
+    function = ir.Function("", "Less", graph=graph, attributes=[])
+    model.functions[function.identifier()] = function
+
+
 @pytest.mark.parametrize(
-    "change", [_other_requests, _half_a_strength, _high_threshold, _moved_landmark, _around_the_steering]
+    "change",
+    [_redefined_operator, _other_requests, _half_a_strength, _high_threshold, _moved_landmark, _around_the_steering],
 )
 def test_a_graph_that_acts_otherwise_than_its_bundles_say(directory: Path, change: Callable[[ir.Model], None]) -> None:
     edit(directory, change)
     assert {"bundles", "steering acts"} <= failed(directory)  # the second one is not tried
     assert failed_runs(directory) <= {"steering"}  # what no run of the graph tells
+
+
+def test_a_tokenizer_that_is_none_is_one_line(sealing: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(sealing, tmp_path / "out"))
+    manifest = json.loads((out / "mllmeraser.json").read_text())
+    manifest["bundles"][0]["method"]["calibration"]["refused"] = 1.0
+    (out / "mllmeraser.json").write_bytes(sealed(manifest))
+    (out / "tokenizer.json").write_text("{}")
+    found = {check.name: check for check in run_checks(Opened(out), None)}
+    assert not found["refuses"].ok and found["refuses"].detail.startswith("tokenizer.json: ")
 
 
 def test_a_manifest_that_says_otherwise_than_its_graphs(directory: Path) -> None:
